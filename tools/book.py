@@ -1,0 +1,84 @@
+"""Make the book: manuscript → notebook → module → executed, clean notebook.
+
+    python tools/book.py                       every chapter whose manuscript or library changed the notebook
+    python tools/book.py book/easy/ch02*.md    these chapters
+    python tools/book.py --all                 every chapter, executed again
+    python tools/book.py --no-exec             update and export only
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jupytext
+import nbformat
+from nbclient import NotebookClient
+from nbdev.clean import clean_nb
+from nbdev.config import add_init
+from nbdev.export import nb_export
+
+ROOT = Path(__file__).resolve().parent.parent
+TIERS = ("aids", "exercises", "easy", "medium", "tough")
+
+
+def manuscripts():
+    return [p for tier in TIERS for p in sorted((ROOT / "book" / tier).glob("*.md"))]
+
+
+def twin(md):
+    return ROOT / "nbs" / md.relative_to(ROOT / "book").with_suffix(".ipynb")
+
+
+def cells(nb):
+    return [(c.cell_type, c.source) for c in nb.cells]
+
+
+def update(md):
+    "Bring the notebook up to its manuscript: outputs and ids of unchanged cells stay. Return whether it changed."
+    ipynb = twin(md)
+    if ipynb.exists() and cells(jupytext.read(md)) == cells(nbformat.read(ipynb, 4)):
+        return False
+    ipynb.parent.mkdir(parents=True, exist_ok=True)
+    quiet = {"check": True, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    subprocess.run([sys.executable, "-m", "jupytext", "--update", "--to", "ipynb", "-o", ipynb, md], **quiet)
+    return True
+
+
+def execute(ipynb):
+    nb = nbformat.read(ipynb, 4)
+    nb.metadata["kernelspec"] = {"name": "python3", "display_name": "python3", "language": "python"}
+    os.environ["PYTHONWARNINGS"] = "ignore"
+    t0 = time.time()
+    NotebookClient(nb, timeout=600, resources={"metadata": {"path": str(ipynb.parent)}}).execute()
+    nbformat.write(nb, ipynb)
+    return time.time() - t0
+
+
+def clean(ipynb):
+    nb = nbformat.read(ipynb, 4)
+    clean_nb(nb)
+    nb.metadata = nbformat.NotebookNode({"kernelspec": nb.metadata["kernelspec"]})
+    nbformat.write(nb, ipynb)
+
+
+def main():
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument("chapters", nargs="*", type=Path)
+    ap.add_argument("--all", action="store_true")
+    ap.add_argument("--no-exec", action="store_true")
+    a = ap.parse_args()
+    for md in [p.resolve() for p in a.chapters] or manuscripts():
+        changed = update(md)
+        ipynb = twin(md)
+        nb_export(str(ipynb), lib_path=str(ROOT / "gpt2edu"))
+        if not a.no_exec and (changed or a.all or a.chapters):
+            print(f"{ipynb.relative_to(ROOT)}: {execute(ipynb):.1f} s", flush=True)
+        clean(ipynb)
+    add_init(ROOT / "gpt2edu")
+
+
+if __name__ == "__main__":
+    main()
