@@ -1,0 +1,326 @@
+"""The model is GPT-2: same sizes, same logits, loss and gradients as Hugging Face's."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+import gpt2edu.model
+from gpt2edu.model import GPT, IGNORE, GPTConfig, cross_entropy, num_params
+
+TINY = GPTConfig(n_layer=3, n_head=4, n_embd=32, block_size=24, vocab_size=101)
+
+
+def tiny(seed=0, config=TINY):
+    return GPT(config, torch.Generator().manual_seed(seed))
+
+
+def shaken(model, seed=1):
+    "Random weights everywhere, biases and gains included, and far larger than at the start: nothing is hidden by a zero."
+    g = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(torch.randn(p.shape, generator=g), alpha=0.05)
+    return model
+
+
+def ids(*shape, config=TINY, seed=2):
+    return torch.randint(config.vocab_size, shape, generator=torch.Generator().manual_seed(seed))
+
+
+# External truth
+
+
+def twin(model):
+    "Hugging Face's GPT-2 with the same weights."
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    c = model.config
+    hf = GPT2LMHeadModel._from_config(
+        GPT2Config(
+            n_layer=c.n_layer, n_head=c.n_head, n_embd=c.n_embd, n_positions=c.block_size, vocab_size=c.vocab_size,
+            resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0, eos_token_id=0,
+        )
+    )  # fmt: skip
+    with torch.no_grad():
+        theirs = dict(hf.named_parameters())
+        ours = dict(model.named_parameters())
+        assert theirs.keys() == ours.keys()
+        for name, p in theirs.items():
+            p.copy_(transposed(name, ours[name]))
+    return hf
+
+
+def transposed(name, p):
+    "Hugging Face keeps the matrices of the blocks as (in, out)."
+    return p.t() if p.ndim == 2 and ".h." in name else p
+
+
+def assert_relative(got, want, tol, what):
+    error = (got - want).abs().max().item() / want.abs().max().item()
+    assert error < tol, f"{what}: relative error {error:.1e}"
+
+
+@pytest.mark.parametrize(
+    "config,B,T", [(TINY, 3, 24), (TINY, 1, 1), (GPTConfig(), 1, 12)], ids=["tiny", "one-token", "124m"]
+)
+def test_equals_hugging_face(config, B, T):
+    model = shaken(tiny(config=config))
+    hf = twin(model)
+    x, y = ids(B, T, config=config), ids(B, T, config=config, seed=3)
+    y[0, -1] = IGNORE if T > 1 else y[0, -1]
+    logits, none = model(x)
+    assert none is None
+    theirs = hf(x).logits
+    assert_relative(logits, theirs, 1e-5, "logits")
+    none, loss = model(x, y)
+    assert none is None
+    want = F.cross_entropy(theirs.flatten(0, 1), y.flatten(), ignore_index=IGNORE)
+    assert_relative(loss, want, 1e-5, "loss")
+    loss.backward()
+    want.backward()
+    theirs = dict(hf.named_parameters())
+    for name, p in model.named_parameters():
+        # The gradient of a key's bias is zero in exact arithmetic (softmax ignores a constant), rounding in both.
+        want = transposed(name, theirs[name].grad)
+        if name.endswith("c_attn.bias"):
+            C = config.n_embd
+            assert p.grad[C : 2 * C].abs().max() <= 1e-5 * want.abs().max()
+        assert_relative(p.grad, want, 1e-5, f"gradient of {name}")
+
+
+@pytest.mark.parametrize("vocab_size,want", [(50257, 124_439_808), (50304, 124_475_904)])
+def test_gpt2_has_the_known_number_of_parameters(vocab_size, want):
+    with torch.device("meta"):
+        assert num_params(GPT(GPTConfig(vocab_size=vocab_size))) == want
+
+
+# At the start
+
+
+@pytest.mark.parametrize("config,B,T", [(TINY, 8, 24), (GPTConfig(), 1, 64)], ids=["tiny", "124m"])
+def test_loss_at_init_is_near_ln_v(config, B, T):
+    with torch.no_grad():
+        _, loss = tiny(config=config)(ids(B, T, config=config), ids(B, T, config=config, seed=3))
+    assert abs(loss.item() - math.log(config.vocab_size)) < 0.25
+
+
+def test_init_has_gpt2s_spreads():
+    config = GPTConfig(n_layer=8, n_head=4, n_embd=128, block_size=64, vocab_size=512)
+    for name, p in tiny(config=config).named_parameters():
+        if p.ndim == 1:
+            assert (p == (0 if name.endswith("bias") else 1)).all(), name
+        else:
+            want = 0.02 / 4 if name.endswith("c_proj.weight") else 0.02  # sqrt(2 * 8) = 4
+            assert p.std().item() == pytest.approx(want, rel=0.05), name
+            assert abs(p.mean().item()) < want / 20, name
+
+
+def test_generator_decides_the_weights():
+    def weights(seed):
+        return torch.cat([p.flatten() for p in tiny(seed).parameters()])
+
+    assert torch.equal(weights(5), weights(5)) and not torch.equal(weights(5), weights(6))
+
+
+def test_head_is_tied():
+    model = tiny()
+    assert model.lm_head.weight is model.transformer.wte.weight
+    names = [name for name, _ in model.named_parameters()]
+    assert "transformer.h.0.attn.c_attn.weight" in names and "lm_head.weight" not in names
+
+
+# Causality and the cache
+
+
+def test_no_gradient_reaches_a_later_position():
+    model = shaken(tiny())
+    stream = {}
+
+    def keep(module, args):
+        stream["x"] = args[0].detach().requires_grad_(True)
+        return (stream["x"], *args[1:])
+
+    model.transformer.h[0].register_forward_pre_hook(keep)
+    logits, _ = model(ids(1, 12))
+    for t in range(12):
+        (grad,) = torch.autograd.grad(logits[0, t].square().sum(), stream["x"], retain_graph=True)
+        assert (grad[0, t + 1 :] == 0).all()
+        assert (grad[0, : t + 1].abs().sum(-1) > 0).all()
+
+
+@settings(max_examples=15, deadline=None)
+@given(T=st.integers(2, 24), data=st.data())
+def test_output_does_not_depend_on_later_tokens(T, data):
+    model, a = shaken(tiny()), ids(1, T)
+    t = data.draw(st.integers(1, T - 1))
+    b = a.clone()
+    b[0, t:] = (b[0, t:] + 1) % TINY.vocab_size
+    with torch.no_grad():
+        la, lb = model(a)[0], model(b)[0]
+    assert torch.equal(la[:, :t], lb[:, :t])
+    assert not torch.allclose(la[:, t:], lb[:, t:])
+
+
+@settings(max_examples=15, deadline=None)
+@given(B=st.integers(1, 3), cuts=st.lists(st.integers(1, 8), min_size=1, max_size=3), seed=st.integers(0, 99))
+def test_cached_pieces_equal_the_whole(B, cuts, seed):
+    model, x = shaken(tiny()), ids(B, sum(cuts), seed=seed)
+    with torch.no_grad():
+        want, caches, got = model(x)[0], model.new_caches(), []
+        for piece in x.split(cuts, dim=1):
+            got.append(model(piece, caches=caches)[0])
+    torch.testing.assert_close(torch.cat(got, 1), want, rtol=1e-5, atol=1e-5)  # logits of order 5 after three layers
+    assert all(c.length == x.shape[1] for c in caches)
+
+
+def test_last_only_is_the_last_row():
+    model, x = shaken(tiny()), ids(2, 10)
+    with torch.no_grad():
+        last = model(x, last_only=True)[0]
+        torch.testing.assert_close(last, model(x)[0][:, -1:], rtol=1e-5, atol=1e-5)
+    assert last.shape == (2, 1, TINY.vocab_size)
+
+
+def test_attention_weights_are_those_of_the_forward_pass():
+    model, x = shaken(tiny()), ids(2, 11)
+    w = model.attention_weights(x)
+    assert w.shape == (3, 2, 4, 11, 11)
+    torch.testing.assert_close(w.sum(-1), torch.ones(3, 2, 4, 11))
+    assert (w.triu(1) == 0).all()
+    hf = twin(model)
+    hf.set_attn_implementation("eager")  # the fast ones keep no weights
+    with torch.no_grad():
+        theirs = torch.stack(hf(x, output_attentions=True).attentions)
+    torch.testing.assert_close(w, theirs, rtol=1e-5, atol=1e-6)
+
+
+# The loss
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    N=st.integers(1, 40),
+    V=st.integers(2, 60),
+    at_once=st.integers(1, 3000),
+    ignored=st.integers(0, 40),
+    seed=st.integers(0, 999),
+)
+def test_chunked_loss_equals_the_plain_one(N, V, at_once, ignored, seed):
+    g = torch.Generator().manual_seed(seed)
+    x, w = torch.randn(N, 16, generator=g), torch.randn(V, 16, generator=g)
+    t = torch.randint(V, (N,), generator=g)
+    t[torch.randperm(N, generator=g)[: min(ignored, N - 1)]] = IGNORE
+
+    def value_and_grads(loss_of):
+        xs, ws = x.clone().requires_grad_(True), w.clone().requires_grad_(True)
+        loss = loss_of(xs, ws)
+        (3 * loss).backward()  # as gradient accumulation scales a loss
+        return loss.detach(), xs.grad, ws.grad
+
+    plain = value_and_grads(lambda xs, ws: F.cross_entropy(xs @ ws.t(), t))
+    chunked = value_and_grads(lambda xs, ws: cross_entropy(xs, ws, t, at_once))
+    for a, b in zip(chunked, plain, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6 * max(1.0, b.abs().max().item()))
+    with torch.no_grad():
+        torch.testing.assert_close(cross_entropy(x, w, t, at_once), plain[0], rtol=1e-6, atol=1e-6)
+
+
+def test_chunk_sizes_follow_the_vocabulary(monkeypatch):
+    calls = []
+    monkeypatch.setattr(gpt2edu.model.ChunkedCrossEntropy, "apply", lambda *a: calls.append(a[3]) or torch.zeros(()))
+    with torch.device("meta"):
+        cross_entropy(torch.empty(16 * 256, 8), torch.empty(1024, 8), torch.empty(16 * 256, dtype=torch.int64))
+        assert calls == []  # a small model: one chunk, the plain path
+        cross_entropy(torch.empty(4 * 1024, 8), torch.empty(50304, 8), torch.empty(4 * 1024, dtype=torch.int64))
+    assert calls == [4]
+
+
+def test_model_trains_the_same_with_chunks(monkeypatch):
+    x, y = ids(3, 20), ids(3, 20, seed=3)
+
+    def grads(at_once):
+        monkeypatch.setattr(cross_entropy, "__defaults__", (at_once,))
+        model = shaken(tiny())
+        model(x, y)[1].backward()
+        return [p.grad for p in model.parameters()]
+
+    for a, b in zip(grads(700), grads(2**26), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6 * max(1.0, b.abs().max().item()))
+
+
+def test_targets_that_are_ignored_do_not_count():
+    model, x, y = shaken(tiny()), ids(2, 10), ids(2, 10, seed=3)
+    y[:, 4:] = IGNORE
+    torch.testing.assert_close(model(x, y)[1], model(x[:, :4], y[:, :4])[1])
+
+
+@pytest.mark.parametrize("at_once", [700, 2**26], ids=["chunked", "plain"])
+def test_bf16_autocast_keeps_the_loss_in_fp32(monkeypatch, at_once):
+    monkeypatch.setattr(cross_entropy, "__defaults__", (at_once,))
+    model, x, y = shaken(tiny()), ids(2, 20), ids(2, 20, seed=3)
+    model(x, y)[1].backward()
+    want = model.lm_head.weight.grad.clone()
+    model.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16):
+        _, loss = model(x, y)
+    loss.backward()
+    assert loss.dtype == torch.float32
+    got = model.lm_head.weight.grad
+    assert got.dtype == torch.float32
+    assert (got - want).norm() < 0.03 * want.norm()  # bf16 keeps 8 bits; a few dozen roundings in a row
+
+
+@pytest.mark.parametrize("at_once", [700, 2**26], ids=["chunked", "plain"])
+def test_compiles_to_one_graph(monkeypatch, at_once):
+    monkeypatch.setattr(cross_entropy, "__defaults__", (at_once,))
+    model, x, y = shaken(tiny()), ids(2, 20), ids(2, 20, seed=3)
+    torch._dynamo.reset()
+    fast = torch.compile(model, backend="aot_eager", fullgraph=True)
+    fast(x, y)[1].backward()
+    got = [p.grad.clone() for p in model.parameters()]
+    model.zero_grad()
+    model(x, y)[1].backward()
+    for a, p in zip(got, model.parameters(), strict=True):
+        torch.testing.assert_close(a, p.grad, rtol=1e-5, atol=1e-6)
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    "sizes,text",
+    [
+        ({"n_head": 7}, "n_head=7 must divide n_embd=768; try 6, 8 or 12"),
+        ({"n_head": 5, "n_embd": 128}, "n_head=5 must divide n_embd=128; try 2, 4 or 8"),
+        ({"n_head": 5, "n_embd": 7}, "n_head=5 must divide n_embd=7; try 1 or 7"),
+        ({"n_layer": 0}, "n_layer=0 must be a whole number, 1 or more; GPT-2 124M has 12"),
+        ({"block_size": -3}, "block_size=-3 must be a whole number, 1 or more; GPT-2 124M has 1024"),
+        ({"n_embd": 76.8}, "n_embd=76.8 must be a whole number, 1 or more; GPT-2 124M has 768"),
+        ({"vocab_size": "50257"}, "vocab_size='50257' must be a whole number, 1 or more; GPT-2 124M has 50257"),
+    ],
+)
+def test_config_errors(sizes, text):
+    with pytest.raises(ValueError) as e:
+        GPTConfig(**sizes)
+    assert str(e.value) == text
+
+
+def test_too_long_a_text_is_an_error():
+    model = tiny()
+    with pytest.raises(ValueError) as e:
+        model(ids(1, 25))
+    assert str(e.value) == (
+        "25 tokens do not fit a context of 24 (block_size); "
+        "pass at most 24, or build the model with a larger block_size"
+    )
+    with torch.no_grad():
+        caches = model.new_caches()
+        model(ids(1, 20), caches=caches)
+        with pytest.raises(ValueError, match="26 tokens do not fit a context of 24"):
+            model(ids(1, 6), caches=caches)
+        model(ids(1, 4), caches=caches)  # what fits still fits
+    assert caches[0].length == 24
