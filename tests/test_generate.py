@@ -1,0 +1,295 @@
+"""Sampling is exact: cached = uncached, batch = single, padding never drawn, Hugging Face's filters and greedy text."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpt2edu.generate import (
+    TextStream,
+    complete,
+    complete_batch,
+    generate,
+    generate_batch,
+    next_token_probs,
+    pick,
+    stream_text,
+)
+from gpt2edu.model import GPT, GPTConfig
+
+CONFIG = GPTConfig(n_layer=2, n_head=4, n_embd=32, block_size=96, vocab_size=304)
+
+
+class Bytes:
+    "The smallest tokenizer: a token is a byte, and 256 ends a text. The model above has 47 padding ids."
+
+    eot, n_vocab = 256, 257
+
+    def encode(self, text):
+        return list(text.encode())
+
+    def decode_bytes(self, ids):
+        return bytes(ids)
+
+
+class Scripted(torch.nn.Module):
+    "Answers with these ids, whatever it is asked."
+
+    def __init__(self, ids):
+        super().__init__()
+        self.ids, self.config = list(ids), CONFIG
+        self.transformer = torch.nn.ModuleDict({"wte": torch.nn.Embedding(1, 1), "h": torch.nn.ModuleList()})
+
+    def forward(self, idx, caches=None, last_only=True):
+        logits = torch.zeros(len(idx), 1, CONFIG.vocab_size)
+        logits[:, :, self.ids.pop(0)] = 100.0
+        return logits, None
+
+
+@pytest.fixture(scope="module")
+def model():
+    g = torch.Generator().manual_seed(3)
+    model = GPT(CONFIG, generator=g)
+    with torch.no_grad():  # larger weights than GPT-2's: the continuation then depends on the text
+        for p in model.parameters():
+            if p.ndim == 2:
+                p.normal_(0, 0.3, generator=g)
+    return model
+
+
+def gen(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def columns(steps):
+    "Turn steps into one list of ids per sequence."
+    return [[i for i in seq if i is not None] for seq in zip(*steps, strict=True)]
+
+
+@torch.no_grad()
+def uncached(model, ids, n, generator, **knobs):
+    "The plain loop: the whole text through the model for every token."
+    own = gen(torch.randint(2**62, (1,), generator=generator).item())
+    ids = list(ids)
+    for _ in range(n):
+        logits = model(torch.tensor([ids]))[0][:, -1]
+        u = torch.rand(1, 1, dtype=torch.float64, generator=own)
+        ids.append(pick(next_token_probs(logits, **knobs), u).item())
+    return ids[-n:]
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [{}, {"temperature": 0.7, "top_k": 20}, {"temperature": 1.5, "top_p": 0.8}, {"temperature": 0}, {"n_vocab": 100}],
+)
+def test_cached_equals_uncached(model, knobs):
+    for seed in range(4):
+        prompt = torch.randint(256, (5 + 7 * seed,), generator=gen(seed)).tolist()
+        (got,) = columns(generate(model, prompt, 60, generator=gen(seed), **knobs))
+        assert got == uncached(model, prompt, 60, gen(seed), **knobs)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 96), min_size=1, max_size=5),
+    seed=st.integers(0, 2**32),
+    num_seq=st.integers(1, 3),
+    n=st.integers(1, 30),
+)
+def test_batch_equals_single(model, lengths, seed, num_seq, n):
+    prompts = [torch.randint(256, (k,), generator=gen(i)).tolist() for i, k in enumerate(lengths)]
+    knobs = {"num_seq": num_seq, "temperature": 0.9, "eot": 7, "n_vocab": 257}
+    together = columns(generate_batch(model, prompts, n, generator=gen(seed), **knobs))
+    alone = [s for p in prompts for s in columns(generate(model, p, n, generator=gen(seed), **knobs)) or [[]] * num_seq]
+    assert (together or [[]] * len(alone)) == alone
+
+
+def test_sequences_of_one_prompt_differ_and_repeat_with_the_seed(model):
+    a = columns(generate(model, [1, 2, 3], 20, num_seq=3, generator=gen(0)))
+    assert a == columns(generate(model, [1, 2, 3], 20, num_seq=3, generator=gen(0)))
+    assert len({tuple(s) for s in a}) == 3
+    assert a != columns(generate(model, [1, 2, 3], 20, num_seq=3, generator=gen(1)))
+
+
+def test_stops_at_the_end_of_the_context(model):
+    assert len(list(generate(model, [1] * 90, 50, generator=gen(0)))) == 96 - 90 + 1
+    assert len(list(generate(model, [1] * 96, 50, generator=gen(0)))) == 1
+
+
+def test_padding_is_never_sampled():
+    "100,000 draws at temperature 2 from 20 distributions whose padding is what the model likes best."
+    logits = torch.randn(20, 50304, generator=gen(0)) * 3
+    logits[:, 50257:] += 20
+    u = torch.rand(20, 5000, dtype=torch.float64, generator=gen(1))
+    for knobs in ({}, {"top_k": 50000}, {"top_p": 1.0}, {"top_p": 0.999}):
+        ids = pick(next_token_probs(logits, temperature=2.0, n_vocab=50257, **knobs), u)
+        assert ids.numel() == 100_000 and 0 <= ids.min() and ids.max() < 50257
+    assert pick(next_token_probs(logits, temperature=2.0), u).max() >= 50257  # without n_vocab it does happen
+
+
+def test_padding_is_never_generated(model):
+    steps = generate(model, [256], 90, num_seq=20, temperature=3.0, n_vocab=257, generator=gen(0))
+    assert max(i for s in columns(steps) for i in s) < 257
+
+
+def test_pick_takes_each_token_as_often_as_its_probability():
+    probs = torch.tensor([[0.5, 0.0, 0.3, 0.2, 0.0]])
+    edges = torch.tensor([[0.0, 0.4999, 0.5, 0.7999, 0.8, 1 - 2**-53]], dtype=torch.float64)
+    assert pick(probs.double(), edges).tolist() == [[0, 0, 2, 2, 3, 3]]
+    n = 200_000
+    counts = torch.bincount(pick(probs, torch.rand(1, n, dtype=torch.float64, generator=gen(0)))[0], minlength=5) / n
+    assert counts[1] == counts[4] == 0
+    assert (counts - probs[0]).abs().max() < 5 * (0.25 / n) ** 0.5  # five standard errors
+
+
+@pytest.mark.parametrize("top_k", [None, 1, 5, 40, 1000])
+@pytest.mark.parametrize("top_p", [None, 0.05, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 2.0])
+def test_filters_are_those_of_hugging_face(temperature, top_k, top_p):
+    from transformers.generation.logits_process import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+    logits = torch.randn(4, 300, generator=gen(0)) * 4
+    want = TemperatureLogitsWarper(temperature)(None, logits)
+    want = TopKLogitsWarper(top_k)(None, want) if top_k else want
+    want = TopPLogitsWarper(top_p)(None, want) if top_p else want
+    got = next_token_probs(logits, temperature, top_k, top_p)
+    torch.testing.assert_close(got, want.softmax(1), rtol=1e-5, atol=1e-7)
+    assert ((got > 0) == (want.softmax(1) > 0)).all()
+
+
+def test_small_temperatures_approach_greedy():
+    logits = torch.tensor([[1.0, 3.0, 2.0]])
+    for t in (0, 1e-4, 1e-30):
+        assert next_token_probs(logits, temperature=t).tolist() == [[0.0, 1.0, 0.0]]
+
+
+def test_greedy_equals_transformers():
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    hf = GPT2LMHeadModel(
+        GPT2Config(n_layer=2, n_head=4, n_embd=32, n_positions=96, vocab_size=304, initializer_range=0.3)
+    ).eval()
+    ours = GPT(CONFIG)
+    state = {
+        k: w.t() if k.endswith(("c_attn.weight", "c_proj.weight", "c_fc.weight")) else w
+        for k, w in hf.state_dict().items()
+    }
+    ours.load_state_dict(state)
+    for seed in range(20):
+        prompt = torch.randint(304, (1, 3 + seed), generator=gen(seed))
+        want = hf.generate(
+            prompt,
+            attention_mask=torch.ones_like(prompt),
+            max_new_tokens=64,
+            do_sample=False,
+            eos_token_id=None,
+            pad_token_id=0,
+        )[0, prompt.shape[1] :].tolist()
+        (got,) = columns(generate(ours, prompt[0].tolist(), 64, temperature=0))
+        assert len(want) == 64 and len(set(want)) > 5 and got == want
+
+
+def test_the_global_generator_is_left_alone(model):
+    torch.manual_seed(5)
+    want = torch.rand(4)
+    torch.manual_seed(5)
+    for generator in (None, gen(0)):
+        list(generate(model, [1, 2], 5, num_seq=2, generator=generator))
+        complete(model, Bytes(), "a", 5, generator=generator)
+    assert torch.equal(torch.rand(4), want)
+
+
+def test_no_grad_does_not_leak(model):
+    steps = generate(model, [1, 2], 5, generator=gen(0))
+    next(steps)
+    assert torch.is_grad_enabled()
+
+
+def test_stops_at_eot():
+    assert columns(generate(Scripted([5, 6, 256, 7]), [1], 10, eot=256)) == [[5, 6]]
+    assert columns(generate(Scripted([5, 6, 256, 7]), [1], 4)) == [[5, 6, 256, 7]]  # without eot it is an id like any
+    assert list(generate(Scripted([256]), [1], 10, eot=256)) == []
+    assert complete(Scripted([*b"hi", 256, *b"ho"]), Bytes(), "x", temperature=0) == ["hi"]
+
+
+def test_ended_sequences_yield_none(model):
+    steps = list(generate(model, [1, 2], 40, num_seq=8, eot=7, n_vocab=20, generator=gen(0)))
+    for seq in zip(*steps, strict=True):
+        assert 7 not in seq
+        end = seq.index(None) if None in seq else len(seq)
+        assert all(i is None for i in seq[end:])
+    assert any(None in s for s in zip(*steps, strict=True)) and all(any(i is not None for i in s) for s in steps)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.one_of(st.binary(max_size=30), st.text(max_size=15).map(str.encode)))
+def test_stream_is_the_decoded_text_in_whole_characters(data):
+    stream = TextStream(Bytes())
+    pieces = [stream.feed(i) for i in data] + [stream.feed(None)]
+    assert "".join(pieces) == data.decode(errors="replace")
+
+
+def test_stream_never_splits_a_character():
+    text = "né ☃ 👩‍🚀 字"
+    pieces = list(stream_text(Scripted([*text.encode(), 256]), Bytes(), "", temperature=0))
+    assert pieces == list(text)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text("ab", max_size=14), st.lists(st.text("ab", min_size=1, max_size=4), max_size=3))
+def test_stop_strings(text, stops):
+    stream = TextStream(Bytes(), stops)
+    shown = ""
+    for i in text.encode():
+        shown += stream.feed(i)
+        assert not any(s in shown for s in stops)
+    shown += stream.feed(None)
+    ends = [n for n in range(len(text) + 1) if any(text[:n].endswith(s) for s in stops)]  # a stop string is complete
+    if ends:
+        longest = max(len(s) for s in stops if text[: ends[0]].endswith(s))
+        assert shown == text[: ends[0] - longest]
+    else:
+        assert shown == text
+
+
+def test_stop_string_in_a_completion():
+    script = [*b"Yes. No. Yes."]
+    assert complete(Scripted(script), Bytes(), "?", temperature=0, stop=[" No", "Yes!"]) == ["Yes."]
+    assert complete(Scripted(script), Bytes(), "?", temperature=0, stop="s. Y", max_tokens=12) == ["Yes. No. Yes"]
+    with pytest.raises(ValueError, match=r"^a stop string is empty; leave it out"):
+        complete(Scripted(script), Bytes(), "?", stop="")
+
+
+def test_streams_one_after_the_other_equal_completions_side_by_side(model):
+    g = gen(11)
+    streamed = ["".join(stream_text(model, Bytes(), "Once", 30, temperature=0.8, generator=g)) for _ in range(3)]
+    assert streamed == complete(model, Bytes(), "Once", 30, temperature=0.8, num_seq=3, generator=gen(11))
+    prompts = ["Once", "A", "Mia and Tom"]
+    batch = complete_batch(model, Bytes(), prompts, 30, temperature=0.8, num_seq=2, generator=gen(11))
+    assert batch == [complete(model, Bytes(), p, 30, temperature=0.8, num_seq=2, generator=gen(11)) for p in prompts]
+
+
+@pytest.mark.parametrize(
+    "change,message",
+    [
+        ({"temperature": -1}, "temperature=-1 must be 0 (greedy) or more; try 0.8"),
+        ({"temperature": float("nan")}, "temperature=nan must be 0 (greedy) or more; try 0.8"),
+        ({"top_k": 0}, "top_k=0 must be 1 or more; leave it out to keep every token"),
+        ({"top_p": 0}, "top_p=0 must be above 0 and at most 1; try 0.9"),
+        ({"top_p": 1.5}, "top_p=1.5 must be above 0 and at most 1; try 0.9"),
+        ({"max_tokens": 0}, "max_tokens=0 and num_seq=1 must be 1 or more"),
+        ({"num_seq": 0}, "max_tokens=5 and num_seq=0 must be 1 or more"),
+        ({"ids": []}, "the prompt has no tokens; start it with the tokenizer's eot"),
+        ({"ids": [1] * 99}, "the prompt has 99 tokens and the context holds 96; shorten it by 3 tokens"),
+    ],
+)
+def test_errors_come_at_once_and_in_one_line(model, change, message):
+    with pytest.raises(ValueError) as e:
+        generate(model, **({"ids": [1], "max_tokens": 5} | change))  # no step was asked for
+    assert str(e.value) == message
+
+
+def test_diverged_model():
+    with pytest.raises(ValueError, match=r"^the model's logits are nan: its training diverged; use an earlier .*$"):
+        next_token_probs(torch.tensor([[0.0, float("nan")]]))
