@@ -97,10 +97,11 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         start = 0
         for xs, ts in zip(x.chunk(n_chunks), targets.chunk(n_chunks), strict=True):
             logits = xs @ weight.t()  # (n, C) @ (C, V) -> (n, V)
-            dtype, logits = logits.dtype, logits.float()
-            loss += F.cross_entropy(logits, ts, ignore_index=IGNORE, reduction="sum")
+            dtype, logp = logits.dtype, logits.float().log_softmax(dim=1)  # (n, V)
+            del logits
+            loss += F.nll_loss(logp, ts, ignore_index=IGNORE, reduction="sum")
             if with_grad:  # d(loss)/d(logits) = softmax - one-hot
-                d = logits.softmax(dim=1)  # (n, V)
+                d = logp.exp_()  # (n, V)
                 d.scatter_add_(1, ts.clamp(min=0)[:, None], d.new_full((len(ts), 1), -1.0))
                 d = d.mul_((ts != IGNORE)[:, None]).to(dtype)
                 dx[start : start + len(ts)] = d @ weight  # (n, V) @ (V, C) -> (n, C)
@@ -125,7 +126,7 @@ def cross_entropy(
 ) -> Tensor:  # () mean over the targets that count, nats/token, fp32
     "Compute the mean cross-entropy of `x @ weight.T` without holding all logits at once."
     n_chunks = math.ceil(len(x) * len(weight) / at_once)
-    if n_chunks == 1:
+    if n_chunks <= 1:
         return F.cross_entropy(F.linear(x, weight).float(), targets, ignore_index=IGNORE)
     return ChunkedCrossEntropy.apply(x, weight, targets, n_chunks, torch.is_grad_enabled())
 

@@ -19,7 +19,7 @@ def tiny(seed=0, config=TINY):
 
 
 def shaken(model, seed=1):
-    "Random weights everywhere, biases and gains included, and far larger than at the start: nothing is hidden by a zero."
+    "Random weights everywhere, biases and gains included: nothing is hidden by a zero."
     g = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for p in model.parameters():
