@@ -1,0 +1,62 @@
+"""Check the site's sources: every internal link and anchor leads somewhere, every reference and citation is defined.
+
+Why: smalldocs finds missing pages but no missing anchors on other pages; panache takes MyST's `{code-cell}` for prose
+and then reports every `x[0]` as an undefined reference, so it reads the manuscripts as Quarto chunks, with the rules that matter.
+
+    python tools/check_site.py        one line per finding; exit code 1 if there is any
+"""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+RULES = (
+    "undefined-references,undefined-anchor,missing-bibliography-key,undefined-footnote-id,duplicate-reference-labels,"
+    "duplicate-bibliography-key,heading-hierarchy"
+)
+
+
+def pages():
+    "Map each page, as links name it, to its text: manuscripts stand for their notebooks."
+    out = {p: p.read_text() for p in sorted((ROOT / "book").glob("*.qmd"))}
+    for p in sorted((ROOT / "book").glob("*/*.md")):
+        out[ROOT / "nbs" / p.relative_to(ROOT / "book").with_suffix(".ipynb")] = p.read_text()
+    return out
+
+
+def prose(text):
+    return re.sub(r"(?ms)^(```+).*?^\1\s*$|`[^`\n]+`", "", text)
+
+
+def broken_links(texts):
+    anchors = {page: set(re.findall(r"\{#([\w-]+)", text)) for page, text in texts.items()}
+    for page, text in texts.items():
+        for target, anchor in re.findall(r"\]\((?!\w+:)([^)#\s]*)(?:#([\w-]+))?\)", prose(text)):
+            to = (page.parent / target).resolve() if target else page
+            if not to.exists():
+                yield f"{page.relative_to(ROOT)}: broken link {target}"
+            elif anchor and anchor not in anchors.get(to, ()):
+                yield f"{page.relative_to(ROOT)}: no anchor #{anchor} in {to.relative_to(ROOT)}"
+
+
+def panache(page, text):
+    name = page.with_suffix(".qmd")
+    if page.suffix == ".ipynb":
+        name = ROOT / "book" / page.relative_to(ROOT / "nbs").with_suffix(".qmd")
+        text = re.sub(r"(?m)^```\{code-cell\} ipython3", "```{python}", text)
+    cmd = ["panache", "lint", "--message-format", "short", "--select", RULES, "--stdin-filename", str(name), "-"]
+    lines = subprocess.run(cmd, input=text, capture_output=True, text=True, cwd=ROOT).stdout.splitlines()
+    return [f"{page.relative_to(ROOT)}: {line.split(': ', 1)[-1]}" for line in lines if line.startswith("<stdin>")]
+
+
+def main():
+    texts = pages()
+    found = list(broken_links(texts)) + [line for page, text in texts.items() for line in panache(page, text)]
+    print("\n".join(found) or f"{len(texts)} pages: links, anchors, references and citations are whole")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
