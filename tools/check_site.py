@@ -12,10 +12,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-RULES = (
-    "undefined-references,undefined-anchor,citation-keys,duplicate-reference-labels,"
-    "heading-hierarchy"
-)
+RULES = "undefined-references,undefined-anchor,citation-keys,duplicate-reference-labels,heading-hierarchy"
 
 
 def pages():

@@ -1,0 +1,46 @@
+"""The check of the site's sources finds each kind of fault, and finds none in the site as it is."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+spec = importlib.util.spec_from_file_location("check_site", ROOT / "tools" / "check_site.py")
+check_site = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(check_site)
+
+PAGE = ROOT / "nbs" / "easy" / "ch02_prediction.ipynb"
+
+
+@pytest.mark.parametrize(
+    "fault,message",
+    [
+        ("[x](../easy/ch99_nothing.ipynb)", "broken link ../easy/ch99_nothing.ipynb"),
+        ("[x](../../book/glossary.qmd#no-such-term)", "no anchor #no-such-term in book/glossary.qmd"),
+        ("[x](#sec-nowhere)", "no anchor #sec-nowhere"),
+        ("Somebody said so [@nobody1900nothing].", "nobody1900nothing"),
+        ("See @fig-nowhere.", "@fig-nowhere"),
+        ("## Again {#sec-loss}", "Duplicate cross-reference label"),
+    ],
+)
+def test_each_kind_of_fault_is_found(fault, message):
+    texts = check_site.pages()
+    before = [*check_site.broken_links(texts), *check_site.panache(PAGE, texts[PAGE])]
+    texts[PAGE] += f"\n{fault}\n"
+    after = [*check_site.broken_links(texts), *check_site.panache(PAGE, texts[PAGE])]
+    assert [line for line in after if message in line and line not in before]
+
+
+def test_code_is_not_taken_for_prose():
+    text = "Text.\n\n```{code-cell} ipython3\nx[0], y[nothing]  # [a](b.ipynb)\n```\n\nAnd `z[a](b)`.\n"
+    assert not list(check_site.broken_links({PAGE: text}))
+    assert not check_site.panache(PAGE, text)
+
+
+def test_every_glossary_term_is_unique_and_in_order():
+    terms = re.findall(r"^\[(.+?)\]\{#([\w-]+)\}$", (ROOT / "book" / "glossary.qmd").read_text(), re.M)
+    key = [name.lower().replace("-", "").replace(" ", "") for name, _ in terms]
+    assert key == sorted(key) and len(key) > 50
+    assert len({anchor for _, anchor in terms}) == len(terms)
