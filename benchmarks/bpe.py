@@ -1,10 +1,10 @@
-"""How fast are training and encoding? One line of JSON.
+"""How fast are training and encoding? Prints JSON.
 
     python benchmarks/bpe.py
 
-Trains 1,024 merges on 2 MB: CPython's own prose (`pydoc_data.topics`), repeated with words varied, so that the number of
-different pieces grows as in real text. Then encodes the same 2 MB with `Tokenizer.encode`, `Tokenizer.encode_batch`,
-`encode_plain`, and with tiktoken's own construction of GPT-2's encoding. Best of three, one process.
+Trains 1,024 merges on 2 MB: CPython's own prose (`pydoc_data.topics`), repeated with words varied, so that the
+number of different pieces grows as in real text. Then encodes the same 2 MB with `Tokenizer.encode`,
+`Tokenizer.encode_batch`, `encode_plain`, and with tiktoken's own construction of GPT-2's encoding. Best of three.
 """
 
 import json
@@ -67,7 +67,7 @@ def main():
     def speed(f, size=n_bytes):
         return round(size / MEGABYTE / best(f), 2)
 
-    print(
+    print(  # noqa: T201  a script's output
         json.dumps(
             {
                 "text_bytes": n_bytes,

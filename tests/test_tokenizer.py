@@ -23,9 +23,33 @@ NO_SURROGATE = {"Cs"}  # halves of a pair: no character
 # Cn: unassigned. Letters newer than tiktoken's Unicode tables (16.0) are letters for `regex` and not for tiktoken.
 ASSIGNED = st.characters(exclude_categories=NO_SURROGATE | {"Cn"})
 ANY = st.characters(exclude_categories=NO_SURROGATE)
-CODE = st.sampled_from(["def f(x):\n", "    return x", "\t\tif a != b:", " += 1", "{'k': [1, 2.5e-3]}", "// ", "it's", "WE'LL", "\r\n", "<|endoftext|>", "'''", "0x1F", "don't"])
+CODE = st.sampled_from(
+    [
+        "def f(x):\n",
+        "    return x",
+        "\t\tif a != b:",
+        " += 1",
+        "{'k': [1, 2.5e-3]}",
+        "// ",
+        "it's",
+        "WE'LL",
+        "\r\n",
+        "<|endoftext|>",
+        "'''",
+        "0x1F",
+        "don't",
+    ]
+)
 SPACES = st.text(st.sampled_from(" \n\t\r\x0b\x0c\x1c\x85\xa0\u2003\u3000"), max_size=12)
-EMOJI = st.sampled_from(["\U0001f600", "\U0001f468\u200d\U0001f469\u200d\U0001f467", "\U0001f1eb\U0001f1f7", "\u2764\ufe0f", "\U0001f44b\U0001f3fd"])
+EMOJI = st.sampled_from(
+    [
+        "\U0001f600",
+        "\U0001f468\u200d\U0001f469\u200d\U0001f467",
+        "\U0001f1eb\U0001f1f7",
+        "\u2764\ufe0f",
+        "\U0001f44b\U0001f3fd",
+    ]
+)
 WORDS = st.sampled_from(regex.findall(r"\S+", PYDOCS[0])[:300])
 SCRIPTS = st.text(st.sampled_from("aéßЖλאعहक्ष日本語한글ไทยğ²½٣Ⅷ"), max_size=12)
 
@@ -100,7 +124,9 @@ def test_plain_encoder_gives_tiktokens_ids_on_1000_texts(gpt2, reference):
 
 def test_plain_encoder_gives_tiktokens_ids_on_lone_bytes(gpt2, reference):
     @settings(FOUND, max_examples=500)
-    @given(st.one_of(st.binary(min_size=1, max_size=40), st.text(ANY, min_size=1).map(lambda s: s.encode()[1:] or b"\xff")))
+    @given(
+        st.one_of(st.binary(min_size=1, max_size=40), st.text(ANY, min_size=1).map(lambda s: s.encode()[1:] or b"\xff"))
+    )
     def check(piece):
         ids = T.encode_piece(piece, gpt2.ranks)
         assert ids == reference._encode_single_piece(piece)
@@ -126,7 +152,11 @@ def test_every_assigned_character_is_cut_alike(gpt2, reference):
     cut = [p.encode() for p in regex.findall(T.GPT2_PATTERN, text)]
     ours = tiktoken.Encoding("cut", pat_str=T.GPT2_PATTERN, mergeable_ranks=gpt2.ranks, special_tokens={})
     assert "".join(regex.findall(T.GPT2_PATTERN, text)) == text
-    assert ours.encode_ordinary(text) == reference.encode_ordinary(text) == [i for p in cut for i in gpt2._encoding._encode_single_piece(p)]
+    assert (
+        ours.encode_ordinary(text)
+        == reference.encode_ordinary(text)
+        == [i for p in cut for i in gpt2._encoding._encode_single_piece(p)]
+    )
 
 
 # properties
@@ -145,7 +175,9 @@ def test_decode_is_the_inverse_of_encode(gpt2, small):
     check()
 
 
-@pytest.mark.parametrize("text", [" " * 1_200_000 + "x", "a " + "\n" * 1_200_000, "\t" * 150_000 + "\n" + "x" + " " * 1_100_000 + "y"])
+@pytest.mark.parametrize(
+    "text", [" " * 1_200_000 + "x", "a " + "\n" * 1_200_000, "\t" * 150_000 + "\n" + "x" + " " * 1_100_000 + "y"]
+)
 def test_very_long_white_space(gpt2, text):
     assert gpt2.decode(gpt2.encode(text)) == text
     assert gpt2.encode_batch([text, "x"]) == [gpt2.encode(text), gpt2.encode("x")]
@@ -160,7 +192,12 @@ def test_a_cut_in_long_white_space_changes_no_id(gpt2, reference):
 
 @pytest.mark.parametrize("text", ["\ud800", "ab\udfff", "\ud83d\ude00"])
 def test_a_lone_surrogate_is_an_error_of_one_line(gpt2, text):
-    for call in (gpt2.encode, lambda s: gpt2.encode_batch(["a", s]), lambda s: T.encode_plain(s, gpt2.ranks), lambda s: T.train_bpe([s], 300)):
+    for call in (
+        gpt2.encode,
+        lambda s: gpt2.encode_batch(["a", s]),
+        lambda s: T.encode_plain(s, gpt2.ranks),
+        lambda s: T.train_bpe([s], 300),
+    ):
         with pytest.raises(ValueError, match="lone surrogate") as e:
             call(text)
         assert "\n" not in str(e.value)
@@ -270,7 +307,9 @@ def test_the_vocabulary_has_the_size_asked_for(small):
 
 
 def test_a_vocabulary_too_small():
-    with pytest.raises(ValueError, match=r"^vocab_size=256 is too small: 256 bytes and <\|endoftext\|> need at least 257$"):
+    with pytest.raises(
+        ValueError, match=r"^vocab_size=256 is too small: 256 bytes and <\|endoftext\|> need at least 257$"
+    ):
         T.Tokenizer.train(["a"], 256, "t")
 
 
@@ -332,7 +371,7 @@ def test_an_altered_file_is_found(small, tmp_path):
 
 def test_a_missing_file(tmp_path):
     for path in (tmp_path / "no.json", tmp_path, "gpt3"):
-        with pytest.raises(FileNotFoundError, match='no tokenizer at .*; expected "gpt2", a tokenizer.json'):
+        with pytest.raises(FileNotFoundError, match=r'no tokenizer at .*; expected "gpt2", a tokenizer.json'):
             T.get_tokenizer(path)
 
 
@@ -398,7 +437,7 @@ def test_gpt2_nowhere(monkeypatch):
 
 def test_gpt2_file_of_the_extra_damaged(monkeypatch, tmp_path):
     class Spec:
-        submodule_search_locations = [str(tmp_path)]
+        submodule_search_locations = (str(tmp_path),)
 
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "vocab.bpe").write_bytes(b"#version: 0.2\na b\n")
