@@ -37,16 +37,15 @@ def pack(
 ) -> Iterator[bytes | memoryview]:  # chunks: 8 bytes of length, a JSON header, then each tensor's bytes
     "Lay tensors out as a safetensors file, piece by piece. Source: github.com/huggingface/safetensors, Format."
     header, at = {"__metadata__": metadata} if metadata else {}, 0
-    order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))  # wide types first: all aligned
-    for name in order:
-        t = tensors[name]
-        header[name] = {"dtype": DTYPES[str(t.dtype)[6:]], "shape": list(t.shape), "data_offsets": [at, at + t.nbytes]}
-        at += t.nbytes
+    tensors = dict(sorted(tensors.items(), key=lambda kv: (-kv[1].element_size(), kv[0])))  # wide first: all aligned
+    for name, t in tensors.items():
+        at, start = at + t.nbytes, at
+        header[name] = {"dtype": DTYPES[str(t.dtype)[6:]], "shape": list(t.shape), "data_offsets": [start, at]}
     text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
+    text += b" " * (-len(text) % 8)  # to a multiple of 8
     yield len(text).to_bytes(8, "little") + text
-    for name in order:
-        flat = tensors[name].detach().cpu().contiguous().reshape(-1)  # (n,) also for a scalar, whose shape is ()
+    for t in tensors.values():
+        flat = t.detach().cpu().contiguous().reshape(-1)  # (n,) also for a scalar, whose shape is ()
         yield memoryview(flat.view(torch.uint8).numpy())
 
 # %% ../nbs/tough/ch16_checkpoint.ipynb #a4ac09e1
@@ -120,8 +119,8 @@ def set_rng_state(saved: dict[str, str], generators: dict[str, torch.Generator] 
     torch.set_rng_state(states["cpu"])
     if "cuda" in states and torch.cuda.is_available():
         torch.cuda.set_rng_state(states["cuda"])
-    for name, g in (generators or {}).items():
-        g.set_state(states[name])
+    for name in generators or {}:
+        generators[name].set_state(states[name])
 
 # %% ../nbs/tough/ch16_checkpoint.ipynb #93ee93b4
 def write_file(path: Path, chunks) -> dict:
@@ -140,8 +139,7 @@ def write_file(path: Path, chunks) -> dict:
 def sync_folder(folder: Path) -> None:
     "Flush a folder's list of names to the disk (Windows has no such call)."
     if os.name != "nt":
-        fd = os.open(folder, os.O_RDONLY)
-        os.fsync(fd)
+        os.fsync(fd := os.open(folder, os.O_RDONLY))
         os.close(fd)
 
 
@@ -192,16 +190,14 @@ def write(folder: Path, model: dict, optim: dict, optim_json: str, content: dict
             final.rename(old)
         temp.rename(final)
         sync_folder(folder)
-        for aside in folder.glob(".old-step_*"):
-            discard(aside)
-        for path in saved_steps(folder)[: -keep_last if keep_last else 0]:
-            if path != final:
-                discard(path)
+        surplus = saved_steps(folder)[: -keep_last if keep_last else 0]
+        for path in {*folder.glob(".old-step_*"), *surplus} - {final}:
+            discard(path)
     except BaseException as e:
         shutil.rmtree(temp, ignore_errors=True)
         if not isinstance(e, OSError):
             raise
-        kept = f"the last whole checkpoint is {latest(folder)}"
+        kept = f"the last whole checkpoint is {latest(folder) or 'none'}"
         error = OSError(f"could not save {final}: {e.strerror or e}; {kept}; free space or choose another folder")
         error.errno = e.errno
         raise error from e
@@ -219,7 +215,7 @@ def prepare(
     if keep_last is not None and keep_last < 1:
         raise ValueError(f"keep_last={keep_last} would keep no checkpoint; use 1 or more, or None to keep all")
     model, tied = untie(model_state)
-    content = {"format": FORMAT, "state": json.loads(json.dumps(state)), "tied": tied}
+    content = {"format": FORMAT, "state": json.loads(json.dumps(state)), "tied": tied}  # a copy, as JSON will hold it
     return Path(folder), model, *flatten(optim_states), content, keep_last
 
 

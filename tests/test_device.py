@@ -1,0 +1,174 @@
+"""Device, precision and compilation: decided from facts, with the reason said. No GPU is needed, and none was used."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from gpt2edu import device as dv
+
+BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
+AMX, AVX = "amx_bf16", "avx512_bf16"
+
+DTYPES = [  # kind, compute capability, CPU flags, precision, words of the reason
+    ("cuda", (6, 0), [], FP32, "6.0 has no tensor cores"),  # P100
+    ("cuda", (6, 1), [], FP32, "6.1 has no tensor cores"),  # GTX 1080
+    ("cuda", (7, 0), [], FP16, "7.0 only emulates bf16"),  # V100
+    ("cuda", (7, 5), [], FP16, "7.5 only emulates bf16, slowly; fp16 with loss scaling"),  # T4
+    ("cuda", (8, 0), [], BF16, "8.0 multiplies bf16 in hardware"),  # A100
+    ("cuda", (8, 9), [], BF16, "8.9"),  # RTX 4090
+    ("cuda", (9, 0), [], BF16, "9.0"),  # H100
+    ("cuda", (10, 0), [], BF16, "10.0"),  # B200: ten is more than eight
+    ("cpu", None, [], FP32, "neither amx_bf16 nor avx512_bf16"),
+    ("cpu", None, [AVX], BF16, AVX),
+    ("cpu", None, [AMX], BF16, AMX),
+    ("cpu", None, [AVX, AMX], BF16, AMX),
+    ("mps", None, [], FP32, "not been tried"),
+]
+
+
+@pytest.mark.parametrize("kind,capability,flags,dtype,words", DTYPES)
+def test_best_dtype(kind, capability, flags, dtype, words):
+    choice = dv.best_dtype(kind, capability, frozenset(flags))
+    assert choice.value == dtype and words in choice.reason and "\n" not in choice.reason
+
+
+COMPILE = [  # kind, capability, what is missing, steps, on, words
+    ("cuda", (8, 0), "", None, True, "8.0"),
+    ("cuda", (7, 5), "", 10, True, "7.5"),
+    ("cuda", (6, 1), "", None, False, "too old for triton"),
+    ("cuda", (8, 0), "no triton", None, False, "no triton; everything works without"),
+    ("cpu", None, "", None, False, "unknown number of steps"),
+    ("cpu", None, "", dv.SHORT - 1, False, "takes longer than it saves"),
+    ("cpu", None, "", dv.SHORT, True, "pays"),
+    ("cpu", None, "no C++ compiler (g++)", 10**6, False, "no C++ compiler (g++)"),
+    ("mps", None, "", 10**6, False, "not been tried"),
+]
+
+
+@pytest.mark.parametrize("kind,capability,missing,steps,on,words", COMPILE)
+def test_best_compile(kind, capability, missing, steps, on, words):
+    choice = dv.best_compile(kind, capability, missing, steps)
+    assert choice.value is on and words in choice.reason
+
+
+def fake_gpu(monkeypatch, capability):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
+
+
+def test_a_t4_gets_fp16_with_a_scaler_and_no_tf32(monkeypatch):
+    fake_gpu(monkeypatch, (7, 5))
+    device = dv.pick_device("auto").value
+    assert device.type == "cuda"
+    choice = dv.pick_dtype("auto", device)
+    assert choice.value == FP16 and "emulates bf16" in choice.reason
+    assert "emulates bf16" in dv.pick_dtype("bf16", "cuda").reason  # given when asked for, with the warning
+    assert dv.set_precision(device).value == "highest"
+    monkeypatch.undo()
+    assert dv.grad_scaler("cpu", choice.value).is_enabled() and not dv.grad_scaler("cpu", BF16).is_enabled()
+
+
+def test_tf32_is_set_where_it_exists(monkeypatch):
+    fake_gpu(monkeypatch, (8, 0))
+    try:
+        assert dv.set_precision("cuda").value == "high" == torch.get_float32_matmul_precision()
+    finally:
+        assert dv.set_precision("cpu").value == "highest" == torch.get_float32_matmul_precision()
+
+
+def test_what_is_asked_for_is_given():
+    assert dv.pick_device("cpu") == dv.Choice(torch.device("cpu"), "asked for")
+    assert dv.pick_dtype("fp32", "cpu") == dv.Choice(FP32, "asked for")
+    fp16 = dv.pick_dtype("fp16", torch.device("cpu"))
+    assert fp16.value == FP16 and "auto takes" in fp16.reason
+    assert dv.pick_compile("off", "cpu") == dv.Choice(False, "asked for")
+    assert str(dv.Choice(BF16, "because")) == "bfloat16: because"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_device_that_is_not_there_is_one_line():
+    with pytest.raises(ValueError, match=r"device=cuda: PyTorch .* here; use auto or cpu") as e:
+        dv.pick_device("cuda")
+    assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize(
+    "pick,message",
+    [
+        (lambda: dv.pick_device("gpu"), "device='gpu' is not known; use auto, cpu, cuda or mps"),
+        (lambda: dv.pick_dtype("float16", "cpu"), "dtype='float16' is not known; use auto, bf16, fp16 or fp32"),
+        (lambda: dv.pick_compile("yes", "cpu"), "compile='yes' is not known; use auto, on or off"),
+    ],
+)
+def test_unknown_values_name_the_options(pick, message):
+    with pytest.raises(ValueError) as e:
+        pick()
+    assert str(e.value) == message
+
+
+@pytest.mark.parametrize("compiler,words", [("/nonexistent/g++", "no C++ compiler"), ("false", "does not work")])
+def test_without_a_working_compiler_auto_is_off_and_on_is_refused(monkeypatch, compiler, words):
+    monkeypatch.setenv("CXX", compiler)
+    assert words in dv.compiler_error()
+    choice = dv.pick_compile("auto", "cpu", steps=10**6)
+    assert choice.value is False and words in choice.reason
+    with pytest.raises(ValueError, match=r"compile=on cannot work: .*; install it, or use compile=off"):
+        dv.pick_compile("on", "cpu")
+
+
+def test_missing_python_headers_are_named(monkeypatch, tmp_path):
+    if dv.compiler_error():
+        pytest.skip("no working C++ compiler on this machine")
+    monkeypatch.setattr(dv.sysconfig, "get_path", lambda name: str(tmp_path))
+    assert "python3-dev" in dv.compiler_error()
+
+
+def test_importing_reads_no_environment_and_starts_nothing():
+    code = "import os, platform, sys, sysconfig, tempfile, torch, importlib.util, gpt2edu\n"
+    code += "class Spy(dict):\n    def get(self, k, d=None): sys.exit(f'read {k}')\n    __getitem__ = get\n"
+    code += "os.environ = Spy()\nbefore = torch.get_float32_matmul_precision()\nimport gpt2edu.device\n"
+    code += "assert torch.get_float32_matmul_precision() == before\n"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=os.getcwd())
+    assert done.returncode == 0, done.stderr
+
+
+def test_autocast_multiplies_in_bf16_and_keeps_weights_and_loss_in_fp32():
+    x, w, y = torch.randn(4, 8), torch.randn(8, 8, requires_grad=True), torch.arange(4)
+    with dv.autocast("cpu", BF16):
+        logits = x @ w
+        loss = F.cross_entropy(logits, y)
+    loss.backward()
+    assert (logits.dtype, loss.dtype, w.dtype, w.grad.dtype) == (BF16, FP32, FP32, FP32)
+    with dv.autocast("cpu", FP32):
+        assert (x @ w).dtype == FP32
+
+
+def test_the_scaler_saves_a_gradient_that_fp16_loses():
+    def grad(scaler):
+        w = torch.tensor(1.0, requires_grad=True)
+        loss = (w.half() * 1e-5).float() * 1e-3  # d loss / d w = 1e-8; the smallest fp16 number is 6e-8
+        scaler.scale(loss).backward()
+        scaler.unscale_(torch.optim.SGD([w]))
+        return w.grad.item()
+
+    assert grad(dv.grad_scaler("cpu", FP32)) == 0.0
+    assert grad(dv.grad_scaler("cpu", FP16)) == pytest.approx(1e-8, rel=0.02)  # 1e-5 is subnormal: 168 steps, so 0.3 %
+
+
+def test_describe_names_the_hardware():
+    text = dv.describe("cpu")
+    assert torch.__version__ in text and "threads" in text and "\n" not in text
+
+
+def test_cpu_flags_agree_with_the_kernel():
+    try:
+        words = open("/proc/cpuinfo").read().split()
+    except FileNotFoundError:
+        pytest.skip("no /proc/cpuinfo")
+    if "flags" not in words:
+        pytest.skip("not an x86 processor")
+    assert dv.cpu_flags() == {f for f in dv.BF16_FLAGS if f in words}
