@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .shards import ShardSet
 
-# %% ../nbs/easy/ch06_loader.ipynb #349df9a7
+# %% ../nbs/easy/ch06_loader.ipynb #66197e75
 GOLDEN = 0x9E3779B97F4A7C15  # 2^64 divided by the golden ratio, odd
 ROUNDS = 8  # of the Feistel network
 
@@ -25,7 +25,7 @@ def mix(
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
 
-
+# %% ../nbs/easy/ch06_loader.ipynb #66e9d366
 def round_keys(
     seed: int,
     epoch: int,

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MAGIC', 'VERSION', 'HEADER_BYTES', 'MAX_VOCAB', 'MANIFEST', 'UNFINISHED', 'SHARD_NAME', 'check_ids',
-           'write_atomically', 'write_shard', 'read_shard', 'encode_documents', 'claim_folder', 'write_shards',
+           'encode_documents', 'write_atomically', 'write_shard', 'read_shard', 'claim_folder', 'write_shards',
            'ShardSet', 'scan', 'read_manifest', 'open_shards']
 
 # %% ../nbs/easy/ch05_shards.ipynb #291c2ad7
@@ -13,7 +13,6 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
@@ -40,7 +39,21 @@ def check_ids(
         raise ValueError(f"{where}: got id {ids[i]} at token {i}, expected 0 to {top}; use the right tokenizer")
     return ids.astype("<u2", copy=False)
 
-# %% ../nbs/easy/ch05_shards.ipynb #a98f8097
+# %% ../nbs/easy/ch05_shards.ipynb #fdb34bbf
+def encode_documents(
+    documents: Iterable[str],
+    tokenizer,  # has encode_batch, eot and n_vocab
+    batch_size: int = 512,  # documents in memory at once
+) -> Iterator[tuple[np.ndarray, int]]:  # (N,) uint16 that starts with <|endoftext|>, and the text's bytes
+    "Encode documents, a batch at a time so that the tokenizer's threads have work. Raises ValueError."
+    documents, n = iter(documents), 0
+    while batch := list(islice(documents, batch_size)):
+        for i, ids in enumerate(tokenizer.encode_batch(batch)):
+            ids = check_ids([tokenizer.eot, *ids], tokenizer.n_vocab, where=f"document {n + i}")
+            yield ids, len(batch[i].encode("utf-8", errors="replace"))
+        n += len(batch)
+
+# %% ../nbs/easy/ch05_shards.ipynb #0ea84558
 def write_atomically(
     path: Path,  # the final name
     *parts: bytes | np.ndarray,  # what the file holds, in order
@@ -66,11 +79,11 @@ def write_atomically(
         fix = f"({e.strerror}); free some space or choose another folder"
         raise OSError(e.errno, f"{path}: could not write {n_bytes:,} bytes {fix}") from e
     finally:
-        with suppress(OSError):  # it is gone if all went well
+        if temp.exists():  # it has been renamed if all went well
             temp.unlink()
     return sha.hexdigest()
 
-
+# %% ../nbs/easy/ch05_shards.ipynb #f9e2b729
 def write_shard(
     path: Path,  # ends with .bin
     tokens,  # (N,) ids below 65,536
@@ -110,26 +123,12 @@ def read_shard(
         raise ValueError(f"{path}: {what}, got {size:,} bytes, expected {want:,} for {n:,} tokens; {fix}")
     return np.memmap(path, dtype="<u2", mode="r", offset=HEADER_BYTES, shape=(n,))
 
-# %% ../nbs/easy/ch05_shards.ipynb #fdb34bbf
-def encode_documents(
-    documents: Iterable[str],
-    tokenizer,  # has encode_batch, eot and n_vocab
-    batch_size: int = 512,  # documents in memory at once
-) -> Iterator[tuple[np.ndarray, int]]:  # (N,) uint16 that starts with <|endoftext|>, and the text's bytes
-    "Encode documents, a batch at a time so that the tokenizer's threads have work. Raises ValueError."
-    documents, n = iter(documents), 0
-    while batch := list(islice(documents, batch_size)):
-        for i, ids in enumerate(tokenizer.encode_batch(batch)):
-            ids = check_ids([tokenizer.eot, *ids], tokenizer.n_vocab, where=f"document {n + i}")
-            yield ids, len(batch[i].encode("utf-8", errors="replace"))
-        n += len(batch)
-
-# %% ../nbs/easy/ch05_shards.ipynb #a87ffef0
+# %% ../nbs/easy/ch05_shards.ipynb #38cd7e44
 MANIFEST = "manifest.json"
 UNFINISHED = "manifest.unfinished"  # stands in the folder while shards are being written
 SHARD_NAME = re.compile(r".+_(train|val)_\d+\.(bin|npy)$")
 
-
+# %% ../nbs/easy/ch05_shards.ipynb #a49cd321
 def claim_folder(
     folder: Path,
     name: str,  # shards of this name that a stopped writer left are removed
@@ -144,7 +143,7 @@ def claim_folder(
     for leftover in [*old, *folder.glob(".*.tmp")]:
         leftover.unlink()
 
-
+# %% ../nbs/easy/ch05_shards.ipynb #6bd8de5c
 def write_shards(
     documents: Iterable[str],
     tokenizer,  # a Tokenizer of chapter 4
@@ -161,7 +160,7 @@ def write_shards(
         raise ValueError(f"got {shard_size=}, {val_tokens=}; expected 1 to 2^31 - 1 tokens, and 0 or more")
     folder = Path(folder)
     claim_folder(folder, name)
-    buffer, used, shards = np.empty(shard_size, dtype="<u2"), 0, []
+    buffer, used, shards, split = np.empty(shard_size, dtype="<u2"), 0, [], "val"
     totals = {split: {"documents": 0, "tokens": 0, "bytes": 0} for split in ("val", "train")}
 
     def flush(split):
@@ -172,7 +171,6 @@ def write_shards(
             shards.append({"file": file, "split": split, "tokens": used, "sha256": sha})
             used = 0
 
-    split = "val" if val_tokens else "train"
     for ids, n_bytes in encode_documents(documents, tokenizer):
         if split == "val" and totals["val"]["tokens"] >= val_tokens:
             flush("val")
@@ -232,7 +230,7 @@ class ShardSet:
             a += len(parts[-1])
         return np.concatenate(parts) if parts else np.empty(0, dtype="<u2")
 
-# %% ../nbs/easy/ch05_shards.ipynb #65b35f03
+# %% ../nbs/easy/ch05_shards.ipynb #f65e5b74
 def scan(
     path: Path,
     offset: int,  # bytes before the first token
@@ -246,7 +244,7 @@ def scan(
             largest = max(largest, int(np.frombuffer(chunk, dtype="<u2").max()))
     return sha.hexdigest(), largest
 
-
+# %% ../nbs/easy/ch05_shards.ipynb #4bffef58
 def read_manifest(
     folder: Path,
 ) -> dict | None:  # None if the shards came without one
@@ -265,7 +263,7 @@ def read_manifest(
         raise ValueError(f"{path}: not a manifest of shards ({type(e).__name__}: {e}); prepare the data again") from e
     return manifest
 
-
+# %% ../nbs/easy/ch05_shards.ipynb #68c1af04
 def open_shards(
     folder: Path,
     split: str,  # "train" or "val"

@@ -306,7 +306,7 @@ def whole_or_absent(folder):
     for p in folder.glob("toy_*.bin"):
         S.read_shard(p)
     if not (folder / "manifest.json").exists() and folder.exists() and any(folder.glob("toy_*.bin")):
-        with pytest.raises(ValueError, match="stopped before manifest.json"):
+        with pytest.raises(ValueError, match="the writer was stopped"):
             S.open_shards(folder, "train")
 
 
@@ -394,7 +394,7 @@ def test_shards_of_others_are_not_overwritten(tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.parametrize("moment", range(1, 40, 3))
+@pytest.mark.parametrize("moment", range(1, 37, 5))
 def test_killed_writer(tmp_path, moment):
     "SIGKILL just before the moment-th write to the disk that counts: a flush or a rename."
     pid = os.fork()
