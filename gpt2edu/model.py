@@ -37,7 +37,7 @@ class GPTConfig:
             fits = f"{', '.join(map(str, others))} or {last}"
             raise ValueError(f"n_head={self.n_head} must divide n_embd={self.n_embd}; try {fits}")
 
-# %% ../nbs/medium/ch08_model.ipynb #30d98734
+# %% ../nbs/medium/ch08_model.ipynb #9fd1f837
 class MLP(nn.Module):
     "Two linear layers with a GELU between: each position thinks for itself."
 
@@ -57,7 +57,7 @@ class MLP(nn.Module):
         x = F.gelu(self.c_fc(x), approximate="tanh")  # (B, T, 4C)
         return self.c_proj(x)  # (B, T, C)
 
-
+# %% ../nbs/medium/ch08_model.ipynb #3d8dc1ae
 class Block(nn.Module):
     "One layer: attention, then MLP, each reads a normalised copy of the stream and adds its result to it."
 
@@ -130,7 +130,7 @@ def cross_entropy(
         return F.cross_entropy(F.linear(x, weight).float(), targets, ignore_index=IGNORE)
     return ChunkedCrossEntropy.apply(x, weight, targets, n_chunks, torch.is_grad_enabled())
 
-# %% ../nbs/medium/ch08_model.ipynb #88c99fcc
+# %% ../nbs/medium/ch08_model.ipynb #7507dc1d
 class GPT(nn.Module):
     "GPT-2 (Radford et al. 2019), with its weight names."
 
@@ -215,7 +215,7 @@ class GPT(nn.Module):
             x = block(x)
         return torch.stack(weights)
 
-
+# %% ../nbs/medium/ch08_model.ipynb #d06c0afc
 def num_params(
     model: nn.Module,  # a tied matrix counts once
 ) -> int:
