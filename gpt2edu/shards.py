@@ -228,7 +228,7 @@ class ShardSet:
             k = int(np.searchsorted(self.starts, a, side="right")) - 1  # the shard that holds token a
             parts.append(self.shards[k][a - self.starts[k] : b - self.starts[k]])
             a += len(parts[-1])
-        return np.concatenate(parts) if parts else np.empty(0, dtype="<u2")
+        return np.concatenate([np.empty(0, dtype="<u2"), *parts])
 
 # %% ../nbs/easy/ch05_shards.ipynb #f65e5b74
 def scan(
