@@ -14,7 +14,7 @@ from ..attention import causal_weights
 from .core import close, exercise, fail
 
 # %% ../../nbs/exercises/attention.ipynb #0eb5b34c
-@exercise(hint="Row t of the matrix holds 1 / (t + 1) in its first t + 1 columns; `torch.ones(T, T).tril()` is a start.")
+@exercise(hint="Row t holds 1 / (t + 1) in its first t + 1 columns; `torch.ones(T, T).tril()` is a start.")
 def check_average_past(answer):
     "Every position holds the mean of itself and its past."
     x = torch.randn(6, 3)
