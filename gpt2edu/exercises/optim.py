@@ -29,12 +29,12 @@ def check_momentum(answer):
 
 # %% ../../nbs/exercises/optim.ipynb #8b85f694
 def adamw(w, g, m, v, t, lr, b1, b2, eps, decay):
-    "The reference."
+    "Compute one step of AdamW."
     m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g**2
     return w * (1 - lr * decay) - lr * m / (1 - b1**t) / ((v / (1 - b2**t)) ** 0.5 + eps), m, v
 
 
-@exercise(hint="m, v are running means; divide each by its 1 - b**t; eps is outside the root; decay: w *= 1 - lr * decay.")
+@exercise(hint="m, v: running means, each divided by its 1 - b**t; eps outside the root; w *= 1 - lr * decay.")
 def check_adamw(answer):
     "One step of AdamW, the same as PyTorch's."
     rng = np.random.default_rng()
@@ -95,7 +95,7 @@ def check_clip(answer):
         fail("a gradient shorter than max_norm must stay as it is: yours was stretched")
 
 # %% ../../nbs/exercises/optim.ipynb #394f210c
-@exercise(hint="Write down the value at 0, warmup - 1, warmup, max_steps - cooldown and max_steps; then the three formulas.")
+@exercise(hint="First the values at 0, warmup - 1, warmup, max_steps - cooldown and max_steps; then three formulas.")
 def check_wsd(answer):
     "Up, level, down to zero."
     rng = np.random.default_rng()
