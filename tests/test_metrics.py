@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gpt2edu.corpus import stories
 from gpt2edu.metrics import NGram, bigram_loss, bits_per_byte, perplexity
+from gpt2edu.tokenizer import Tokenizer
 
 
 def test_unigram_and_bigram_by_hand():
@@ -139,3 +141,29 @@ def test_errors_say_what_to_do(call, message):
 def test_no_torch():
     code = "import sys, gpt2edu.metrics; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_n_grams_approach_the_floor_of_held_out_stories_and_never_go_under():
+    "The floor is the surprise of the program that wrote the stories; what a model pays above it is a divergence, so > 0."
+    train, val = list(stories(4000, seed=0)), list(stories(400, seed=1))
+    tokenizer = Tokenizer.train([s.text for s in train[:1000]], 1024, "stories")
+
+    def flatten(documents):
+        parts = [[tokenizer.eot, *ids] for ids in tokenizer.encode_batch([s.text for s in documents])]
+        return np.array([i for part in parts for i in part] + [tokenizer.eot])
+
+    val_ids = flatten(val)
+    floor = -sum(s.logprob for s in val) / (len(val_ids) - 1)
+    amounts, orders = (100, 600, 4000), (1, 2, 3, 4, 5)
+    loss = {}
+    for amount in amounts:
+        ids = flatten(train[:amount])
+        for n, alpha in itertools.product(orders, (0.3, 1.0, 10.0)):
+            loss[n, alpha, amount] = NGram(n, tokenizer.n_vocab, alpha).fit(ids).loss(val_ids)
+    assert min(loss.values()) > floor > 0
+    for n, alpha in itertools.product(orders, (0.3, 1.0, 10.0)):
+        curve = [loss[n, alpha, amount] for amount in amounts]
+        assert curve == sorted(curve, reverse=True)  # more text, closer to the floor
+    assert loss[1, 1.0, 4000] > loss[2, 1.0, 4000] > loss[3, 1.0, 4000] > loss[4, 1.0, 4000]
+    gap = math.log(tokenizer.n_vocab) - floor
+    assert loss[4, 10.0, 4000] - floor < 0.2 * gap  # most of the way, by counting alone
