@@ -144,7 +144,7 @@ def test_no_torch():
 
 
 def test_n_grams_approach_the_floor_of_held_out_stories_and_never_go_under():
-    "The floor is the surprise of the program that wrote the stories; what a model pays above it is a divergence, so > 0."
+    "The floor is the surprise of the program that wrote the stories; what a model pays on top is a divergence."
     train, val = list(stories(4000, seed=0)), list(stories(400, seed=1))
     tokenizer = Tokenizer.train([s.text for s in train[:1000]], 1024, "stories")
 
