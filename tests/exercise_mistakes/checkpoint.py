@@ -8,7 +8,8 @@ from pathlib import Path
 
 def header(raw, start=8, order="little", metadata=False):
     text = json.loads(raw[start : start + int.from_bytes(raw[:8], order)])
-    return {name: (t.get("dtype"), t.get("shape", [])) for name, t in text.items() if metadata or name != "__metadata__"}
+    kept = {name: t for name, t in text.items() if metadata or name != "__metadata__"}
+    return {name: (t.get("dtype"), t.get("shape", [])) for name, t in kept.items()}
 
 
 def write(path, data, *, direct=False, sync=True, folder=None, remove=False, litter=False):
@@ -37,7 +38,7 @@ def newest(names, whole, *, temp=False, broken=False, text=False):
 
 
 def surplus(steps, n, best, just_saved, *, sort=True, extra=True, saved=True):
-    keep = {*(sorted(steps) if sort else steps)[-n:]} | ({best} if extra else set()) | ({just_saved} if saved else set())
+    keep = {*(sorted(steps) if sort else steps)[-n:], *[best] * extra, *[just_saved] * saved}
     return [s for s in sorted(steps) if s not in keep]
 
 
