@@ -8,6 +8,7 @@
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 import time
@@ -52,7 +53,12 @@ def execute(ipynb):
     nb.metadata["kernelspec"] = {"name": "python3", "display_name": "python3", "language": "python"}
     os.environ["PYTHONWARNINGS"] = "ignore"
     t0 = time.time()
+    skipped = [c for c in nb.cells if c.cell_type == "code" and re.search(r"^#\|\s*eval:\s*false", c.source, re.M)]
+    for cell in skipped:
+        cell.cell_type = "raw"  # nbclient passes it over
     NotebookClient(nb, timeout=600, resources={"metadata": {"path": str(ipynb.parent)}}).execute()
+    for cell in skipped:
+        cell.cell_type = "code"
     nbformat.write(nb, ipynb)
     return time.time() - t0
 
