@@ -172,7 +172,6 @@ ACTS = (
     shape(2, "carried the {t=mine} to the {x=place}.", lambda w, v: w.move(v.x, v.p)),
     shape(2, "found {u=new} {s=spot}.", lambda w, v: w.add(v.u, holder=v.p)),
     shape(5, "took the {t=spotted} {t.off}.", lambda w, v: w.hold(v.t, v.p)),
-    shape(5, "picked up the {t=loose}.", lambda w, v: w.hold(v.t, v.p)),
     shape(4, "gave the {t=mine} to {q=near}.", lambda w, v: w.hold(v.t, v.q, v.p)),
     shape(2, "handed {q=near} the {t=mine}.", lambda w, v: w.hold(v.t, v.q, v.p)),
     shape(1, "showed {q=near} the {t=mine}."),

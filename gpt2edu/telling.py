@@ -59,7 +59,6 @@ CANDIDATES = {
     "wanted": _theirs,
     "theirs": lambda w, v: [Owned(t, t.holder) for t in _theirs(w, v)],
     "spotted": lambda w, v: [t for t in _here(w, v) if t.spot],
-    "loose": lambda w, v: [t for t in _here(w, v) if not t.spot and not t.loser],
     "lost_here": lambda w, v: [t for t in _here(w, v) if t.loser],
     "lost_far": lambda w, v: [t for t in w.things if t.loser and t.place != v.p.place],
     "my_loss": lambda w, v: [t for t in w.things if t.loser is v.p],
