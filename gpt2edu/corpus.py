@@ -9,10 +9,10 @@ __all__ = ['FULL', 'SHAKESPEARE', 'SHAKESPEARE_SHA256', 'EMBEDDED', 'SUFFIXES', 
 # %% ../nbs/easy/ch03_corpus.ipynb #441eeb81
 import glob
 import hashlib
+import http.client
 import json
 import os
 import random
-import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -123,9 +123,8 @@ def download(
     try:
         with urllib.request.urlopen(url, timeout=30) as response:
             data = response.read()
-    except (urllib.error.URLError, OSError) as e:
-        reason = getattr(e, "reason", e)
-        raise ValueError(f"could not download {url} ({reason}); get it by other means and put it at {path}") from None
+    except (OSError, http.client.HTTPException) as e:
+        raise ValueError(f"could not download {url} ({e}); get it by other means and put it at {path}") from None
     if (got := hashlib.sha256(data).hexdigest()) != sha256:
         raise ValueError(f"{url}: got SHA-256 {got[:12]}, expected {sha256[:12]}; the file has changed or was cut short")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -139,13 +138,14 @@ def cut_text(
     lines: Iterable[str],  # of one file
     at_least: int = 2000,  # characters
 ) -> Iterator[str]:
-    "Cut a long text at blank lines into documents."
-    held = []
+    "Cut a long text into documents: at blank lines; where there are none for long, at the end of a line."
+    held, size = [], 0
     for line in lines:
         held.append(line)
-        if not line.strip() and sum(map(len, held)) >= at_least:
+        size += len(line)
+        if size >= (at_least if not line.strip() else 10 * at_least):
             yield "".join(held).strip("\n")
-            held = []
+            held, size = [], 0
     if "".join(held).strip():
         yield "".join(held).strip("\n")
 
@@ -157,8 +157,9 @@ def read_jsonl(path: Path, text_key: str) -> Iterator[str]:
             if line.strip():
                 try:
                     row = json.loads(line)
-                except json.JSONDecodeError as e:
-                    raise ValueError(f"{path}, line {n}: not JSON ({e.msg}); expected one object a line") from None
+                except (json.JSONDecodeError, RecursionError) as e:
+                    why = getattr(e, "msg", "nested too deeply")
+                    raise ValueError(f"{path}, line {n}: not JSON ({why}); expected one object a line") from None
                 if not isinstance(row, dict) or not isinstance(row.get(text_key), str):
                     keys = ", ".join(row) if isinstance(row, dict) else type(row).__name__
                     raise ValueError(f"{path}, line {n}: no text under {text_key!r}, got {keys}; name it with --text_key")
@@ -176,7 +177,11 @@ def read_parquet(path: Path, text_key: str) -> Iterator[str]:
             columns = ", ".join(file.schema_arrow.names)
             raise ValueError(f"{path}: no column {text_key!r}, got {columns}; name it with --text_key")
         for batch in file.iter_batches(batch_size=1000, columns=[text_key]):
-            yield from (text for text in batch.column(0).to_pylist() if text)
+            texts = [text for text in batch.column(0).to_pylist() if text]
+            if not all(isinstance(text, str) for text in texts):
+                kind = batch.schema.field(0).type
+                raise ValueError(f"{path}: column {text_key!r} holds {kind}, expected text; name it with --text_key")
+            yield from texts
     except (pyarrow.ArrowInvalid, OSError) as e:
         raise ValueError(f"{path}: not a whole parquet file ({str(e).splitlines()[0]}); get it again") from None
 
