@@ -12,6 +12,7 @@ import functools
 import io
 import json
 import os
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -29,6 +30,7 @@ def one_line(
     lines = [line.strip("│╭╮╰╯ ") for line in box.splitlines()]
     rule = next((i for i, line in enumerate(lines) if i and line and not line.strip("─")), len(lines))
     text = " ".join(line for line in lines[1:rule] if line)
+    text = re.sub(r"^Error parsing \w+Config: ", "", text)  # our own message follows
     return text.split(" Got errors:")[0] or box.strip()
 
 
@@ -59,14 +61,17 @@ def command(
         prog = f"gpt2edu_{run.__name__}"
         try:
             run(sys.argv[1:] if args is None else args)
+        except BrokenPipeError:  # the reader has left, as `head` does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except KeyboardInterrupt:
+            sys.stderr.write(f"{prog}: interrupted\n")
+            sys.exit(130)
         except (ValueError, OSError) as e:
             text = " ".join(str(e.args[1] if isinstance(e, OSError) and len(e.args) > 1 else e).split())
             if isinstance(e, OSError) and e.filename:
                 text = f"{e.filename}: {text}"
             sys.stderr.write(f"{prog}: {text}\n")
             sys.exit(2)
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     return script
 
@@ -123,8 +128,11 @@ def read_train_flags(args: list[str]) -> tuple[TrainConfig, Path | None]:  # con
     if resume:
         out_dir, _ = take_flag(args, "out_dir", "runs")
         folder = find_run(resume, out_dir or take_flag(args, "out-dir", "runs")[0] or "runs")
-        saved = json.loads((folder / "config.json").read_text())
-        default = TrainConfig(**saved | {"dataset": tuple(saved["dataset"])})
+        try:
+            saved = json.loads((folder / "config.json").read_text())
+            default = TrainConfig(**saved | {"dataset": tuple(saved["dataset"])})
+        except (ValueError, TypeError, KeyError) as e:
+            raise ValueError(f"{folder}/config.json is not the config of a run ({e}); restore it") from None
     else:
         default = preset(name or "tiny")
     given = {arg.partition("=")[0].removeprefix("--").replace("-", "_") for arg in args}
@@ -261,7 +269,7 @@ def generate(args: list[str]):
 def main(args: list[str] | None = None):
     "Run a command by name."
     commands = {f.__name__: f for f in (train, generate)}
-    name, *rest = sys.argv[1:] if args is None else args or [""]
+    name, *rest = (sys.argv[1:] if args is None else args) or [""]
     if name not in commands:
         sys.stderr.write(f"gpt2edu: unknown command {name!r}; expected one of {', '.join(commands)}\n")
         sys.exit(2)

@@ -63,6 +63,8 @@ class TrainConfig:
     def __post_init__(self):
         if self.preset not in PRESETS:
             raise ValueError(f"unknown preset {self.preset!r}; expected one of {', '.join(PRESETS)}")
+        if not self.dataset:
+            raise ValueError("dataset names nothing; expected stories, pydocs, tinyshakespeare or files")
         if self.optimizer not in ("adamw", "muon"):
             raise ValueError(f"optimizer={self.optimizer!r} is unknown; use adamw or muon")
         least = {"warmup_steps": 0, "choice_items": 0, "seed": 0}  # whole numbers that may be zero
@@ -72,6 +74,8 @@ class TrainConfig:
                 raise ValueError(f"{f.name}={value} must be {least.get(f.name, 1)} or more")
             if isinstance(value, float) and not 0 <= value < float("inf"):
                 raise ValueError(f"{f.name}={value} must be a number, 0 or more")
+        if self.min_lr > self.lr:
+            raise ValueError(f"min_lr={self.min_lr} is above lr={self.lr}; lower --min_lr too")
         if self.n_embd % self.n_head:
             raise ValueError(f"n_head={self.n_head} must divide n_embd={self.n_embd}; {near_divisors(self)}")
         step = self.micro_batch * self.block_size

@@ -33,7 +33,7 @@ def fingerprint(config: TrainConfig) -> tuple[str, int]:  # SHA-256 of the sourc
     else:
         for path in find_files(config.dataset):
             with open(path, "rb") as f:
-                sha.update(hashlib.file_digest(f, "sha256").digest())
+                sha.update(hashlib.file_digest(f, "sha256").digest() + path.suffix.encode())
             size += path.stat().st_size
     return sha.hexdigest(), size
 

@@ -40,8 +40,10 @@ class RunLog:
 
     def write(self, event: str, **fields):
         "Add an event."
-        with open(self.path, "a", encoding="utf-8") as f:
-            f.write(json.dumps({"event": event} | fields) + "\n")
+        with open(self.path, "ab+") as f:
+            if f.tell() and f.seek(-1, 2) is not None and f.read() != b"\n":
+                f.write(b"\n")  # the last line of a killed run was cut
+            f.write(json.dumps({"event": event} | fields).encode() + b"\n")
 
     def read(self) -> list[dict]:
         "Read all whole lines; the last one of a killed run may be cut."
@@ -120,12 +122,9 @@ class Trainer:
         self.dtype, self.scaler = dtype.value, device.grad_scaler(self.device, dtype.value)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            if not resume:
-                write_atomically(self.folder / "config.json", json.dumps(asdict(c), indent=1).encode())
         except OSError as e:
             raise not_writable(self.folder, e, "--out_dir") from e
         self.tokenizer, data = prepare_data(c, say)
-        self.tokenizer.save(self.folder)
         hash_, n_vocab = self.tokenizer.hash, self.tokenizer.n_vocab
         self.train_shards, self.val_shards = (open_shards(data, s, hash_, n_vocab=n_vocab) for s in ("train", "val"))
         self.max_steps = horizon(c, len(self.train_shards))
@@ -134,10 +133,14 @@ class Trainer:
         self.forward = torch.compile(self.model) if compiled.value else self.model  # the same weights
         self.optimizers = build_optimizers(self.model, c.optimizer, c.lr, c.weight_decay, (c.beta1, c.beta2), c.muon_lr)
         self.loader = Loader(self.train_shards, c.micro_batch, c.block_size, c.seed)
+        Loader(self.val_shards, 1, c.block_size)  # too little text is refused now, not at the first validation
         self.step, self.seconds, self.val_loss = 0, 0.0, math.nan
         self.fixed = {k: v for k, v in json.loads(json.dumps(asdict(c))).items() if k not in MAY_CHANGE}
+        self.fixed |= {"tokenizer_hash": hash_, "data": data.name}
         if resume:
             self.restore()
+        self.tokenizer.save(self.folder)  # from here on there is a run
+        write_atomically(self.folder / "config.json", json.dumps(asdict(c), indent=1).encode())
         say(f"model: {num_params(self.model):,} parameters, vocabulary {n_vocab:,} of {padded(n_vocab):,}")
         say(f"machine: {device.describe(self.device)}")
         say(f"precision: {dtype}; compile: {compiled}")
@@ -149,7 +152,7 @@ class Trainer:
     def save(self):
         "Write a checkpoint, whole or not at all."
         state = {"step": self.step, "position": self.loader.position, "seconds": self.elapsed(), "val_loss": self.val_loss}
-        state |= {"config": self.fixed | {"tokenizer_hash": self.tokenizer.hash}, "scaler": self.scaler.state_dict()}
+        state |= {"config": self.fixed, "scaler": self.scaler.state_dict()}
         optim = [o.state_dict() for o in self.optimizers]
         path = checkpoint.save(self.folder / "checkpoints", self.model.state_dict(), optim, state, self.config.keep_last)
         self.log.write("save", step=self.step, path=str(path))
@@ -159,7 +162,7 @@ class Trainer:
         if (path := checkpoint.latest(self.folder / "checkpoints")) is None:
             self.say("resume: no checkpoint yet, so this starts at step 0")
             return
-        saved = checkpoint.load(path, config=self.fixed | {"tokenizer_hash": self.tokenizer.hash})
+        saved = checkpoint.load(path, config=self.fixed)
         self.model.load_state_dict(saved.model)
         for optimizer, state in zip(self.optimizers, saved.optim, strict=True):
             optimizer.load_state_dict(state)
@@ -187,16 +190,22 @@ class Trainer:
         for o in self.optimizers:
             self.scaler.unscale_(o)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), c.grad_clip)
-        loss = float(loss)
-        if not math.isfinite(loss):
-            raise ValueError(f"loss is {loss} at step {self.step} (windows {first} to {self.loader.position}); the last "
-                             "checkpoint is from before; try a lower --lr, a longer --warmup_steps or --dtype fp32")  # fmt: skip
+        loss, norm = float(loss), float(norm)
+        self.check_finite("loss", loss, first)
+        if not self.scaler.is_enabled():  # a scaler skips the step by itself
+            self.check_finite("norm of the gradient", norm, first)
         for o in self.optimizers:
             self.scaler.step(o)
             o.zero_grad(set_to_none=True)
         self.scaler.update()
         self.step += 1
-        return loss, float(norm)
+        return loss, norm
+
+    def check_finite(self, name: str, value: float, first: int):
+        "Stop a run that has diverged, before it is saved."
+        if not math.isfinite(value):
+            raise ValueError(f"{name} is {value} at step {self.step} (windows {first} to {self.loader.position}); the last "
+                             "checkpoint is from before; try a lower --lr, a longer --warmup_steps or --dtype fp32")  # fmt: skip
 
     # judging
 
@@ -212,6 +221,7 @@ class Trainer:
             with device.autocast(self.device, self.dtype):
                 total += float(self.model(x, y)[1]) * loader.B
         self.val_loss = total / n
+        self.check_finite("validation loss", self.val_loss, self.loader.position)
         self.log.write("val", step=self.step, loss=self.val_loss, seconds=self.elapsed())
         return self.val_loss
 
@@ -223,7 +233,7 @@ class Trainer:
         if self.config.dataset == ("stories",) and not self.config.shards:
             ids, ends = val.tolist(), [i for i, t in enumerate(val.tolist()) if t == self.tokenizer.eot]
             texts = [self.tokenizer.decode(ids[a + 1 : b]) for a, b in zip(ends, ends[1:], strict=False)]  # whole ones
-            floor = -sum(map(read_back, texts)) / (ends[-1] - ends[0])
+            floor = -sum(map(read_back, texts)) / (ends[-1] - ends[0]) if texts else None
         return {"bigram": bigram, "floor": floor}
 
     def samples(self, n: int = 3) -> list[str]:
