@@ -244,7 +244,11 @@ def paragraphs(name, n=30):
 def test_text_files_are_cut_at_blank_lines_and_nothing_is_lost(tmp_path):
     for name in ("b", "a"):
         (tmp_path / f"{name}.txt").write_text("\n\n".join(paragraphs(name)), encoding="utf-8")
-    for dataset in (str(tmp_path), f"{tmp_path}/*.txt", [f"{tmp_path}/b.txt", f"{tmp_path}/a.txt", f"{tmp_path}/*.txt"]):
+    for dataset in (
+        str(tmp_path),
+        f"{tmp_path}/*.txt",
+        [f"{tmp_path}/b.txt", f"{tmp_path}/a.txt", f"{tmp_path}/*.txt"],
+    ):
         docs = list(documents(dataset))
         assert len(docs) > 4
         words = " ".join(docs).split()

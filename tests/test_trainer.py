@@ -1,0 +1,471 @@
+"""The trainer: the log says what happened, and no stop, kill, full disk or other clock changes the weights."""
+
+import collections
+import dataclasses
+import json
+import math
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+import safetensors.torch
+import torch
+
+from gpt2edu import checkpoint, corpus, plan, prepare, trainer
+from gpt2edu.trainer import RunLog, Trainer
+
+TINY = {
+    "n_layer": 1, "n_head": 2, "n_embd": 32, "block_size": 32, "total_batch": 256, "micro_batch": 8, "vocab_size": 300,
+    "max_steps": 12, "warmup_steps": 2, "eval_every": 4, "save_every": 4, "sample_every": 8, "val_tokens": 2048,
+    "choice_items": 20, "device": "cpu", "dtype": "fp32", "compile": "off",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def few_stories():
+    "The embedded corpus, but small enough to prepare in a moment."
+    old, prepare.N_STORIES = prepare.N_STORIES, 400
+    yield
+    prepare.N_STORIES = old
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory, few_stories):
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture
+def config(data_dir, tmp_path):
+    return plan.preset("tiny", **TINY, data_dir=str(data_dir), out_dir=str(tmp_path))
+
+
+def run(config, folder, **kw):
+    t = Trainer(config, folder, **kw)
+    return t, t.run()
+
+
+def weights(folder):
+    "The tensors of the last checkpoint: model and optimisers."
+    path = checkpoint.latest(folder / "checkpoints")
+    return {n: safetensors.torch.load((path / n).read_bytes()) for n in (checkpoint.MODEL, checkpoint.OPTIM)}
+
+
+def same(a, b):
+    for file in a:
+        assert a[file].keys() == b[file].keys() and len(a[file]) > 3
+        for name in a[file]:
+            assert torch.equal(a[file][name], b[file][name]), f"{file}: {name}"
+
+
+def losses(folder):
+    return {e["step"]: e["loss"] for e in RunLog(folder / "log.jsonl").read() if e["event"] == "train"}
+
+
+# what a run leaves behind
+
+
+@pytest.fixture(scope="module")
+def first(data_dir, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("first") / "tiny"
+    said = []
+    config = plan.preset("tiny", **TINY | {"max_steps": 40}, data_dir=str(data_dir))
+    t, done = run(config, folder, say=said.append)
+    return t, done, folder, said
+
+
+def test_the_log(first):
+    t, done, folder, _ = first
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    count = collections.Counter(e["event"] for e in lines)
+    assert count == {"start": 1, "train": 4, "val": 10, "sample": 5, "save": 10, "done": 1}
+    assert lines[0]["event"] == "start" and lines[0]["config"]["n_layer"] == 1 and "torch" in lines[0]["hardware"]
+    last = lines[-1]
+    assert last["event"] == "done"
+    for key in ("val_loss", "floor", "bigram", "story_choice", "seconds", "tokens"):
+        assert math.isfinite(last[key]), key
+    assert last["tokens"] == 40 * 256 and 0 <= last["story_choice"] <= 1
+    assert last["val_loss"] == done["val_loss"] == [e for e in lines if e["event"] == "val"][-1]["loss"]
+    assert [e["step"] for e in lines if e["event"] == "train"] == [10, 20, 30, 40]
+
+
+def test_the_loss_falls_and_stays_above_the_floor(first):
+    t, done, folder, _ = first
+    curve = RunLog(folder / "log.jsonl").curve("val", "loss")[1]
+    assert curve[-1] < curve[0] < math.log(384) + 0.5
+    assert 0 < done["floor"] < done["bigram"] and done["val_loss"] > done["floor"]
+
+
+def test_the_floor_is_the_entropy_of_the_validation_stories(first):
+    t, done, *_ = first
+    ids = t.val_shards[: t.config.val_tokens + 1].tolist()
+    texts = t.tokenizer.decode(ids).split("<|endoftext|>")[1:-1]  # the last may be cut
+    assert texts == [s.text for s in corpus.stories(len(texts))]
+    tokens = sum(len(t.tokenizer.encode(text)) + 1 for text in texts)
+    assert done["floor"] == pytest.approx(-sum(s.logprob for s in corpus.stories(len(texts))) / tokens, rel=1e-9)
+
+
+def test_validation_text_is_not_trained_on(first):
+    t, *_ = first
+    val, train = (t.tokenizer.decode(s[: len(s)].tolist()) for s in (t.val_shards, t.train_shards))
+    assert val + train == "".join("<|endoftext|>" + s.text for s in corpus.stories(400))
+
+
+def test_the_plot_is_a_png(first):
+    raw = (first[2] / "loss.png").read_bytes()
+    assert raw.startswith(b"\x89PNG\r\n\x1a\n") and raw.endswith(b"IEND\xaeB`\x82") and len(raw) > 5000
+
+
+def test_samples_are_whole_text_of_known_ids(first):
+    _, done, folder, said = first
+    assert len(done["samples"]) == 3 and all(isinstance(s, str) for s in done["samples"])
+    assert all("\n" not in line for line in said if "sample" not in line)
+
+
+def test_the_folder(first):
+    folder = first[2]
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "checkpoints",
+        "config.json",
+        "log.jsonl",
+        "loss.png",
+        "tokenizer.json",
+    ]
+    assert sorted(p.name for p in (folder / "checkpoints").iterdir()) == ["step_00000036", "step_00000040"]  # keep_last
+    assert json.loads((folder / "config.json").read_text())["max_steps"] == 40
+
+
+def test_a_second_run_finds_its_shards(config, tmp_path, monkeypatch, first):
+    monkeypatch.setattr(prepare, "write_shards", lambda *a, **k: pytest.fail("prepared again"))
+    said = []
+    Trainer(config, tmp_path / "b", say=said.append)
+    assert any("prepared before" in line for line in said)
+
+
+def test_shards_are_found_by_content(config, tmp_path, first):
+    def folder(**changes):
+        return prepare.prepare_data(dataclasses.replace(config, data_dir=str(tmp_path / "data"), **changes))[1].name
+
+    a, b = tmp_path / "a.txt", tmp_path / "b.txt"
+    a.write_text("Mia had a ball. " * 300 + "\n\n" + "Tom ran. " * 3000)
+    shutil.copy(a, b)
+    one = folder(dataset=(str(a),))
+    assert one == folder(dataset=(str(a),)) != folder(dataset=(str(a),), vocab_size=290)
+    assert one.split("-")[1] == folder(dataset=(str(b),)).split("-")[1]  # the same content
+    a.write_text(a.read_text() + "x")
+    assert folder(dataset=(str(a),)) != one
+    lines = "\n".join(json.dumps({"text": f"Mia had ball {i}. " * 20}) for i in range(200))
+    (tmp_path / "c.txt").write_text(lines)
+    (tmp_path / "c.jsonl").write_text(lines)
+    assert folder(dataset=(str(tmp_path / "c.txt"),)) != folder(dataset=(str(tmp_path / "c.jsonl"),))
+
+
+# resume
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_resume_is_bit_exact(config, tmp_path, dtype, optimizer):
+    config = dataclasses.replace(config, dtype=dtype, optimizer=optimizer, choice_items=0)
+    whole, done = run(config, tmp_path / "whole")
+    half = Trainer(config, tmp_path / "half")
+    for _ in range(7):  # a step at which nothing else happens
+        half.train_step()
+    half.save()
+    del half
+    rest, done2 = run(config, tmp_path / "half", resume=True)
+    same(weights(tmp_path / "whole"), weights(tmp_path / "half"))
+    assert done2["val_loss"] == done["val_loss"] and done2["samples"] == done["samples"]
+    assert rest.loader.position == whole.loader.position
+
+
+def test_resume_of_a_finished_run_ends_the_same(config, tmp_path):
+    _, done = run(config, tmp_path / "a")
+    before = weights(tmp_path / "a")
+    _, again = run(config, tmp_path / "a", resume=True)
+    same(before, weights(tmp_path / "a"))
+    assert {k: v for k, v in again.items() if k != "seconds"} == {k: v for k, v in done.items() if k != "seconds"}
+
+
+def test_resume_before_the_first_checkpoint_starts_again(config, tmp_path):
+    run(config, tmp_path / "a")
+    t = Trainer(config, tmp_path / "b")
+    t.train_step()
+    said = []
+    run(config, tmp_path / "b", resume=True, say=said.append)
+    assert any("no checkpoint yet" in line for line in said)
+    same(weights(tmp_path / "a"), weights(tmp_path / "b"))
+
+
+def test_resume_falls_back_when_the_last_checkpoint_is_cut_short(config, tmp_path):
+    run(config, tmp_path / "a")
+    before = weights(tmp_path / "a")
+    path = checkpoint.latest(tmp_path / "a" / "checkpoints") / checkpoint.MODEL
+    path.write_bytes(path.read_bytes()[:1000])
+    run(config, tmp_path / "a", resume=True)
+    same(before, weights(tmp_path / "a"))
+
+
+@pytest.mark.parametrize("change", [{"n_layer": 2}, {"lr": 0.01}, {"optimizer": "adamw"}, {"seed": 1}, {"total_batch": 512},
+                                    {"val_tokens": 1024}, {"vocab_size": 290}])  # fmt: skip
+def test_resume_as_another_run_is_refused_and_changes_nothing(config, tmp_path, change):
+    t = Trainer(config, tmp_path / "a")
+    t.save()
+    before = {p: p.read_bytes() for p in (tmp_path / "a").rglob("*") if p.is_file()}
+    with pytest.raises(ValueError) as e:
+        Trainer(dataclasses.replace(config, **change), tmp_path / "a", resume=True)
+    assert "\n" not in str(e.value) and next(iter(change)) in str(e.value)
+    assert {p: p.read_bytes() for p in (tmp_path / "a").rglob("*") if p.is_file()} == before
+
+
+def test_resume_on_changed_text_is_refused(config, tmp_path):
+    text = tmp_path / "a.txt"
+    text.write_text("\n\n".join(s.text * 5 for s in corpus.stories(60)))
+    config = dataclasses.replace(config, dataset=(str(text),), tokenizer="gpt2", total_batch=64, micro_batch=2)
+    Trainer(config, tmp_path / "a").save()
+    Trainer(config, tmp_path / "a", resume=True)
+    text.write_text(text.read_text().replace("Mia", "Tom"))
+    with pytest.raises(ValueError, match="data="):
+        Trainer(config, tmp_path / "a", resume=True)
+
+
+def test_resume_with_a_longer_horizon_is_remembered(config, tmp_path):
+    run(config, tmp_path / "a")
+    t, _ = run(dataclasses.replace(config, max_steps=16), tmp_path / "a", resume=True)
+    assert t.step == 16 and json.loads((tmp_path / "a" / "config.json").read_text())["max_steps"] == 16
+
+
+def test_a_cut_line_in_the_log_does_not_swallow_the_next(tmp_path):
+    log = RunLog(tmp_path / "log.jsonl")
+    log.write("val", step=1, loss=2.0)
+    with open(log.path, "a") as f:
+        f.write('{"event": "val", "st')
+    log.write("val", step=2, loss=1.0)
+    log.write("val", step=1, loss=3.0)  # step 1 again, after a resume
+    assert log.curve("val", "loss") == ([1, 2], [3.0, 1.0])
+
+
+# what must not matter
+
+
+def test_validation_does_not_depend_on_the_micro_batch(config, tmp_path):
+    values = []
+    for b in (1, 4, 8):
+        t = Trainer(dataclasses.replace(config, micro_batch=b), tmp_path / str(b))
+        values.append(t.validate())
+    assert max(values) - min(values) < 1e-5  # fp32 sums in another order
+    assert t.validate() == values[-1]
+
+
+def test_validation_and_samples_do_not_disturb_training(config, tmp_path):
+    for every in (1, 1000):
+        clock = {"eval_every": every, "sample_every": every, "save_every": every}
+        run(dataclasses.replace(config, **clock, choice_items=0), tmp_path / str(every))
+    same(weights(tmp_path / "1"), weights(tmp_path / "1000"))
+
+
+def test_the_global_random_state_does_not_matter(config, tmp_path):
+    for i in (0, 1):
+        torch.manual_seed(i)
+        random.seed(i)
+        run(dataclasses.replace(config, choice_items=0), tmp_path / str(i))
+    same(weights(tmp_path / "0"), weights(tmp_path / "1"))
+
+
+@pytest.mark.parametrize("optimizer,lr", [("adamw", 1e-3), ("muon", 1e-3)])
+def test_gradient_accumulation_gives_the_same_losses(config, tmp_path, optimizer, lr):
+    seen = []
+    for b in (8, 2):
+        c = dataclasses.replace(config, micro_batch=b, optimizer=optimizer, lr=lr, muon_lr=lr, min_lr=lr)
+        t = Trainer(c, tmp_path / f"{b}")
+        seen.append([t.train_step() for _ in range(8)])
+        assert t.loader.position == 64
+    for (a, na), (b, nb) in zip(*seen, strict=True):
+        assert abs(a - b) < 1e-5 and abs(na - nb) < 1e-4  # fp32 sums in another order
+
+
+def test_the_learning_rate_follows_the_schedule(config, tmp_path):
+    t = Trainer(config, tmp_path / "a")
+    seen = []
+    for _ in range(config.max_steps):
+        t.train_step()
+        seen.append([g["lr"] / g["peak_lr"] for o in t.optimizers for g in o.param_groups])
+    assert seen[0] == pytest.approx([0.5] * len(seen[0])) and seen[1] == pytest.approx([1.0] * len(seen[0]))
+    assert all(a >= b for x, y in zip(seen[1:], seen[2:], strict=False) for a, b in zip(x, y, strict=True))
+
+
+# what goes wrong
+
+
+@pytest.mark.parametrize("clock", [1, 100])
+def test_divergence_is_one_line_and_is_not_saved(config, tmp_path, clock):
+    config = dataclasses.replace(
+        config, lr=1e30, min_lr=1e30, muon_lr=1e30, save_every=clock, eval_every=clock, warmup_steps=0, choice_items=0
+    )
+    with pytest.raises(ValueError) as e:
+        run(config, tmp_path / "a")
+    assert "\n" not in str(e.value) and "--lr" in str(e.value) and "at step" in str(e.value)
+    if path := checkpoint.latest(tmp_path / "a" / "checkpoints"):
+        assert all(t.isfinite().all() for t in checkpoint.load(path).model.values())
+    assert "NaN" not in (tmp_path / "a" / "log.jsonl").read_text()
+
+
+def test_too_little_text_is_refused_before_training(config, tmp_path):
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": "Mia ran."}) for _ in range(40)))
+    with pytest.raises(ValueError) as e:
+        Trainer(dataclasses.replace(config, dataset=(str(tmp_path / "a.jsonl"),)), tmp_path / "a")
+    assert "\n" not in str(e.value) and "_val_" in str(e.value)
+
+
+def test_a_run_that_could_not_begin_leaves_no_run(config, tmp_path):
+    with pytest.raises(FileNotFoundError):
+        Trainer(dataclasses.replace(config, dataset=("nothere.txt",)), tmp_path / "a")
+    assert not (tmp_path / "a" / "config.json").exists()
+
+
+def test_one_validation_story_gives_no_floor_and_no_crash(config, tmp_path):
+    _, done = run(dataclasses.replace(config, val_tokens=40, max_steps=1), tmp_path / "a")
+    assert done["floor"] is None and math.isfinite(done["val_loss"])
+
+
+def test_shards_of_others_train_too(config, tmp_path, first):
+    t = first[0]
+    t.tokenizer.save(tmp_path / "tokenizer.json")
+    folder = t.train_shards.paths[0].parent
+    config = dataclasses.replace(config, shards=str(folder), tokenizer=str(tmp_path / "tokenizer.json"))
+    _, done = run(config, tmp_path / "a")
+    assert done["floor"] is None and done["story_choice"] is None and math.isfinite(done["val_loss"])
+    with pytest.raises(ValueError, match="--tokenizer gpt2"):
+        Trainer(dataclasses.replace(config, tokenizer="train"), tmp_path / "b")
+    with pytest.raises(ValueError, match="another tokenizer"):
+        Trainer(dataclasses.replace(config, tokenizer="gpt2"), tmp_path / "b")
+
+
+# real processes: killed, stopped, out of space
+
+SCRIPT = """
+    import dataclasses, json, sys
+    from pathlib import Path
+    from gpt2edu import plan, prepare
+    from gpt2edu.trainer import Trainer
+    prepare.N_STORIES = 400
+    flags, folder, resume = json.loads(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] == "resume"
+    if len(sys.argv) > 4:
+        import resource
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[4]),) * 2)
+    from gpt2edu.cli import command
+    @command
+    def train(args):
+        config = plan.preset("tiny", **flags)
+        resume_now = resume and (folder / "config.json").exists()
+        t = Trainer(config, folder, resume=resume_now, say=lambda s: print(s, flush=True))
+        print("ready", flush=True)
+        t.run()
+    train([])
+"""
+
+
+def start(flags, folder, resume="new", *limit):
+    args = [sys.executable, "-c", textwrap.dedent(SCRIPT), json.dumps(flags), str(folder), resume, *map(str, limit)]
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    return subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+
+
+@pytest.fixture(scope="module")
+def long(data_dir, tmp_path_factory):
+    "A run of about a second, saved at every third step, and its weights when nothing breaks it."
+    torch.set_num_threads(1)
+    flags = TINY | {"max_steps": 120, "eval_every": 30, "save_every": 3, "sample_every": 60, "choice_items": 0}
+    flags |= {"data_dir": str(data_dir)}
+    folder = tmp_path_factory.mktemp("whole")
+    run(plan.preset("tiny", **flags), folder)
+    return flags, weights(folder)
+
+
+def check_kills(flags, want, folder, kills, rng):
+    hit = 0
+    for _ in range(kills):
+        p = start(flags, folder, "resume")
+        while (line := p.stdout.readline()) and line != "ready\n":
+            pass
+        time.sleep(rng.uniform(0, 0.5))
+        p.kill()
+        hit += p.wait() == -signal.SIGKILL
+        p.communicate()
+    run(plan.preset("tiny", **flags), folder, resume=True)
+    same(want, weights(folder))
+    assert hit, "no kill came before the end"
+    log = RunLog(folder / "log.jsonl").read()
+    assert [e["event"] for e in log[-2:]] == ["sample", "done"] and not list((folder / "checkpoints").glob(".tmp*"))
+
+
+def test_killed_twice_resume_ends_with_the_very_weights(long, tmp_path):
+    check_kills(*long, tmp_path / "killed", 2, random.Random())
+
+
+@pytest.mark.slow
+def test_killed_ten_times_resume_ends_with_the_very_weights(long, tmp_path):
+    flags, _ = long
+    flags = flags | {"max_steps": 600}
+    run(plan.preset("tiny", **flags), tmp_path / "whole600")
+    check_kills(flags, weights(tmp_path / "whole600"), tmp_path / "killed", 10, random.Random())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_ends_in_order(long, tmp_path, number):
+    flags, want = long
+    p = start(flags, tmp_path / "a")
+    while p.stdout.readline() != "ready\n":
+        pass
+    time.sleep(0.15)
+    p.send_signal(number)
+    out, err = p.communicate(timeout=60)
+    assert p.returncode == 0 and err == ""
+    (line,) = [line for line in out.splitlines() if number.name in line]
+    assert "--resume" in line and out.endswith(line + "\n")
+    stopped = RunLog(tmp_path / "a" / "log.jsonl").read()[-1]
+    assert stopped["event"] == "stopped" and 0 < stopped["step"] < 120
+    assert checkpoint.latest(tmp_path / "a" / "checkpoints").name == f"step_{stopped['step']:08d}"
+    run(plan.preset("tiny", **flags), tmp_path / "a", resume=True)
+    same(want, weights(tmp_path / "a"))
+
+
+def test_a_signal_before_training_is_one_line(long, tmp_path):
+    flags, _ = long
+    p = start(flags | {"data_dir": str(tmp_path / "d")}, tmp_path / "a")
+    while not p.stdout.readline().startswith("data:"):
+        pass
+    p.send_signal(signal.SIGINT)
+    _, err = p.communicate(timeout=60)
+    assert p.returncode == 130 and err == "gpt2edu_train: interrupted\n"
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_whole(long, tmp_path):
+    flags, _ = long
+    flags = flags | {"max_steps": 6, "eval_every": 3}
+    run(plan.preset("tiny", **flags), tmp_path / "a")
+    before = weights(tmp_path / "a")
+    size = (checkpoint.latest(tmp_path / "a" / "checkpoints") / checkpoint.MODEL).stat().st_size
+    p = start(flags | {"max_steps": 12}, tmp_path / "a", "resume", size // 2)
+    _, err = p.communicate(timeout=60)
+    assert p.returncode == 2 and err.count("\n") == 1 and "Traceback" not in err
+    assert "could not save" in err and "step_00000009" in err and "step_00000006" in err, err
+    same(before, weights(tmp_path / "a"))
+    checkpoint.load(checkpoint.latest(tmp_path / "a" / "checkpoints"))
+    assert not list((tmp_path / "a" / "checkpoints").glob(".tmp*"))
+    t, _ = run(plan.preset("tiny", **flags | {"max_steps": 12}), tmp_path / "a", resume=True)
+    assert t.step == 12
+
+
+def test_a_second_signal_acts_as_ever():
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), trainer.stop_signals() as caught:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert caught == ["SIGINT"]
+        os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
