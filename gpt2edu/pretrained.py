@@ -77,10 +77,8 @@ def read_weights(
         want, state = GPT(config).state_dict(), {}
     try:
         with safe_open(path, framework="pt") as file:
-            for theirs in file.keys():
-                if not (name := our_name(theirs)):
-                    continue
-                if name not in want:
+            for theirs in filter(our_name, file.keys()):
+                if (name := our_name(theirs)) not in want:
                     raise ValueError(f"{path}: {theirs} has no place in a GPT-2 of {config.n_layer} layers")
                 shape = list(flip(name, want[name]).shape)
                 if (got := file.get_slice(theirs).get_shape()) != shape:
@@ -143,7 +141,7 @@ def download(repo: str) -> Path:  # "owner/name" on the hub → the folder in th
         try:
             path = hf_hub_download(repo, file)
         except hub.LocalEntryNotFoundError:
-            why = f"it is not in the cache and {constants.ENDPOINT} cannot be reached; connect, or give a folder"
+            why = f"it is not in the cache and {constants.ENDPOINT} does not answer; connect, or give a folder"
         except hub.RepositoryNotFoundError:
             why = f"no folder here and no public model at {constants.ENDPOINT}; use {', '.join(HUB)} or a folder"
         except hub.EntryNotFoundError:
@@ -246,7 +244,7 @@ def export(
             folder.rmdir()  # it is empty
         temp.rename(folder)
     except (OSError, SafetensorError) as e:
-        raise OSError(f"could not write {folder} ({getattr(e, 'strerror', e)}); free space or take another folder") from e
+        raise OSError(f"could not write {folder} ({getattr(e, 'strerror', e)}); free space or use another folder") from e
     finally:
         shutil.rmtree(temp, ignore_errors=True)
     return folder
@@ -259,9 +257,10 @@ def push(
     "Upload an export; needs a token, from `hf auth login` or HF_TOKEN. ValueError, one line, if the hub refuses."
     from huggingface_hub import HfApi
 
+    api, folder = HfApi(), find_model(folder)
     try:
-        url = HfApi().create_repo(repo, private=True, exist_ok=True)
-        HfApi().upload_folder(repo_id=repo, folder_path=find_model(folder), commit_message="Export by gpt2edu")
+        url = api.create_repo(repo, private=True, exist_ok=True)
+        api.upload_folder(repo_id=repo, folder_path=folder, commit_message="Export by gpt2edu")
     except Exception as e:  # noqa: BLE001  the client passes on errors of the HTTP library of its day
         raise ValueError(f"could not push to {repo}: {first_line(e)}; log in with: hf auth login") from None
     return str(url)

@@ -1,4 +1,4 @@
-"""Weights in and out are exact: transformers opens what we write, and gives our logits, ids and texts; the hub is real HTTP."""
+"""Weights in and out are exact: transformers opens what we write, gives our logits, ids, texts; the hub is HTTP."""
 
 import hashlib
 import json
@@ -45,8 +45,8 @@ def random_gpt(n_vocab, block_size=96, seed=0):
     "A GPT whose text depends on the prompt: weights larger than GPT-2's, gains and biases random too."
     model, g = GPT(GPTConfig(2, 4, 32, block_size, n_vocab)), gen(seed)
     with torch.no_grad():
-        for p in model.parameters():
-            p.normal_(0, 0.3, generator=g)
+        for name, p in model.named_parameters():
+            p.normal_(0, 0.3 if p.ndim == 2 else 0.1, generator=g).add_("ln_" in name and "weight" in name)
     return model
 
 
@@ -120,7 +120,7 @@ def test_auto_tokenizer_gives_our_ids(which, trained, tmp_path):
     for text in [*TEXTS, *(s.text for s in stories(20, seed=5))]:
         check.hypothesis.inner_test(text)
     check()
-    assert auto(EOT)["input_ids"] == [ours.eot] and auto.eos_token_id == ours.eot  # theirs is special; ours is plain text
+    assert auto(EOT)["input_ids"] == [ours.eot] and auto.eos_token_id == ours.eot  # in ours it is plain text
     assert len(auto) == ours.n_vocab
 
 
@@ -129,13 +129,16 @@ def test_greedy_equals_transformers_generate_through_the_export(trained, tmp_pat
     folder = export(model, trained, tmp_path / "m")
     hf = transformers.GPT2LMHeadModel.from_pretrained(folder)
     auto = transformers.AutoTokenizer.from_pretrained(folder)
+    seen = set()
     for i, story in enumerate(stories(20, seed=9)):
         prompt = EOT + story.text[: 10 + 5 * i]
         ids = auto(prompt, return_tensors="pt")["input_ids"][:, :33]
         options = {"max_new_tokens": 64, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
         want = hf.generate(ids, attention_mask=torch.ones_like(ids), **options)[0, ids.shape[1] :].tolist()
         steps = generate(model, ids[0].tolist(), 64, temperature=0, n_vocab=trained.n_vocab)
-        assert len(want) == 64 and len(set(want)) > 5 and [i for (i,) in steps] == want
+        assert len(want) == 64 and [i for (i,) in steps] == want
+        seen.update(want)
+    assert len(seen) > 50  # the texts are no mere repetitions
 
 
 @torch.no_grad()
@@ -187,7 +190,7 @@ def test_half_precision_is_read_as_fp32(theirs, tmp_path):
 
 @torch.no_grad()
 def test_padding_takes_little_probability(theirs):
-    model, tokenizer = from_pretrained(theirs)
+    model, _ = from_pretrained(theirs)
     padded, _ = from_pretrained(theirs, vocab_size=50304)
     assert padded.config.vocab_size == 50304 and len(padded.transformer.wte.weight) == 50304
     idx = torch.randint(50257, (2, 50), generator=gen(0))
@@ -200,7 +203,7 @@ def test_padding_takes_little_probability(theirs):
 # errors, one line each
 
 BAD_CONFIG = [
-    ({"activation_function": "gelu"}, "activation_function='gelu' is not supported; this GPT-2 has activation_function='gelu_new'"),
+    ({"activation_function": "gelu"}, "'gelu' is not supported; this GPT-2 has activation_function='gelu_new'"),
     ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx=True is not supported"),
     ({"scale_attn_weights": False}, "scale_attn_weights=False is not supported"),
     ({"layer_norm_epsilon": 1e-6}, "layer_norm_epsilon=1e-06 is not supported"),
@@ -222,7 +225,10 @@ def test_unsupported_config(theirs, tmp_path, change, message):
 
 
 BAD_WEIGHTS = [
-    (lambda w: w | {"transformer.h.0.mlp.c_fc.weight": torch.zeros(128, 32)}, "c_fc.weight has shape [128, 32], expected [32, 128]"),
+    (
+        lambda w: w | {"transformer.h.0.mlp.c_fc.weight": torch.zeros(128, 32)},
+        "shape [128, 32], expected [32, 128]",
+    ),
     (lambda w: {k: v for k, v in w.items() if "ln_f.bias" not in k}, "ln_f.bias is missing"),
     (lambda w: w | {"transformer.h.0.extra": torch.zeros(1)}, "transformer.h.0.extra has no place"),
     (lambda w: w | {"lm_head.weight": torch.zeros(50257, 32)}, "lm_head.weight differs from wte.weight"),
@@ -262,7 +268,7 @@ def test_missing_file_and_unknown_name(theirs, tmp_path, monkeypatch):
     (folder / "model.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=r"^x/model.safetensors is missing; expected config.json, model.safe"):
         from_pretrained("x")
-    with pytest.raises(ValueError, match=r"^unknown model 'gpt3'; expected gpt2, gpt2-medium, gpt2-large, gpt2-xl, own"):
+    with pytest.raises(ValueError, match=r"^unknown model 'gpt3'; expected gpt2, gpt2-medium, gpt2-large, gpt2-xl"):
         from_pretrained("gpt3")
     with pytest.raises(ValueError, match=r"^unknown model '../some/folder'; expected"):
         from_pretrained("../some/folder")
@@ -274,12 +280,12 @@ def test_export_is_whole_or_not_there(trained, tmp_path, monkeypatch):
     model = random_gpt(trained.n_vocab)
     folder = export(model, trained, tmp_path / "deep" / "er")
     assert len({p.stat().st_mode for p in folder.iterdir()}) == 1
-    with pytest.raises(ValueError, match="exists and is not an empty folder; choose another one, or delete it first$"):
+    with pytest.raises(ValueError, match=r"exists and is not an empty folder; choose another one, or delete it first$"):
         export(model, trained, folder)
-    with pytest.raises(ValueError, match=rf"^the model has 600 ids and tokenizer stories {trained.n_vocab}: not a pair$"):
+    with pytest.raises(ValueError, match=rf"^the model has 600 ids and tokenizer stories {trained.n_vocab}: "):
         export(random_gpt(600), trained, tmp_path / "x")
     other = Tokenizer("other", [], pattern=r"\S+|\s+")
-    with pytest.raises(ValueError, match="^tokenizer other cuts text by another pattern"):
+    with pytest.raises(ValueError, match=r"^tokenizer other cuts text by another pattern"):
         export(random_gpt(257), other, tmp_path / "x")
 
     def full(*args, **kwargs):
@@ -288,7 +294,7 @@ def test_export_is_whole_or_not_there(trained, tmp_path, monkeypatch):
     for name in ("os.fsync", "gpt2edu.pretrained.save_file"):
         with monkeypatch.context() as m:
             m.setattr(name, full)
-            with pytest.raises(OSError, match=r"x \(No space left on device\); free space or take another folder$"):
+            with pytest.raises(OSError, match=r"x \(No space left on device\); free space or use another folder$"):
                 export(model, trained, tmp_path / "x")
         assert [p.name for p in tmp_path.iterdir()] == ["deep"]
 
@@ -361,12 +367,19 @@ class Hub(BaseHTTPRequestHandler):
             return self.answer(401, b'{"error": "Invalid username or password."}')
         said = {}
         if self.path == "/api/repos/create":
-            said = {"url": f"http://hub/{json.loads(body)['name']}", "id": "x"}
+            asked = json.loads(body)
+            assert asked.get("private") or asked.get("visibility") == "private"
+            said = {"url": f"{self.server.url}/{asked['organization']}/{asked['name']}"}
         elif "/preupload/" in self.path:
             said = {"files": [f | {"uploadMode": "regular", "shouldIgnore": False} for f in json.loads(body)["files"]]}
         elif "/commit/" in self.path:
             self.server.commits.append([json.loads(line) for line in body.splitlines()])
-            said = {"success": True, "commitOid": COMMIT, "commitUrl": "http://hub/x/y/commit/1", "hookOutput": ""}
+            said = {
+                "success": True,
+                "commitOid": COMMIT,
+                "commitUrl": f"{self.server.url}/me/story-gpt/commit/{COMMIT}",
+                "hookOutput": "",
+            }
         self.answer(200, json.dumps(said).encode(), Content_Type="application/json")
 
 
@@ -388,13 +401,15 @@ def in_a_process(script, home, **env):
     "Run Python as a user would: the hub's client reads its settings from the environment, once."
     clean = {k: v for k, v in os.environ.items() if "proxy" not in k.lower() and not k.startswith("HF_")}
     clean |= {"HF_HOME": str(home), "NO_PROXY": "127.0.0.1", "OMP_NUM_THREADS": "1"} | env
-    done = subprocess.run([sys.executable, "-c", script], env=clean, cwd=home, capture_output=True, text=True, timeout=120)
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, env=clean, cwd=home, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
 
 LOAD = """
-import sys
+import sys, time
+time.sleep = lambda seconds: None  # the client tries five times, with pauses
 from gpt2edu.pretrained import from_pretrained
 for name in {names}:
     try:
@@ -414,26 +429,24 @@ def test_the_hub(hub, theirs, tmp_path):
     public = f"openai-community/gpt2-medium: no folder here and no public model at {hub.url}; use gpt2, gpt2-medium, "
     assert out[1].startswith(public)
     assert out[2].endswith("config.json has no model_type; expected the config.json of a GPT-2")
-    assert out[3] == f"some/half: tokenizer.json is missing at {hub.url}; expected config.json, model.safetensors, tokenizer.json"
-    assert out[4].startswith(f"some/busy: model.safetensors did not arrive from {hub.url}: ")
-    assert ("GET", f"/{HUB['gpt2']}/resolve/{COMMIT}/model.safetensors") in hub.asked or any(
-        "model.safetensors" in path for command, path in hub.asked if command == "GET"
-    )
-    gone = [("a second time, the files come from the cache", hub.url), ("and without a hub too", "http://127.0.0.1:9")]
-    for _, url in gone:
+    files = "config.json, model.safetensors, tokenizer.json"
+    assert out[3] == f"some/half: tokenizer.json is missing at {hub.url}; expected {files}"
+    assert out[4] == f"some/busy: it is not in the cache and {hub.url} does not answer; connect, or give a folder"
+    for url in (hub.url, "http://127.0.0.1:9"):  # from now on the files come from the cache, hub or no hub
         hub.asked.clear()
         assert in_a_process(LOAD.format(names=["gpt2"]), tmp_path, HF_ENDPOINT=url) == [good]
-        assert not [path for command, path in hub.asked if command == "GET"]
+        assert not [path for command, path in hub.asked if "resolve" in path and command == "GET"]
 
 
 def test_no_network(tmp_path):
     (line,) = in_a_process(LOAD.format(names=["gpt2"]), tmp_path, HF_ENDPOINT="http://127.0.0.1:9")
-    where = "it is not in the cache and http://127.0.0.1:9 cannot be reached; connect, or give a folder"
+    where = "it is not in the cache and http://127.0.0.1:9 does not answer; connect, or give a folder"
     assert line == f"openai-community/gpt2: {where}"
 
 
 def test_a_cut_download_is_not_used(hub, tmp_path):
-    hub.repos["some/cut"] = hub.repos[HUB["gpt2"]] | {"model.safetensors": hub.repos[HUB["gpt2"]]["model.safetensors"][:-9]}
+    files = hub.repos[HUB["gpt2"]]
+    hub.repos["some/cut"] = files | {"model.safetensors": files["model.safetensors"][:-9]}
     (line,) = in_a_process(LOAD.format(names=["some/cut"]), tmp_path, HF_ENDPOINT=hub.url)
     assert "is not a whole safetensors file" in line
 
@@ -453,7 +466,7 @@ def test_push(hub, trained, tmp_path):
     (line,) = in_a_process(script, tmp_path, HF_ENDPOINT=hub.url)
     assert line.startswith("could not push to me/story-gpt: ") and line.endswith("; log in with: hf auth login")
     (line,) = in_a_process(script, tmp_path, HF_ENDPOINT=hub.url, HF_TOKEN="hf_not_a_secret", HF_HUB_DISABLE_XET="1")
-    assert "story-gpt" in line, line
+    assert line == f"{hub.url}/me/story-gpt", (line, hub.asked)
     (commit,) = hub.commits
     sent = {op["value"]["path"] for op in commit if op["key"] == "file"}
     assert sent == {p.name for p in folder.iterdir()}
