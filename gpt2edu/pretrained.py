@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TRANSPOSED', 'HUB', 'FILES', 'our_name', 'flip', 'read_json', 'read_config', 'read_weights', 'resize_vocab',
            'printable_vocab', 'read_tokenizer', 'first_line', 'download', 'find_model', 'from_pretrained', 'hub_files',
-           'export', 'push', 'record', 'compare']
+           'export', 'record', 'compare', 'push']
 
 # %% ../nbs/medium/ch12_openai_weights.ipynb #aec78148
 import json
@@ -249,22 +249,6 @@ def export(
         shutil.rmtree(temp, ignore_errors=True)
     return folder
 
-# %% ../nbs/medium/ch12_openai_weights.ipynb #e387fc6c
-def push(
-    folder: str | Path,  # from `export`
-    repo: str,  # "owner/name" on the hub; made, private, if it is not there
-) -> str:  # address of the model
-    "Upload an export; needs a token, from `hf auth login` or HF_TOKEN. ValueError, one line, if the hub refuses."
-    from huggingface_hub import HfApi
-
-    api, folder = HfApi(), find_model(folder)
-    try:
-        url = api.create_repo(repo, private=True, exist_ok=True)
-        api.upload_folder(repo_id=repo, folder_path=folder, commit_message="Export by gpt2edu")
-    except Exception as e:  # noqa: BLE001  the client passes on errors of the HTTP library of its day
-        raise ValueError(f"could not push to {repo}: {first_line(e)}; log in with: hf auth login") from None
-    return str(url)
-
 # %% ../nbs/medium/ch12_openai_weights.ipynb #3db11d55
 @torch.no_grad()
 def record(
@@ -296,3 +280,19 @@ def compare(
     a, b = record(ours, idx), record(theirs, idx)
     pairs = [(name, x, b[name].reshape(x.shape)) for name, x in a.items() if name in b]
     return [(name, ((x - y).abs().max() / x.abs().max()).item()) for name, x, y in pairs]
+
+# %% ../nbs/medium/ch12_openai_weights.ipynb #e387fc6c
+def push(
+    folder: str | Path,  # from `export`
+    repo: str,  # "owner/name" on the hub; made, private, if it is not there
+) -> str:  # address of the model
+    "Upload an export; needs a token, from `hf auth login` or HF_TOKEN. ValueError, one line, if the hub refuses."
+    from huggingface_hub import HfApi
+
+    api, folder = HfApi(), find_model(folder)
+    try:
+        url = api.create_repo(repo, private=True, exist_ok=True)
+        api.upload_folder(repo_id=repo, folder_path=folder, commit_message="Export by gpt2edu")
+    except Exception as e:  # noqa: BLE001  the client passes on errors of the HTTP library of its day
+        raise ValueError(f"could not push to {repo}: {first_line(e)}; log in with: hf auth login") from None
+    return str(url)
