@@ -30,7 +30,7 @@ def one_line(
     lines = [line.strip("│╭╮╰╯ ") for line in box.splitlines()]
     rule = next((i for i, line in enumerate(lines) if i and line and not line.strip("─")), len(lines))
     text = " ".join(line for line in lines[1:rule] if line)
-    text = re.sub(r"^Error parsing \w+Config: ", "", text)  # our own message follows
+    text = re.sub(r"^Error parsing (\w+Config: )?", "", text).replace("{None}|", "")
     return text.split(" Got errors:")[0] or box.strip()
 
 
@@ -39,12 +39,14 @@ def parse(
     args: list[str],  # without the program's name
     prog: str,
     default=None,  # an instance: values of the flags that are not given
+    more: str = "",  # for the help, behind the dataclass's docstring
 ):  # an instance of `kind`
     "Read flags. ValueError, one line, for an unknown flag or a value that does not fit."
     caught = io.StringIO()
     try:
         with contextlib.redirect_stderr(caught):
-            return tyro.cli(kind, args=args, prog=prog, default=default, use_underscores=True)
+            about = f"{kind.__doc__} {more}"
+            return tyro.cli(kind, args=args, prog=prog, default=default, description=about, use_underscores=True)
     except SystemExit as e:
         if e.code:
             raise ValueError(f"{one_line(caught.getvalue())}; see {prog} --help") from None
@@ -138,10 +140,9 @@ def read_train_flags(args: list[str]) -> tuple[TrainConfig, Path | None]:  # con
     given = {arg.partition("=")[0].removeprefix("--").replace("-", "_") for arg in args}
     if given & set(HORIZONS):  # a horizon replaces the preset's; tyro would check the two together
         default = replace(default, **dict.fromkeys(HORIZONS) | {"max_steps": 1})
-        config = parse(TrainConfig, args if "max_steps" in given else ["--max_steps", "None", *args], "gpt2edu_train", default)
-    else:
-        config = parse(TrainConfig, args, "gpt2edu_train", default)
-    return config, folder
+        args = args if "max_steps" in given else ["--max_steps", "None", *args]
+    more = "With --resume [RUN], go on with a run, by default the latest."
+    return parse(TrainConfig, args, "gpt2edu_train", default, more), folder
 
 
 def describe_plan(config: TrainConfig) -> list[str]:
@@ -225,7 +226,8 @@ def load_run(folder: Path, where: str = "cpu"):  # a GPT in evaluation mode, its
     from gpt2edu.model import GPT, GPTConfig
     from gpt2edu.tokenizer import Tokenizer
 
-    path = checkpoint.latest(Path(folder) / "checkpoints")
+    steps = Path(folder) / "checkpoints"
+    path = checkpoint.latest(steps) or max(steps.glob("step_*"), default=None)  # `load` says what is broken in it
     if path is None:
         raise FileNotFoundError(f"{folder} has no checkpoint yet; go on with: gpt2edu_train --resume {folder}")
     saved, tokenizer = checkpoint.load(path), Tokenizer.load(folder)

@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -50,10 +50,8 @@ class RunLog:
         lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
         events = []
         for line in lines:
-            try:
+            with suppress(json.JSONDecodeError):
                 events.append(json.loads(line))
-            except json.JSONDecodeError:
-                continue
         return events
 
     def curve(self, event: str, field: str) -> tuple[list, list]:  # steps, values
@@ -159,7 +157,9 @@ class Trainer:
 
     def restore(self):
         "Go on from the latest checkpoint, or from the start where there is none."
-        if (path := checkpoint.latest(self.folder / "checkpoints")) is None:
+        folder = self.folder / "checkpoints"
+        path = checkpoint.latest(folder) or max(folder.glob("step_*"), default=None)  # `load` says what is broken in it
+        if path is None:
             self.say("resume: no checkpoint yet, so this starts at step 0")
             return
         saved = checkpoint.load(path, config=self.fixed)
