@@ -1,4 +1,4 @@
-"""Stories of known probability, their items, and documents from files: what is good comes through, what is not is named."""
+"""Stories of known probability, their items, documents from files: the good comes through, the rest is named."""
 
 import collections
 import gzip
@@ -175,8 +175,16 @@ def test_at_every_point_exactly_one_choice_fits(monkeypatch):
 def test_what_is_no_story_is_refused():
     good = story(0).text
     first = good.split(".")[0]
-    for text in ("", "Hello.", good[:-1], good + ".", good + " The end.", good.replace(first, first.lower()), f" {good}",
-                 good.replace(" ", "  ", 1), good + "\n", first + ".", "One morning, Mia was in the kitchen with Mia."):  # fmt: skip
+    other = (good.replace(first, first.lower()), good.replace(" ", "  ", 1), f" {good}", good + "\n", first + ".")
+    for text in (
+        "",
+        "Hello.",
+        good[:-1],
+        good + ".",
+        good + " The end.",
+        "One day, Mia and Mia were in the attic.",
+        *other,
+    ):
         with pytest.raises(ValueError) as e:
             read_back(text)
         one_line(e, "not a story")

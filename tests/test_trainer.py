@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import itertools
 import json
 import math
 import os
@@ -27,7 +28,7 @@ TINY = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def few_stories():
     "The embedded corpus, but small enough to prepare in a moment."
     old, prepare.N_STORIES = prepare.N_STORIES, 400
@@ -35,7 +36,7 @@ def few_stories():
     prepare.N_STORIES = old
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def data_dir(tmp_path_factory, few_stories):
     return tmp_path_factory.mktemp("data")
 
@@ -80,7 +81,7 @@ def first(data_dir, tmp_path_factory):
 
 
 def test_the_log(first):
-    t, done, folder, _ = first
+    _, done, folder, _ = first
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     count = collections.Counter(e["event"] for e in lines)
     assert count == {"start": 1, "train": 4, "val": 10, "sample": 5, "save": 10, "done": 1}
@@ -95,7 +96,7 @@ def test_the_log(first):
 
 
 def test_the_loss_falls_and_stays_above_the_floor(first):
-    t, done, folder, _ = first
+    _, done, folder, _ = first
     curve = RunLog(folder / "log.jsonl").curve("val", "loss")[1]
     assert curve[-1] < curve[0] < math.log(384) + 0.5
     assert 0 < done["floor"] < done["bigram"] and done["val_loss"] > done["floor"]
@@ -122,7 +123,7 @@ def test_the_plot_is_a_png(first):
 
 
 def test_samples_are_whole_text_of_known_ids(first):
-    _, done, folder, said = first
+    _, done, _, said = first
     assert len(done["samples"]) == 3 and all(isinstance(s, str) for s in done["samples"])
     assert all("\n" not in line for line in said if "sample" not in line)
 
@@ -211,8 +212,18 @@ def test_resume_falls_back_when_the_last_checkpoint_is_cut_short(config, tmp_pat
     same(before, weights(tmp_path / "a"))
 
 
-@pytest.mark.parametrize("change", [{"n_layer": 2}, {"lr": 0.01}, {"optimizer": "adamw"}, {"seed": 1}, {"total_batch": 512},
-                                    {"val_tokens": 1024}, {"vocab_size": 290}])  # fmt: skip
+OTHER = {
+    "n_layer": 2,
+    "lr": 0.01,
+    "optimizer": "adamw",
+    "seed": 1,
+    "total_batch": 512,
+    "val_tokens": 1024,
+    "vocab_size": 290,
+}
+
+
+@pytest.mark.parametrize("change", [{k: v} for k, v in OTHER.items()], ids=str)
 def test_resume_as_another_run_is_refused_and_changes_nothing(config, tmp_path, change):
     t = Trainer(config, tmp_path / "a")
     t.save()
@@ -296,7 +307,7 @@ def test_the_learning_rate_follows_the_schedule(config, tmp_path):
         t.train_step()
         seen.append([g["lr"] / g["peak_lr"] for o in t.optimizers for g in o.param_groups])
     assert seen[0] == pytest.approx([0.5] * len(seen[0])) and seen[1] == pytest.approx([1.0] * len(seen[0]))
-    assert all(a >= b for x, y in zip(seen[1:], seen[2:], strict=False) for a, b in zip(x, y, strict=True))
+    assert all(a >= b for x, y in itertools.pairwise(seen[1:]) for a, b in zip(x, y, strict=True))
 
 
 # what goes wrong
@@ -435,14 +446,21 @@ def test_a_signal_saves_and_ends_in_order(long, tmp_path, number):
     same(want, weights(tmp_path / "a"))
 
 
-def test_a_signal_before_training_is_one_line(long, tmp_path):
-    flags, _ = long
-    p = start(flags | {"data_dir": str(tmp_path / "d")}, tmp_path / "a")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_run_stopped_while_its_data_are_prepared_can_begin_again(long, tmp_path, number):
+    flags, want = long
+    flags = flags | {"data_dir": str(tmp_path / "d")}
+    p = start(flags, tmp_path / "a")
     while not p.stdout.readline().startswith("data:"):
         pass
-    p.send_signal(signal.SIGINT)
+    time.sleep(random.uniform(0, 0.1))
+    p.send_signal(number)
     _, err = p.communicate(timeout=60)
-    assert p.returncode == 130 and err == "gpt2edu_train: interrupted\n"
+    if number == signal.SIGINT:
+        assert p.returncode == 130 and err == "gpt2edu_train: interrupted\n"
+    assert not (tmp_path / "a" / "config.json").exists()  # no run yet, so nothing to resume
+    run(plan.preset("tiny", **flags), tmp_path / "a")
+    same(want, weights(tmp_path / "a"))
 
 
 def test_a_full_disk_leaves_the_last_checkpoint_whole(long, tmp_path):
