@@ -214,7 +214,7 @@ def test_resume_falls_back_when_the_last_checkpoint_is_cut_short(config, tmp_pat
 
 OTHER = {
     "n_layer": 2,
-    "lr": 0.01,
+    "lr": 0.0123,
     "optimizer": "adamw",
     "seed": 1,
     "total_batch": 512,
@@ -271,6 +271,19 @@ def test_validation_does_not_depend_on_the_micro_batch(config, tmp_path):
         values.append(t.validate())
     assert max(values) - min(values) < 1e-5  # fp32 sums in another order
     assert t.validate() == values[-1]
+
+
+@pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5])
+def test_validation_judges_each_token_once_after_enough_context(config, tmp_path, overlap):
+    t = Trainer(dataclasses.replace(config, val_overlap=overlap, val_tokens=400), tmp_path / "a")
+    T, skip, judged, total = 32, int(32 * overlap), [], 0.0
+    for start in range(0, 400 - T + 1, T - skip):
+        ids = torch.from_numpy(t.val_shards[start : start + T + 1].astype("int64"))
+        nats = torch.nn.functional.cross_entropy(t.model(ids[None, :-1])[0][0], ids[1:], reduction="none")
+        judged += range(start + 1 + skip, start + 1 + T)
+        total += float(nats[skip:].sum())
+    assert len(judged) == len(set(judged)) and judged == sorted(judged)
+    assert t.validate() == pytest.approx(total / len(judged), abs=1e-5)
 
 
 def test_validation_and_samples_do_not_disturb_training(config, tmp_path):
@@ -330,7 +343,7 @@ def test_too_little_text_is_refused_before_training(config, tmp_path):
     (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": "Mia ran."}) for _ in range(40)))
     with pytest.raises(ValueError) as e:
         Trainer(dataclasses.replace(config, dataset=(str(tmp_path / "a.jsonl"),)), tmp_path / "a")
-    assert "\n" not in str(e.value) and "_val_" in str(e.value)
+    assert "\n" not in str(e.value) and "to validate on" in str(e.value) and "more text" in str(e.value)
 
 
 def test_a_run_that_could_not_begin_leaves_no_run(config, tmp_path):
