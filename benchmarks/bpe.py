@@ -67,7 +67,7 @@ def main():
     def speed(f, size=n_bytes):
         return round(size / MEGABYTE / best(f), 2)
 
-    print(  # noqa: T201  a script's output
+    print(
         json.dumps(
             {
                 "text_bytes": n_bytes,

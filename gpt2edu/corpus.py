@@ -64,27 +64,29 @@ def read_back(
     return reader.logprob
 
 # %% ../nbs/easy/ch03_corpus.ipynb #7092c960
-def _twisted(shape, world, v, rng) -> list[str]:
-    "List endings that contradict the story, those made of the story's own words first."
+def _twisted(shape, world, v, rng) -> tuple[list[str], list[str]]:
+    "List endings that contradict the story: those made of the story's own words, and others."
     names, g = [p.text for p in world.people], world.grammar
+    strangers = rng.sample([n.text for n in g.names if n.text not in names], 2)
     visited = {p.place for p in world.people} | {p.before for p in world.people} | {t.place for t in world.things}
-    near = rng.sample(seen := sorted(visited - {None}), len(seen))
-    places = near + rng.sample([x for x in g.places if x not in visited], 3)
+    near, far = visited - {None}, rng.sample([x for x in g.places if x not in visited], 3)
     kind = END.index(shape)
     if kind == 0:  # the thing was ...
         home = v.t.holder.place if v.t.holder else v.t.place  # true as well, so no wrong ending
-        wheres = [f"with {n}" for n in names] + [t.spot for t in world.things if t.spot]
-        wheres += [at(x) for x in near if x != home]
-        wheres = rng.sample(wheres, len(wheres)) + [at(x) for x in places if x != home]
-        return [f"the {v.t.text} was {x}." for x in wheres]
-    if kind == 1:  # somebody was ...
-        return [f"{v.r.text} was {at(x)}." for x in places if x != v.r.place]
-    if kind == 2:  # somebody had the thing
-        others = [n.text for n in g.names if n.text not in names]
-        return [f"{n} had the {v.h.thing.text}." for n in rng.sample(names, len(names)) + rng.sample(others, 3)]
-    counts = rng.sample(range(1, len(NUMBERS)), len(NUMBERS) - 1)  # somebody had so many
-    counts.sort(key=lambda n: abs(n - v.c.heap.n))
-    return [f"{v.c.text} had {amount(n, v.c.heap.food)}." for n in counts]
+        own = [f"with {n}" for n in names] + [t.spot for t in world.things if t.spot] + [at(x) for x in near - {home}]
+        other = [at(far[0]), rng.choice(g.spots), f"with {strangers[0]}", at(far[1])]
+        own, other = ([f"the {v.t.text} was {x}." for x in xs] for xs in (own, other))
+    elif kind == 1:  # somebody was ...
+        own, other = ([f"{v.r.text} was {at(x)}." for x in xs] for xs in (near - {v.r.place}, far))
+    elif kind == 2:  # somebody had the thing
+        own, other = ([f"{n} had the {v.h.thing.text}." for n in ns] for ns in (names, strangers))
+    else:  # somebody had so many
+        n, food = v.c.heap.n, v.c.heap.food
+        own, other = (
+            [f"{v.c.text} had {amount(k, food)}." for k in range(1, len(NUMBERS)) if (abs(k - n) == 1) == close]
+            for close in (True, False)
+        )
+    return rng.sample(sorted(set(own)), len(set(own))), rng.sample(sorted(set(other)), len(set(other)))
 
 
 def story_items(
@@ -99,7 +101,8 @@ def story_items(
         shape, v = tell(world)
         lead = shape.head[: shape.head.index(", ") + 2]  # " In the end, "
         ctx_a, _, right = pen.text.rpartition(lead)
-        wrong = [e for e in dict.fromkeys(_twisted(shape, world, v, rng)) if e != right][:3]
+        own, other = ([e for e in found if e != right] for found in _twisted(shape, world, v, rng))
+        wrong = (own[:1] + other + own[1:])[:3]
         endings = rng.sample([right, *wrong], 4)
         ctx = {"ctx_a": ctx_a, "ctx_b": lead.strip(), "ctx": f"{ctx_a} {lead.strip()}"}
         label = str(endings.index(right))

@@ -164,12 +164,12 @@ FIRST = (
     shape(1, "saw {u=new} {s=spot}.", lambda w, v: w.add(v.u, place=v.p.place, spot=v.s)),
 )
 ACTS = (
-    shape(2, "went to the {x=place}.", lambda w, v: w.move(v.x, v.p)),
+    shape(1, "went to the {x=place}.", lambda w, v: w.move(v.x, v.p)),
     shape(2, "went back to the {x=before}.", lambda w, v: w.move(v.x, v.p)),
     shape(2, "followed {q=far} to the {q.place}.", lambda w, v: w.move(v.q.place, v.p)),
     shape(2, "called {q=far}, and {q.they} came to the {p.place}.", lambda w, v: w.move(v.p.place, v.q)),
     shape(1, "waited for {q=far} {p.at}."),
-    shape(2, "carried the {t=mine} to the {x=place}.", lambda w, v: w.move(v.x, v.p)),
+    shape(1, "carried the {t=mine} to the {x=place}.", lambda w, v: w.move(v.x, v.p)),
     shape(2, "found {u=new} {s=spot}.", lambda w, v: w.add(v.u, holder=v.p)),
     shape(5, "took the {t=spotted} {t.off}.", lambda w, v: w.hold(v.t, v.p)),
     shape(4, "gave the {t=mine} to {q=near}.", lambda w, v: w.hold(v.t, v.q, v.p)),
@@ -199,7 +199,7 @@ ACTS = (
     shape(2, "kept {a=part} and gave {a.left_text} to {q=near}.", lambda w, v: w.count(v.p, v.a.n, v.a.food)),
 )
 BOTH = (
-    shape(2, "went to the {x=place} together.", lambda w, v: w.move(v.x, *w.people[:2])),
+    shape(1, "went to the {x=place} together.", lambda w, v: w.move(v.x, *w.people[:2])),
     shape(1, "sat down {p.at} and talked."),
     shape(2, "played with the {t=toy} {p.at}."),
     shape(
@@ -221,9 +221,9 @@ WORLD = (
 )
 END = (
     shape(2, " In the end, the {t=known} was {t.where}."),
-    shape(1, " That evening, {r=anyone} was {r.at}."),
-    shape(2, " Finally, {h=held} had the {h.thing.text}."),
-    shape(2, " At last, {c=counted} had {c.heap.text}."),
+    shape(2, " That evening, {r=anyone} was {r.at}."),
+    shape(1, " Finally, {h=held} had the {h.thing.text}."),
+    shape(3, " At last, {c=counted} had {c.heap.text}."),
 )
 SHAPES = BEGIN + FIRST + ACTS + BOTH + WORLD + END
 

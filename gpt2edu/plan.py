@@ -23,17 +23,17 @@ class TrainConfig:
     vocab_size: int = 1024  # ids of a tokenizer that is trained; the model's vocabulary is the next multiple of 128
     data_dir: str = "data"  # where prepared shards are kept
     # the model
-    n_layer: int = 3  # blocks
-    n_head: int = 4  # attention heads in a block; divides n_embd
-    n_embd: int = 128  # C, width of the residual stream
+    n_layer: int = 2  # blocks
+    n_head: int = 3  # attention heads in a block; divides n_embd
+    n_embd: int = 192  # C, width of the residual stream
     block_size: int = 128  # T, tokens in the context
     # a step
     total_batch: int = 2048  # tokens per step, over all ranks and micro-batches
     micro_batch: int = 16  # windows of T tokens that one rank computes at a time
     optimizer: str = "muon"  # adamw, or muon (for the matrices of the blocks; AdamW for the rest)
-    lr: float = 0.015  # peak learning rate of AdamW
-    min_lr: float = 0.0015  # learning rate at the end, of AdamW's peak
-    muon_lr: float = 0.015  # peak learning rate of Muon
+    lr: float = 0.01  # peak learning rate of AdamW
+    min_lr: float = 0.0005  # learning rate at the end, of AdamW's peak
+    muon_lr: float = 0.01  # peak learning rate of Muon
     warmup_steps: int = 20  # linear climb to the peak
     weight_decay: float = 0.1  # of matrices and embeddings
     beta1: float = 0.9  # AdamW's memory of gradients
@@ -48,7 +48,8 @@ class TrainConfig:
     sample_every: int = 250  # steps between samples
     save_every: int = 250  # steps between checkpoints
     keep_last: int = 2  # checkpoints to keep
-    val_tokens: int = 65_536  # tokens to validate on
+    val_tokens: int = 32_768  # tokens to validate on
+    val_overlap: float = 0.0  # share of a validation window that is context only; 0: side by side, as losses are published
     choice_items: int = 400  # multiple-choice stories at the end; 0 for none
     # the machine
     device: str = "auto"  # auto, cpu, cuda or mps
@@ -76,6 +77,8 @@ class TrainConfig:
                 raise ValueError(f"{f.name}={value} must be a number, 0 or more")
         if self.min_lr > self.lr:
             raise ValueError(f"min_lr={self.min_lr} is above lr={self.lr}; lower --min_lr too")
+        if self.val_overlap >= 1:
+            raise ValueError(f"val_overlap={self.val_overlap} must be below 1; try 0.5")
         if self.n_embd % self.n_head:
             raise ValueError(f"n_head={self.n_head} must divide n_embd={self.n_embd}; {near_divisors(self)}")
         step = self.micro_batch * self.block_size
@@ -116,7 +119,7 @@ GPT2_RUN = {
     "save_every": 1000,
 }
 PRESETS = {
-    "tiny": {"max_steps": 850, "eval_every": 170, "sample_every": 425, "save_every": 170},
+    "tiny": {"max_steps": 1050, "val_overlap": 0.5, "eval_every": 350, "sample_every": 525, "save_every": 350},
     "small-cpu": {"n_layer": 4, "n_head": 4, "n_embd": 256, "block_size": 256, "total_batch": 8192, "max_steps": 2000},
     "gpt2-124m": GPT2_RUN | {"n_layer": 12, "n_head": 12, "n_embd": 768, "micro_batch": 32},
     "gpt2-350m": GPT2_RUN | {"n_layer": 24, "n_head": 16, "n_embd": 1024, "micro_batch": 16},
@@ -128,6 +131,7 @@ HORIZONS = ("max_steps", "max_tokens", "num_epochs")
 
 def preset(
     name: str,  # a key of `PRESETS`
+    /,
     **flags,  # values that replace the preset's; a horizon replaces the preset's horizon
 ) -> TrainConfig:
     "Make the config of a preset. ValueError, one line, for what cannot work."

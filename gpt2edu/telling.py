@@ -190,8 +190,8 @@ def tell(world: World) -> tuple[Shape, SimpleNamespace]:  # the last sentence an
         n += 1
         starts = []  # weight, text, shapes, who acts
         if n < w.grammar.longest:
-            starts = [(3, f" {p.text} ", ACTS, p) for p in w.people if p is not w.last]
-            starts.append((5, f" {w.last.they.capitalize()} ", ACTS, w.last))
+            starts = [(3, f" {p.text} ", ACTS, p) for p in w.people]
+            starts.append((4, f" {w.last.they.capitalize()} ", ACTS, w.last))
             if w.together:
                 starts.append((2, " They ", BOTH, w.people[0]))
             starts += [(s.weight, s.head, s, None) for s in possible(WORLD, scope())]

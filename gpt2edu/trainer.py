@@ -14,8 +14,10 @@ import time
 from collections.abc import Callable
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -25,7 +27,7 @@ from .generate import complete
 from .hellaswag import choice_accuracy
 from .loader import Loader
 from .metrics import bigram_loss
-from .model import GPT, GPTConfig, num_params
+from .model import GPT, IGNORE, GPTConfig, num_params
 from .optim import build_optimizers, lr_at, set_lr
 from .plan import TrainConfig, horizon, padded
 from .prepare import not_writable, prepare_data
@@ -131,7 +133,8 @@ class Trainer:
         self.forward = torch.compile(self.model) if compiled.value else self.model  # the same weights
         self.optimizers = build_optimizers(self.model, c.optimizer, c.lr, c.weight_decay, (c.beta1, c.beta2), c.muon_lr)
         self.loader = Loader(self.train_shards, c.micro_batch, c.block_size, c.seed)
-        Loader(self.val_shards, 1, c.block_size)  # too little text is refused now, not at the first validation
+        if (n := min(c.val_tokens, len(self.val_shards) - 1)) < c.block_size:  # refused now, not at the first validation
+            raise ValueError(f"got {n} tokens to validate on, expected block_size={c.block_size} at least; give more text")
         self.step, self.seconds, self.val_loss = 0, 0.0, math.nan
         self.fixed = {k: v for k, v in json.loads(json.dumps(asdict(c))).items() if k not in MAY_CHANGE}
         self.fixed |= {"tokenizer_hash": hash_, "data": data.name}
@@ -144,8 +147,6 @@ class Trainer:
         say(f"precision: {dtype}; compile: {compiled}")
         self.log.write("start", step=self.step, max_steps=self.max_steps, hardware=device.describe(self.device),
                        dtype=str(self.dtype), config=asdict(c), train_tokens=len(self.train_shards), data=str(data))  # fmt: skip
-
-    # state
 
     def save(self):
         "Write a checkpoint, whole or not at all."
@@ -174,8 +175,6 @@ class Trainer:
     def elapsed(self) -> float:  # seconds, those before a resume included
         return self.seconds + time.perf_counter() - self.start
 
-    # one step
-
     def train_step(self) -> tuple[float, float]:  # loss in nats/token, norm of the gradient before clipping
         "Take one step of the optimisers."
         c, first = self.config, self.loader.position
@@ -192,8 +191,7 @@ class Trainer:
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), c.grad_clip)
         loss, norm = float(loss), float(norm)
         self.check_finite("loss", loss, first)
-        if not self.scaler.is_enabled():  # a scaler skips the step by itself
-            self.check_finite("norm of the gradient", norm, first)
+        self.check_finite("norm of the gradient", 0.0 if self.scaler.is_enabled() else norm, first)  # a scaler skips it
         for o in self.optimizers:
             self.scaler.step(o)
             o.zero_grad(set_to_none=True)
@@ -211,16 +209,20 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self) -> float:  # nats/token
-        "Compute the loss on the first val_tokens of the validation shards."
-        T, B, total = self.config.block_size, self.config.micro_batch, 0.0
-        n = max(1, min(self.config.val_tokens, len(self.val_shards) - 1) // T)  # windows
-        loader = Loader(self.val_shards, 1, T, shuffle=False)
-        for a in range(0, n, B):
-            loader.B = min(B, n - a)
-            x, y = (t.to(self.device) for t in loader.next_batch())
+        "Compute the loss on the first val_tokens of the validation shards, the beginning of each window unjudged."
+        c, T, total, count = self.config, self.config.block_size, 0.0, 0
+        unjudged = int(T * c.val_overlap)  # tokens at the beginning of a window
+        n = min(c.val_tokens, len(self.val_shards) - 1)
+        starts = range(0, n - T + 1, T - unjudged)
+        for a in range(0, len(starts), c.micro_batch):
+            rows = np.stack([self.val_shards[i : i + T + 1] for i in starts[a : a + c.micro_batch]])
+            tokens = torch.from_numpy(rows.astype(np.int64)).to(self.device)  # (B, T + 1)
+            x, y = tokens[:, :-1], tokens[:, 1:].clone()  # (B, T)
+            y[:, :unjudged] = IGNORE
             with device.autocast(self.device, self.dtype):
-                total += float(self.model(x, y)[1]) * loader.B
-        self.val_loss = total / n
+                total += float(self.model(x, y)[1]) * (scored := y.numel() - len(y) * unjudged)
+            count += scored
+        self.val_loss = total / count
         self.check_finite("validation loss", self.val_loss, self.loader.position)
         self.log.write("val", step=self.step, loss=self.val_loss, seconds=self.elapsed())
         return self.val_loss
@@ -232,7 +234,7 @@ class Trainer:
         bigram, floor = bigram_loss(self.train_shards[:4_000_000], val, V), None
         if self.config.dataset == ("stories",) and not self.config.shards:
             ids, ends = val.tolist(), [i for i, t in enumerate(val.tolist()) if t == self.tokenizer.eot]
-            texts = [self.tokenizer.decode(ids[a + 1 : b]) for a, b in zip(ends, ends[1:], strict=False)]  # whole ones
+            texts = [self.tokenizer.decode(ids[a + 1 : b]) for a, b in pairwise(ends)]  # whole ones
             floor = -sum(map(read_back, texts)) / (ends[-1] - ends[0]) if texts else None
         return {"bigram": bigram, "floor": floor}
 
@@ -266,8 +268,7 @@ class Trainer:
                 bar.set_postfix_str(f"loss {loss:.3f}, {rate:,.0f} tokens/s", refresh=False)
                 last = self.step == self.max_steps
                 if self.step % 10 == 0 or last:
-                    lr = self.optimizers[-1].param_groups[0]["lr"]
-                    mean = sum(recent) / len(recent)
+                    lr, mean = self.optimizers[-1].param_groups[0]["lr"], sum(recent) / len(recent)
                     self.log.write("train", step=self.step, loss=mean, norm=norm, lr=lr, tokens_per_s=rate)
                     recent.clear()
                 if self.step % c.eval_every == 0 or last:

@@ -19,7 +19,7 @@ from gpt2edu import corpus, grammar, telling
 from gpt2edu.corpus import documents, read_back, stories, story, story_items
 from gpt2edu.grammar import SHAPES, Grammar
 
-STORIES_SHA256 = "cb4ac8864d6d74973d57f2c80be8f0630016a3a9c49de5ba0ff8ff21531ad1d9"  # of the first 200 stories
+STORIES_SHA256 = "a55d1379ed5d0b5010b39406799d71470f117d7b3c85e0d817b9ceb60aac6073"  # of the first 200 stories
 
 SMALL = {
     "one of each": Grammar(

@@ -14,7 +14,9 @@ SECONDS = {"ch01_quickstart": 120}  # the rest: 60 (DESIGN, "A chapter"); double
 
 
 def outputs(cell):
-    return "".join(str(o.get("text", "")) + str(o.get("data", {}).get("text/plain", "")) for o in cell.get("outputs", []))
+    return "".join(
+        str(o.get("text", "")) + str(o.get("data", {}).get("text/plain", "")) for o in cell.get("outputs", [])
+    )
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)

@@ -4,6 +4,7 @@
     python tools/book.py book/easy/ch02*.md    these chapters
     python tools/book.py --all                 every chapter, executed again
     python tools/book.py --no-exec             update and export only
+    python tools/book.py --check               change nothing, say what is out of step; exit code 1 if anything is
 """
 
 import argparse
@@ -22,6 +23,7 @@ from nbdev.config import add_init
 from nbdev.export import nb_export
 
 ROOT = Path(__file__).resolve().parent.parent
+NOT_RUN = r"^#\|\s*(eval:\s*false|export|default_exp|include:\s*false)"  # cells of which no reader expects an output
 TIERS = ("aids", "exercises", "easy", "medium", "tough")
 
 
@@ -70,12 +72,61 @@ def clean(ipynb):
     nbformat.write(nb, ipynb)
 
 
+def export_all():
+    "Export every notebook, and nbdev's index of symbols."
+    subprocess.run([Path(sys.executable).with_name("nbdev-export")], check=True, cwd=ROOT)
+
+
+def library():
+    return {p: p.read_bytes() for p in (ROOT / "gpt2edu").rglob("*.py")}
+
+
+def findings():
+    "Say what is out of step: manuscripts, notebooks and library."
+    known = {twin(md): md for md in manuscripts()}
+    for ipynb in sorted((ROOT / "nbs").glob("*/*.ipynb")):
+        name = ipynb.relative_to(ROOT)
+        if ipynb not in known:
+            yield f"{name}: no manuscript"
+            continue
+        nb = nbformat.read(ipynb, 4)
+        if cells(jupytext.read(known[ipynb])) != cells(nb):
+            yield f"{name}: differs from {known[ipynb].relative_to(ROOT)}; run make book"
+        code = [c for c in nb.cells if c.cell_type == "code"]
+        examples = [c for c in code if c.source.strip() and not re.search(NOT_RUN, c.source, re.M)]
+        if examples and not any(c.outputs for c in examples):
+            yield f"{name}: carries no outputs; run make book"
+        if any(o.output_type == "error" for c in code for o in c.outputs):
+            yield f"{name}: a stored output is an error"
+        before = ipynb.read_bytes()
+        clean(ipynb)
+        if ipynb.read_bytes() != before:
+            ipynb.write_bytes(before)
+            yield f"{name}: is not clean; run make book"
+    yield from (f"{md.relative_to(ROOT)}: no notebook; run make book" for nb, md in known.items() if not nb.exists())
+    before = library()
+    export_all()
+    after = library()
+    for path in sorted(before.keys() | after.keys()):
+        if before.get(path) != after.get(path):
+            yield f"{path.relative_to(ROOT)}: differs from what its notebook exports; run make book"
+    for path in after.keys() - before.keys():
+        path.unlink()
+    for path, content in before.items():
+        path.write_bytes(content)
+
+
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("chapters", nargs="*", type=Path)
     ap.add_argument("--all", action="store_true")
     ap.add_argument("--no-exec", action="store_true")
+    ap.add_argument("--check", action="store_true")
     a = ap.parse_args()
+    if a.check:
+        found = list(findings())
+        print("\n".join(found) or "manuscripts, notebooks and library agree")
+        sys.exit(bool(found))
     for md in [p.resolve() for p in a.chapters] or manuscripts():
         changed = update(md)
         ipynb = twin(md)
@@ -84,6 +135,8 @@ def main():
             print(f"{ipynb.relative_to(ROOT)}: {execute(ipynb):.1f} s", flush=True)
         clean(ipynb)
     add_init(ROOT / "gpt2edu")
+    if not a.chapters:
+        export_all()
 
 
 if __name__ == "__main__":

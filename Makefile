@@ -1,0 +1,26 @@
+# The book is made in one direction: book/ (write) → nbs/ (run) → gpt2edu/ (import) → _site/ (read).
+PYTHON ?= python
+
+.PHONY: book book-all check site test slow
+
+book:            ## notebooks and library of every manuscript that changed: sync, export, execute, clean
+	$(PYTHON) tools/book.py
+
+book-all:        ## the same for every manuscript, executed again
+	$(PYTHON) tools/book.py --all
+
+check:           ## the gates that CI runs after the tests
+	$(PYTHON) tools/book.py --check
+	ruff check .
+	$(PYTHON) tools/check_site.py
+	$(PYTHON) -m pytest -q tests/test_repo.py
+
+site:            ## the website: with Quarto where it is installed, else a preview by smalldocs
+	@if command -v quarto > /dev/null; then quarto render; \
+	else echo "quarto is not installed; smalldocs makes a preview (no cross-references, no theme)"; smalldocs render .; fi
+
+test:            ## what the README's second line runs
+	$(PYTHON) -m pytest
+
+slow:            ## the long series of faults
+	$(PYTHON) -m pytest -m slow
