@@ -8,6 +8,7 @@ __all__ = ['latest_run', 'find_run', 'new_run', 'take_flag', 'read_train_flags',
 
 # %% ../nbs/tough/ch20_commands.ipynb #80cacbf1
 import json
+import os
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -132,6 +133,8 @@ def train(args: list[str]):
         say(line)
     if config.dry_run:
         return
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise ValueError(f"WORLD_SIZE={os.environ['WORLD_SIZE']}: this version trains in one process; start it without torchrun")
     from gpt2edu.trainer import Trainer  # PyTorch is loaded only now, so that --help is quick
 
     folder = resume or new_run(config)

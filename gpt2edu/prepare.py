@@ -61,6 +61,9 @@ def prepare_data(
         if config.tokenizer == "train":
             raise ValueError("tokenizer='train' does not go with --shards; name the one that made them: --tokenizer gpt2")
         return get_tokenizer(config.tokenizer), Path(config.shards)
+    if config.dataset == ("fineweb-edu",):
+        fix = "give a folder of its GPT-2 shards, .bin or .npy, with --shards; they are used as they are"
+        raise ValueError(f"fineweb-edu cannot be prepared by this version; {fix}")
     source, size = fingerprint(config)
     tokenizer = None if config.tokenizer == "train" else get_tokenizer(config.tokenizer)
     val_tokens = min(config.val_tokens, max(1, size // 40))  # a small corpus keeps nine tenths for training

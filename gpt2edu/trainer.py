@@ -256,7 +256,7 @@ class Trainer:
 
     def run(self) -> dict | None:  # the last event, "done"; None if a signal ended the run
         "Train to the horizon, then judge."
-        c, bar, recent = self.config, None, []
+        c, recent = self.config, []
         bar = tqdm(total=self.max_steps, initial=self.step, unit="step", disable=not sys.stderr.isatty())
         with stop_signals() as caught, bar:
             t0, step0 = time.perf_counter(), self.step
