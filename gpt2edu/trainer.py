@@ -151,9 +151,9 @@ class Trainer:
     def save(self):
         "Write a checkpoint, whole or not at all."
         state = {"step": self.step, "position": self.loader.position, "seconds": self.elapsed(), "val_loss": self.val_loss}
-        state |= {"config": self.fixed, "scaler": self.scaler.state_dict()}
-        optim = [o.state_dict() for o in self.optimizers]
-        path = checkpoint.save(self.folder / "checkpoints", self.model.state_dict(), optim, state, self.config.keep_last)
+        state |= {"config": self.fixed, "scaler": self.scaler.state_dict(), "threads": torch.get_num_threads()}
+        tensors = self.model.state_dict(), [o.state_dict() for o in self.optimizers]
+        path = checkpoint.save(self.folder / "checkpoints", *tensors, state, self.config.keep_last)
         self.log.write("save", step=self.step, path=str(path))
 
     def restore(self):
@@ -170,7 +170,9 @@ class Trainer:
         self.scaler.load_state_dict(saved.state["scaler"])
         self.step, self.loader.position = saved.state["step"], saved.state["position"]
         self.seconds, self.val_loss = saved.state["seconds"], saved.state["val_loss"]
-        self.say(f"resume: {path}, step {self.step}")
+        threads, now = saved.state["threads"], torch.get_num_threads()
+        note = f"; it ran on {threads} threads, here are {now}: the last bits may differ" if threads != now else ""
+        self.say(f"resume: {path}, step {self.step}{note}")
 
     def elapsed(self) -> float:  # seconds, those before a resume included
         return self.seconds + time.perf_counter() - self.start
@@ -273,8 +275,7 @@ class Trainer:
                     recent.clear()
                 if self.step % c.eval_every == 0 or last:
                     val, left = self.validate(), (self.max_steps - self.step) * c.total_batch / rate
-                    line = f"step {self.step}/{self.max_steps} train {loss:.3f} val {val:.3f} tokens/s {rate:,.0f} left {left:.0f} s"
-                    self.say(line)
+                    self.say(f"step {self.step}/{self.max_steps} train {loss:.3f} val {val:.3f} tokens/s {rate:,.0f} left {left:.0f} s")
                 if self.step % c.sample_every == 0 and not last:
                     self.say(f"step {self.step} sample: {self.samples(1)[0]}")
                 if self.step % c.save_every == 0 or last:
