@@ -1,0 +1,244 @@
+"""Real processes that talk through gloo. NCCL and more than one machine were not tested here."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import torch
+from torch import nn
+
+from gpt2edu import dist as d
+from gpt2edu.dist import Ranks, read_ranks
+
+ENV = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")}
+ENV |= {"OMP_NUM_THREADS": "1"}
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
+
+TRAIN = '''
+import hashlib, json, sys
+from pathlib import Path
+import numpy as np, torch
+from gpt2edu.dist import gather_counts, mean_over_ranks, rank0_first, start, stop, sync_if, wrap
+from gpt2edu.loader import Loader
+from gpt2edu.model import GPT, GPTConfig
+from gpt2edu.optim import build_optimizers
+
+folder, micro = Path(sys.argv[1]), int(sys.argv[2])
+ranks = start("cpu")
+with rank0_first(ranks):
+    with open(folder / "order", "a") as f:
+        f.write(f"{ranks.rank}\\n")
+    if ranks.is_main:
+        np.save(folder / "tokens.npy", np.random.default_rng(0).integers(0, 64, 4000).astype(np.uint16) // 3)
+tokens = np.load(folder / "tokens.npy")
+raw = GPT(GPTConfig(2, 2, 32, 16, 64), torch.Generator().manual_seed(ranks.rank))  # each rank another seed
+model = wrap(raw, ranks)
+assert (model is raw) == (ranks.world_size == 1)
+(optimizer,) = build_optimizers(raw, lr=1e-2)
+loader = Loader(tokens, micro, 16, seed=1, rank=ranks.rank, world_size=ranks.world_size)
+n, losses = 16 // (micro * ranks.world_size), []
+for _ in range(int(sys.argv[3])):
+    total = torch.zeros(())
+    for m in range(n):
+        x, y = loader.next_batch()
+        with sync_if(model, m == n - 1):
+            loss = model(x, y)[1] / n
+            loss.backward()
+        total += loss.detach()
+    torch.nn.utils.clip_grad_norm_(raw.parameters(), 1.0)
+    optimizer.step()
+    optimizer.zero_grad()
+    losses.append(mean_over_ranks(total).item())
+weights = b"".join(p.detach().numpy().tobytes() for p in raw.parameters())
+prints = gather_counts([int.from_bytes(hashlib.sha256(weights).digest()[:7], "big"), ranks.rank])
+if ranks.is_main:
+    (folder / "run.json").write_text(json.dumps({"losses": losses, "prints": prints, "position": loader.position}))
+stop()
+'''
+
+
+def run(command, **env):
+    return subprocess.run(command, capture_output=True, text=True, env={**ENV, **env}, timeout=60)
+
+
+def train(folder, nproc, micro, steps=12):
+    folder.mkdir()
+    (folder / "train.py").write_text(TRAIN)
+    head = [*TORCHRUN, "--standalone", f"--nproc_per_node={nproc}"] if nproc > 1 else [sys.executable]
+    done = run([*head, folder / "train.py", folder, str(micro), str(steps)])
+    assert done.returncode == 0, done.stderr
+    assert (folder / "order").read_text().split() == sorted(map(str, range(nproc)))[:1] + ["1"] * (nproc - 1)
+    return json.loads((folder / "run.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    return train(tmp_path_factory.mktemp("alone") / "run", 1, 16)
+
+
+@pytest.mark.parametrize("micro", [8, 2])  # one micro-batch a step, and four with no_sync
+def test_two_ranks_train_as_one(tmp_path, alone, micro):
+    two = train(tmp_path / "run", 2, micro)
+    assert two["losses"] == pytest.approx(alone["losses"], abs=1e-4)  # sums in another order; fp32
+    (first, r0), (second, r1) = two["prints"]
+    assert first == second and (r0, r1) == (0, 1)
+    assert two["position"] == alone["position"]
+    assert alone["losses"][-1] < alone["losses"][0] - 0.3
+
+
+@pytest.mark.slow
+def test_two_agents_with_a_c10d_rendezvous_train_as_one(tmp_path, alone):
+    "Two torchruns on loopback, as on two nodes, with one process each."
+    (tmp_path / "train.py").write_text(TRAIN)
+    with socket.create_server(("127.0.0.1", 0)) as s:
+        port = s.getsockname()[1]
+    line = [*TORCHRUN, "--nnodes=2", "--nproc_per_node=1", "--rdzv_id=t", "--rdzv_backend=c10d"]
+    line += [f"--rdzv_endpoint=127.0.0.1:{port}", "--local-addr=127.0.0.1", tmp_path / "train.py", tmp_path, "4", "12"]
+    agents = [subprocess.Popen(list(map(str, line)), env=ENV, stderr=subprocess.PIPE) for _ in range(2)]
+    errors = [agent.communicate(timeout=90)[1] for agent in agents]
+    assert [agent.returncode for agent in agents] == [0, 0], errors
+    two = json.loads((tmp_path / "run.json").read_text())
+    assert two["losses"] == pytest.approx(alone["losses"], abs=1e-4)
+    assert two["prints"][0][0] == two["prints"][1][0]
+
+
+def test_without_a_launcher_the_process_is_alone():
+    assert read_ranks({}) == Ranks(0, 1, 0) and Ranks().is_main
+    assert read_ranks({"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}) == Ranks(3, 4, 1)
+    assert not Ranks(3, 4, 1).is_main
+
+
+def test_the_environment_is_read_at_call_time(monkeypatch):
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert read_ranks() == Ranks(1, 2, 1)
+
+
+def env(rank, world_size, local_rank):
+    return {"RANK": rank, "WORLD_SIZE": world_size, "LOCAL_RANK": local_rank}
+
+
+BAD = [
+    ({"RANK": "0"}, "got RANK without WORLD_SIZE and LOCAL_RANK in the environment; start with torchrun"),
+    ({"WORLD_SIZE": "8"}, "got WORLD_SIZE without RANK and LOCAL_RANK"),
+    ({"RANK": "0", "WORLD_SIZE": "2"}, "got RANK and WORLD_SIZE without LOCAL_RANK"),
+    (env("0", "two", "0"), "got RANK='0', WORLD_SIZE='two', LOCAL_RANK='0', expected whole numbers"),
+    (env("", "2", "0"), "got RANK='', WORLD_SIZE='2'"),
+    (env("2", "2", "0"), "got RANK=2 with WORLD_SIZE=2, expected 0 to 1"),
+    (env("-1", "2", "0"), "got RANK=-1 with WORLD_SIZE=2, expected 0 to 1"),
+    (env("0", "2", "2"), "got LOCAL_RANK=2 with WORLD_SIZE=2, expected 0 to 1"),
+    (env("0", "0", "0"), "expected WORLD_SIZE to be 1 or more"),
+]
+
+
+@pytest.mark.parametrize("bad,words", BAD)
+def test_a_bad_environment_is_said_in_one_line(bad, words):
+    with pytest.raises(ValueError) as e:
+        read_ranks(bad)
+    assert words in str(e.value) and "\n" not in str(e.value)
+
+
+def message(monkeypatch, device="cpu", **bad):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in bad.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError) as e:
+        d.start(device, meet=0.5)
+    assert "\n" not in str(e.value) and not torch.distributed.is_initialized()
+    return str(e.value)
+
+
+def test_nccl_needs_a_gpu_for_each_rank(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "device=cuda needs a GPU for NCCL" in message(monkeypatch, "cuda", **env("0", "2", "0"))
+    assert "use device=cpu (gloo)" in message(monkeypatch, "cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    words = "got LOCAL_RANK=1, but 1 GPUs here; use --nproc_per_node=1 at most"
+    assert words in message(monkeypatch, "cuda", **env("1", "2", "1"))
+    assert "device=mps cannot train with 2 ranks" in message(monkeypatch, "mps", **env("1", "2", "1"))
+
+
+def test_alone_there_is_no_group(monkeypatch):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    assert d.start("cpu") == d.start("mps") == Ranks() and not torch.distributed.is_initialized()
+    model, t = nn.Linear(2, 2), torch.tensor([1.0, 2.0], requires_grad=True)
+    assert d.wrap(model, Ranks()) is model
+    mean = d.mean_over_ranks(t)
+    assert mean.tolist() == [1.0, 2.0] and mean is not t and not mean.requires_grad
+    assert d.gather_counts([3, 4]) == [[3, 4]]
+    for last in (True, False):
+        with d.sync_if(model, last), d.rank0_first(Ranks()):
+            pass
+    d.stop()
+
+
+def test_an_address_that_is_missing(monkeypatch):
+    assert "got MASTER_ADDR='' and MASTER_PORT=''" in message(monkeypatch, **env("0", "2", "0"))
+    bad = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "http"}
+    assert "MASTER_PORT='http', expected the host and port" in message(monkeypatch, **env("0", "2", "0"), **bad)
+
+
+def test_a_port_in_use_ends_every_rank_in_time(monkeypatch):
+    "Defect: a client of TCPStore waits without end, whatever its timeout, on a port where another program listens."
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(other.getsockname()[1])}
+        t0 = time.monotonic()
+        assert "rank 0 of 2 cannot meet the others at 127.0.0.1:" in (
+            first := message(monkeypatch, **env("0", "2", "0"), **where)
+        )
+        assert "another program holds this port" in first
+        assert "no answer in 6 s; is it another program's port" in message(monkeypatch, **env("1", "2", "1"), **where)
+        assert time.monotonic() - t0 < 10
+
+
+def test_ranks_that_never_come(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as s:
+        where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(s.getsockname()[1])}
+    assert "is rank 0 running there?" in message(monkeypatch, **env("1", "2", "1"), **where)
+    assert "rank 0 of 2 cannot meet the others" in message(monkeypatch, **env("0", "2", "0"), **where)
+
+
+ENDS = '''
+import sys
+from gpt2edu.dist import rank0_first, start, stop
+try:
+    ranks = start("cpu")
+    with rank0_first(ranks):
+        raise ValueError("no such corpus")
+except ValueError as e:
+    print(e, file=sys.stderr)
+    sys.exit(2)
+'''
+
+
+def test_when_rank_0_fails_the_others_stop_with_one_line_and_exit_code_2(tmp_path):
+    (tmp_path / "ends.py").write_text(ENDS)
+    with socket.create_server(("127.0.0.1", 0)) as s:
+        where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(s.getsockname()[1])}
+    done = {}
+
+    def go(rank):  # without torchrun, which would end the others by itself
+        done[rank] = run([sys.executable, tmp_path / "ends.py"], **env(rank, "2", rank), **where)
+
+    threads = [threading.Thread(target=go, args=(rank,)) for rank in "01"]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert [done[r].returncode for r in "01"] == [2, 2]
+    assert done["0"].stderr.strip() == "no such corpus"
+    assert done["1"].stderr.strip() == "rank 1 stops: rank 0 failed before it; see rank 0's message"
+
+
+def test_a_bad_environment_ends_a_program_with_exit_code_2(tmp_path):
+    (tmp_path / "ends.py").write_text(ENDS)
+    done = run([sys.executable, tmp_path / "ends.py"], RANK="0")
+    assert done.returncode == 2 and done.stderr.startswith("got RANK without") and done.stderr.count("\n") == 1
