@@ -105,7 +105,7 @@ def _check_device(device_type: str, ranks: Ranks) -> None:
                 f"device=cuda needs a GPU for NCCL, and PyTorch {torch.__version__} finds none here; use device=cpu (gloo)"
             )
         if ranks.local_rank >= (n := torch.cuda.device_count()):
-            raise ValueError(f"got LOCAL_RANK={ranks.local_rank}, but {n} GPUs here; use --nproc_per_node={n} at most")
+            raise ValueError(f"got LOCAL_RANK={ranks.local_rank}, but GPUs here: {n}; use --nproc_per_node={n} at most")
     elif device_type not in BACKENDS and ranks.world_size > 1:
         raise ValueError(f"device={device_type} cannot train with {ranks.world_size} ranks; use cuda (NCCL) or cpu (gloo)")
 
@@ -131,17 +131,20 @@ def start(
     what = f"rank {ranks.rank} of {ranks.world_size} cannot meet the others at {host}:{port}"
     if not ranks.is_main:
         _wait_for_port(host, int(port), meet, what)
-    patience = meet if ranks.is_main else 5.0  # rank 0 waits until all are there
+    patience = meet if ranks.is_main else 4.0  # rank 0 waits until all are there
 
     def join():
         limit = timedelta(seconds=patience)
-        store, rank, world_size = next(dist.rendezvous("env://", ranks.rank, ranks.world_size, timeout=limit))
+        store = next(dist.rendezvous("env://", ranks.rank, ranks.world_size, timeout=limit))[0]
         store.set_timeout(timedelta(seconds=timeout))
         return store
 
     store = _within(patience + 1, join, what)
     options = {"rank": ranks.rank, "world_size": ranks.world_size, "timeout": timedelta(seconds=timeout)}
-    dist.init_process_group(BACKENDS[device_type], store=store, **options)
+    try:
+        dist.init_process_group(BACKENDS[device_type], store=store, **options)
+    except RuntimeError as e:
+        raise ValueError(f"{what}: {str(e).splitlines()[0]}") from None
     return ranks
 
 
