@@ -149,9 +149,14 @@ def start(
 
 
 def stop() -> None:
-    "Leave the group, if there is one. Call it at the end, so that no rank waits for one that is gone."
+    """Leave the group, if there is one. Call it at the end, so that no rank waits for one that is gone.
+
+    A thread of gloo that still holds a tensor when Python ends aborts the process (pytorch issue 190489), and after DDP
+    the threads live on. A pause lets them put down what they hold.
+    """
     if dist.is_initialized():
         dist.destroy_process_group()
+        time.sleep(0.1)
 
 # %% ../nbs/tough/ch15_distributed.ipynb #49ccb62c
 def mean_over_ranks(
