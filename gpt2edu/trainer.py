@@ -161,8 +161,7 @@ class Trainer:
         folder = self.folder / "checkpoints"
         path = checkpoint.latest(folder) or max(folder.glob("step_*"), default=None)  # `load` says what is broken in it
         if path is None:
-            self.say("resume: no checkpoint yet, so this starts at step 0")
-            return
+            return self.say("resume: no checkpoint yet, so this starts at step 0")
         saved = checkpoint.load(path, config=self.fixed)
         self.model.load_state_dict(saved.model)
         for optimizer, state in zip(self.optimizers, saved.optim, strict=True):
@@ -170,9 +169,9 @@ class Trainer:
         self.scaler.load_state_dict(saved.state["scaler"])
         self.step, self.loader.position = saved.state["step"], saved.state["position"]
         self.seconds, self.val_loss = saved.state["seconds"], saved.state["val_loss"]
-        threads, now = saved.state["threads"], torch.get_num_threads()
-        note = f"; it ran on {threads} threads, here are {now}: the last bits may differ" if threads != now else ""
-        self.say(f"resume: {path}, step {self.step}{note}")
+        self.say(f"resume: {path}, step {self.step}")
+        if (was := saved.state["threads"]) != (now := torch.get_num_threads()):
+            self.say(f"resume: the run had {was} threads, this process has {now}; the last bits may differ")
 
     def elapsed(self) -> float:  # seconds, those before a resume included
         return self.seconds + time.perf_counter() - self.start
@@ -242,8 +241,8 @@ class Trainer:
 
     def samples(self, n: int = 3) -> list[str]:
         "Write n texts; the same seed each time, and training does not notice."
-        g = torch.Generator().manual_seed(self.config.seed)
-        texts = complete(self.model, self.tokenizer, "", self.config.block_size, num_seq=n, temperature=0.8, generator=g)
+        options = {"num_seq": n, "temperature": 0.8, "generator": torch.Generator().manual_seed(self.config.seed)}
+        texts = complete(self.model, self.tokenizer, "", self.config.block_size, **options)
         self.log.write("sample", step=self.step, texts=texts)
         return texts
 
@@ -258,7 +257,7 @@ class Trainer:
 
     def run(self) -> dict | None:  # the last event, "done"; None if a signal ended the run
         "Train to the horizon, then judge."
-        c, recent = self.config, []
+        c, recent = self.config, []  # losses since the last line of the log
         bar = tqdm(total=self.max_steps, initial=self.step, unit="step", disable=not sys.stderr.isatty())
         with stop_signals() as caught, bar:
             t0, step0 = time.perf_counter(), self.step
@@ -283,8 +282,7 @@ class Trainer:
         if caught:
             self.save()
             self.log.write("stopped", step=self.step, signal=caught[0])
-            self.say(f"{caught[0]}: saved step {self.step} of {self.max_steps}; go on with --resume {self.folder}")
-            return None
+            return self.say(f"{caught[0]}: saved step {self.step} of {self.max_steps}; go on with --resume {self.folder}")
         return self.finish()
 
     def finish(self) -> dict:  # the last event
@@ -295,7 +293,7 @@ class Trainer:
         plot_loss(self.log, self.folder / "loss.png", refs["floor"], refs["bigram"])
         samples = self.samples()
         score = {"story_choice": choice["accuracy"] if choice else None, "story_choice_error": choice["error"] if choice else None}
-        tokens = self.step * self.config.total_batch
-        done = {"val_loss": self.val_loss, **refs, **score, "seconds": round(self.elapsed(), 1), "tokens": tokens}
+        spent = {"seconds": round(self.elapsed(), 1), "tokens": self.step * self.config.total_batch}
+        done = {"val_loss": self.val_loss, **refs, **score, **spent}
         self.log.write("done", **done)
         return done | {"samples": samples}

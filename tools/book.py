@@ -58,7 +58,7 @@ def execute(ipynb):
     skipped = [c for c in nb.cells if c.cell_type == "code" and re.search(r"^#\|\s*eval:\s*false", c.source, re.M)]
     for cell in skipped:
         cell.cell_type = "raw"  # nbclient passes it over
-    NotebookClient(nb, timeout=600, resources={"metadata": {"path": str(ipynb.parent)}}).execute()
+    NotebookClient(nb, timeout=600, coalesce_streams=True, resources={"metadata": {"path": str(ipynb.parent)}}).execute()
     for cell in skipped:
         cell.cell_type = "code"
     nbformat.write(nb, ipynb)
