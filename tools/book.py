@@ -23,7 +23,7 @@ from nbdev.config import add_init
 from nbdev.export import nb_export
 
 ROOT = Path(__file__).resolve().parent.parent
-NOT_RUN = r"^#\|\s*(eval:\s*false|export|default_exp|include:\s*false)"  # cells of which no reader expects an output
+NOT_RUN = r"^#\|\s*(eval:\s*false|export|default_exp|include:\s*false)|\Aassert "  # cells of which no reader expects an output
 TIERS = ("aids", "exercises", "easy", "medium", "tough")
 
 
@@ -58,7 +58,8 @@ def execute(ipynb):
     skipped = [c for c in nb.cells if c.cell_type == "code" and re.search(r"^#\|\s*eval:\s*false", c.source, re.M)]
     for cell in skipped:
         cell.cell_type = "raw"  # nbclient passes it over
-    NotebookClient(nb, timeout=600, coalesce_streams=True, resources={"metadata": {"path": str(ipynb.parent)}}).execute()
+    here = {"metadata": {"path": str(ipynb.parent)}}
+    NotebookClient(nb, timeout=600, coalesce_streams=True, resources=here).execute()
     for cell in skipped:
         cell.cell_type = "code"
     nbformat.write(nb, ipynb)
