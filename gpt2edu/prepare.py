@@ -17,7 +17,7 @@ from .shards import MANIFEST, write_shards
 from .tokenizer import Tokenizer, get_tokenizer
 
 # %% ../nbs/aids/prepare.ipynb #47b46b2a
-N_STORIES = 20_000  # documents of the embedded corpus: one and a half million tokens
+N_STORIES = 24_000  # documents of the embedded corpus: two million tokens
 TOKENIZER_CHARS = 1_000_000  # text that a tokenizer is trained on
 
 
