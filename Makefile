@@ -13,7 +13,7 @@ check:           ## the gates that CI runs after the tests
 	$(PYTHON) tools/book.py --check
 	ruff check .
 	$(PYTHON) tools/check_site.py
-	$(PYTHON) -m pytest -q tests/test_repo.py
+	$(PYTHON) -m pytest tests/test_repo.py
 
 site:            ## the website: with Quarto where it is installed, else a preview by smalldocs
 	@if command -v quarto > /dev/null; then quarto render; \
