@@ -50,8 +50,9 @@ def test_runs_from_the_wheel_alone(colab, chapter):
 
 @pytest.mark.slow
 def test_the_stand_in_is_seen(colab):
-    _, bin_ = colab
-    out = run(bin_ / "python", "-c", "import sys, gpt2edu; print('google.colab' in sys.modules, gpt2edu.__file__)")
+    folder, bin_ = colab
+    code = "import sys, gpt2edu; print('google.colab' in sys.modules, gpt2edu.__file__)"
+    out = run(bin_ / "python", "-c", code, cwd=folder)
     assert out.startswith("True") and str(ROOT) not in out
 
 
