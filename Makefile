@@ -11,7 +11,7 @@ book-all:        ## the same for every manuscript, executed again
 
 check:           ## the gates that CI runs after the tests
 	$(PYTHON) tools/book.py --check
-	ruff check .
+	$(PYTHON) -m ruff check .
 	$(PYTHON) tools/check_site.py
 	$(PYTHON) -m pytest tests/test_repo.py
 
