@@ -1,0 +1,132 @@
+"""Which heads of a trained tiny model find the name behind "she" and "he"? Chapter 7 shows the record of three runs.
+
+    gpt2edu_train --seed 1337                        # and 1, and 2; about two minutes each on two quiet cores
+    python benchmarks/heads.py runs/tiny runs/tiny-2 runs/tiny-3 > benchmarks/logs/tiny_heads.json
+
+200 stories of seed 7, which no training has seen. In each, every place where the next token is a pronoun inside a
+sentence and one name decides it. For each head: its weight, from the token before the pronoun, on the mentions of the
+right person and on those of the others, and what becomes of the pronoun when that head is silenced.
+"""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from gpt2edu.corpus import story
+from gpt2edu.grammar import BOYS, GIRLS
+from gpt2edu.runs import load_run
+
+STORIES, SEED = 200, 7
+NAMES = {*GIRLS, *BOYS}
+NAME = f"(?P<who>{'|'.join(sorted(NAMES))})"
+QUESTIONS = {  # the name that decides, then the pronoun
+    "Mia was tired, so": rf"{NAME} (?:was (?:tired|hungry)|(?:got|ate) [^.]*), so (?:now )?(?P<pronoun>she|he) ",
+    "Tom asked Mia for the kite, so": rf"asked {NAME} for the \w+, so (?P<pronoun>she|he) ",
+    "Tom called Mia, and": rf"called {NAME}, and (?P<pronoun>she|he) ",
+}
+SHOWN = "Tom asked Mia for the kite, so"
+
+
+def tokens_of(tokenizer, text: str, T: int) -> tuple[list[int], list[str], dict[int, int]]:
+    "Ids, their texts, and the token that begins at each character, `<|endoftext|>` not counted."
+    ids = [tokenizer.eot, *tokenizer.encode(text)][:T]
+    texts, starts, at = [tokenizer.decode([i]) for i in ids], {}, 0
+    for j, t in enumerate(texts[1:], start=1):
+        starts[at] = j
+        at += len(t)
+    return ids, texts, starts
+
+
+def places(texts: list[str], starts: dict[int, int], text: str):
+    "Each pronoun that a name decides: question, token before it, tokens of the right person, tokens of the others."
+    for question, pattern in QUESTIONS.items():
+        for m in re.finditer(pattern, text):
+            j = starts.get(m.start("pronoun") - 1)  # the space belongs to the token
+            if j is None:
+                continue  # beyond the context
+            right = [k for k in range(j) if texts[k] == f" {m['who']}"]
+            other = [k for k in range(j) if texts[k].strip() in NAMES and texts[k] != f" {m['who']}"]
+            yield question, j - 1, right, other, m["pronoun"]
+
+
+@torch.no_grad()
+def right_pronoun(model, tokenizer, found) -> dict[str, float]:
+    "Probability of the right one of she and he, by question."
+    she, he = (tokenizer.encode(t)[0] for t in (" she", " he"))
+    sums = {q: [] for q in QUESTIONS}
+    for ids, question, at, _, _, pronoun in found:
+        p = model(torch.tensor([ids[: at + 1]]), last_only=True)[0][0, -1, [she, he]].softmax(0)
+        sums[question].append(p[0 if pronoun == "she" else 1].item())
+    return {q: round(sum(v) / len(v), 3) for q, v in sums.items()}
+
+
+@torch.no_grad()
+def silenced(model, layer: int, head: int, f):
+    "Call f with one head's output cut off, then put it back."
+    c_proj = model.transformer.h[layer].attn.c_proj
+    hs = model.config.n_embd // model.config.n_head
+    columns = slice(head * hs, (head + 1) * hs)
+    kept = c_proj.weight[:, columns].clone()
+    c_proj.weight[:, columns] = 0
+    try:
+        return f()
+    finally:
+        c_proj.weight[:, columns] = kept
+
+
+def measure(folder: Path) -> dict:
+    "Measure one run."
+    model, tokenizer = load_run(folder)
+    L, H, T = model.config.n_layer, model.config.n_head, model.config.block_size
+    found, weights, example = [], {q: [] for q in QUESTIONS}, None
+    for i in range(STORIES):
+        text = story(i, seed=SEED).text
+        ids, texts, starts = tokens_of(tokenizer, text, T)
+        attention = None
+        for question, at, right, other, pronoun in places(texts, starts, text):
+            if attention is None:
+                attention = model.attention_weights(torch.tensor([ids]))[:, 0]  # (L, nh, T, T)
+            row = attention[:, :, at]  # (L, nh, T)
+            weights[question].append((row[:, :, right].sum(-1), row[:, :, other].sum(-1), len(right), len(other), at + 1))
+            found.append((ids, question, at, right, other, pronoun))
+            if question == SHOWN and example is None and 35 < at < 48 and len(set(texts[k] for k in other)) > 1:
+                example = {"story": i, "tokens": texts[: at + 1], "pronoun": pronoun, "right": right, "other": other}
+                example["weights"] = [[[round(w, 3) for w in row[x, h, : at + 1].tolist()] for h in range(H)] for x in range(L)]
+    whole = right_pronoun(model, tokenizer, found)
+    heads = {}
+    for x in range(L):
+        for h in range(H):
+            cut = silenced(model, x, h, lambda: right_pronoun(model, tokenizer, found))
+            heads[f"{x}.{h}"] = {
+                q: {
+                    "right": round(sum(w[0][x, h].item() for w in rows) / len(rows), 3),
+                    "other": round(sum(w[1][x, h].item() for w in rows) / len(rows), 3),
+                    "without": cut[q],
+                }
+                for q, rows in weights.items()
+            }
+    chance = {q: [round(sum(w[i] / w[4] for w in rows) / len(rows), 3) for i in (2, 3)] for q, rows in weights.items()}
+    log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    start, val = log[0], [e for e in log if e["event"] == "val"][-1]
+    return {
+        "seed": start["config"]["seed"],
+        "steps": val["step"],
+        "val_loss": round(val["loss"], 4),
+        "hardware": start["hardware"],
+        "dtype": start["dtype"],
+        "places": {q: len(rows) for q, rows in weights.items()},
+        "chance": chance,
+        "right_pronoun": whole,
+        "heads": heads,
+        "example": example,
+    }
+
+
+if __name__ == "__main__":
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    runs = [measure(Path(folder)) for folder in sys.argv[1:]]
+    print(json.dumps({"made_by": "benchmarks/heads.py", "commit": commit, "stories": STORIES, "runs": runs}))
