@@ -62,10 +62,8 @@ trap stop_all INT TERM
 
 code=0
 for pid in "${pids[@]}"; do
-    while kill -0 "$pid" 2> /dev/null; do # a signal interrupts `wait`; then wait again
-        wait "$pid" || code=$?
-    done
-    wait "$pid" || code=$?
+    while wait "$pid" && ended=0 || ended=$?; kill -0 "$pid" 2> /dev/null; do :; done # a signal interrupts `wait`: wait again
+    [[ $ended == 0 ]] || code=$ended
 done
 for i in "${!pids[@]}"; do
     "${remote[@]}" "${hosts[i]}" "rm -f /tmp/$job-$i.pid" || true

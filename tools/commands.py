@@ -1,0 +1,59 @@
+"""Keep the tables of flags in book/commands.qmd equal to the dataclasses that the commands read.
+
+    python tools/commands.py            write the tables between the markers
+    python tools/commands.py --check    change nothing; exit code 1 if a table is out of step
+"""
+
+import inspect
+import re
+import sys
+from dataclasses import fields
+from importlib import import_module
+from pathlib import Path
+
+PAGE = Path(__file__).resolve().parent.parent / "book" / "commands.qmd"
+
+
+def typed(value):
+    "A value as one types it."
+    value = " ".join(map(str, value)) if isinstance(value, tuple) else value
+    return "" if value is None or value == "" else f"`{'off' if value is False else value}`"
+
+
+def flags(config):
+    "A row for each field that the class itself has, and a bold row for each comment that heads a group."
+    default = {f.name: f.default for f in fields(config)}
+    own = set(inspect.get_annotations(config))
+    for line in inspect.getsource(config).split("    def ")[0].splitlines():
+        if (field := re.match(r"    (\w+): .+?  # (.+)$", line)) and field[1] in own:
+            own.remove(field[1])
+            yield f"`--{field[1]}`", typed(default[field[1]]), re.sub(r"[|<]", r"\\\g<0>", field[2])
+        elif group := re.match(r"    # (.+)$", line):
+            yield f"**{group[1]}**", "", ""
+    if own:
+        raise SystemExit(f"{config.__name__}: no comment beside {', '.join(sorted(own))}")
+
+
+def presets():
+    "A row for each flag that a preset sets."
+    from gpt2edu.plan import PRESETS, TrainConfig
+
+    for name in [f.name for f in fields(TrainConfig)]:
+        if any(name in values for values in PRESETS.values()):
+            yield f"`--{name}`", *(typed(values.get(name)) for values in PRESETS.values())
+
+
+def fill(match):
+    module, _, name = match[1].rpartition(".")
+    found = getattr(import_module(module), name)
+    head = ["flag", *(f"`{n}`" for n in found)] if name == "PRESETS" else ["flag", "default", "what it does"]
+    rows = [head, ["---"] * len(head), *(presets() if name == "PRESETS" else flags(found))]
+    return "\n\n".join([f"<!-- table: {match[1]} -->", "\n".join(f"| {' | '.join(row)} |" for row in rows), "<!-- end -->"])
+
+
+if __name__ == "__main__":
+    old = PAGE.read_text()
+    new = re.sub(r"<!-- table: (\S+) -->.*?<!-- end -->", fill, old, flags=re.S)
+    if new != old and "--check" in sys.argv:
+        sys.exit("book/commands.qmd: a table is not that of its dataclass; run python tools/commands.py")
+    PAGE.write_text(new)
