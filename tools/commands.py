@@ -48,7 +48,8 @@ def fill(match):
     found = getattr(import_module(module), name)
     head = ["flag", *(f"`{n}`" for n in found)] if name == "PRESETS" else ["flag", "default", "what it does"]
     rows = [head, ["---"] * len(head), *(presets() if name == "PRESETS" else flags(found))]
-    return "\n\n".join([f"<!-- table: {match[1]} -->", "\n".join(f"| {' | '.join(row)} |" for row in rows), "<!-- end -->"])
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return f"<!-- table: {match[1]} -->\n\n{table}\n\n<!-- end -->"
 
 
 if __name__ == "__main__":
