@@ -62,7 +62,7 @@ def command(
 
     @functools.wraps(run)
     def script(args: list[str] | None = None):
-        prog = f"gpt2edu_{run.__name__}"
+        prog = f"gpt2edu_{run.__name__.strip('_')}"
         try:
             run(sys.argv[1:] if args is None else args)
         except BrokenPipeError:  # the reader has left, as `head` does

@@ -51,7 +51,9 @@ class TrainConfig:
     keep_last: int = 2  # checkpoints to keep
     val_tokens: int = 32_768  # tokens to validate on
     val_overlap: float = 0.0  # share of a validation window that is context only; 0: side by side, as losses are published
-    choice_items: int = 400  # multiple-choice stories at the end; 0 for none
+    choice_items: int = 400  # multiple-choice stories; 0 for none
+    max_spike: float = 2.0  # nats/token above the mean of 100 steps, five steps in a row: the run stops; 0 never stops it
+    tracker: str | None = None  # tensorboard, wandb or trackio: told what the log is told
     # the machine
     device: str = "auto"  # auto, cpu, cuda or mps
     dtype: str = "auto"  # auto, fp32, bf16 or fp16

@@ -449,13 +449,3 @@ def test_shards_in_llm_c_format_without_a_manifest(in_work, tmp_path, capsys):
     args = ["--shards", tmp_path, "--tokenizer", tokenizer, *SIZES, "--max_steps", 4, "--name", "llmc"]
     cli.train(list(map(str, args)))
     assert "validation loss" in capsys.readouterr().out
-
-
-def test_several_processes_are_refused(in_work, monkeypatch, capsys):
-    "Until chapter 15 is there, ranks would train alone and write over each other."
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(SystemExit) as e:
-        cli.train(["--dataset", "pydocs", "--name", "two"])
-    assert e.value.code == 2
-    assert "WORLD_SIZE=2" in capsys.readouterr().err
-    assert not Path("runs/two").exists()
