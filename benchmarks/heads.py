@@ -20,6 +20,7 @@ from gpt2edu.corpus import story
 from gpt2edu.grammar import BOYS, GIRLS
 from gpt2edu.runs import load_run
 
+HERE = Path(__file__).parent
 STORIES, SEED = 200, 7
 NAMES = {*GIRLS, *BOYS}
 NAME = f"(?P<who>{'|'.join(sorted(NAMES))})"
@@ -27,8 +28,11 @@ QUESTIONS = {  # the name that decides, then the pronoun
     "Mia was tired, so": rf"{NAME} (?:was (?:tired|hungry)|(?:got|ate) [^.]*), so (?:now )?(?P<pronoun>she|he) ",
     "Tom asked Mia for the kite, so": rf"asked {NAME} for the \w+, so (?P<pronoun>she|he) ",
     "Tom called Mia, and": rf"called {NAME}, and (?P<pronoun>she|he) ",
+    "Tom asked Mia for the kite, so she gave it to": (
+        rf"{NAME} asked \w+ for the \w+, so s?he gave it to (?P<pronoun>her|him)"
+    ),
 }
-SHOWN = "Tom asked Mia for the kite, so"
+SHOWN = ("Mia was tired, so", "she")
 
 
 def tokens_of(tokenizer, text: str, T: int) -> tuple[list[int], list[str], dict[int, int]]:
@@ -55,12 +59,13 @@ def places(texts: list[str], starts: dict[int, int], text: str):
 
 @torch.no_grad()
 def right_pronoun(model, tokenizer, found) -> dict[str, float]:
-    "Probability of the right one of she and he, by question."
-    she, he = (tokenizer.encode(t)[0] for t in (" she", " he"))
+    "Probability of the right pronoun, beside that of the wrong one, by question."
+    word = {t: tokenizer.encode(f" {t}")[0] for t in ("she", "he", "her", "him")}
     sums = {q: [] for q in QUESTIONS}
-    for ids, question, at, _, _, pronoun in found:
-        p = model(torch.tensor([ids[: at + 1]]), last_only=True)[0][0, -1, [she, he]].softmax(0)
-        sums[question].append(p[0 if pronoun == "she" else 1].item())
+    for ids, question, at, pronoun in found:
+        wrong = {"she": "he", "he": "she", "her": "him", "him": "her"}[pronoun]
+        two = model(torch.tensor([ids[: at + 1]]), last_only=True)[0][0, -1, [word[pronoun], word[wrong]]]
+        sums[question].append(two.softmax(0)[0].item())
     return {q: round(sum(v) / len(v), 3) for q, v in sums.items()}
 
 
@@ -91,11 +96,14 @@ def measure(folder: Path) -> dict:
             if attention is None:
                 attention = model.attention_weights(torch.tensor([ids]))[:, 0]  # (L, nh, T, T)
             row = attention[:, :, at]  # (L, nh, T)
-            weights[question].append((row[:, :, right].sum(-1), row[:, :, other].sum(-1), len(right), len(other), at + 1))
-            found.append((ids, question, at, right, other, pronoun))
-            if question == SHOWN and example is None and 35 < at < 48 and len(set(texts[k] for k in other)) > 1:
+            sums = row[:, :, right].sum(-1), row[:, :, other].sum(-1)  # (L, nh) twice
+            weights[question].append((*sums, len(right), len(other), at + 1))
+            found.append((ids, question, at, pronoun))
+            a_boy_too = any(texts[k].strip() in BOYS for k in other)
+            if (question, pronoun) == SHOWN and a_boy_too and example is None and at < 50:  # the first such place
                 example = {"story": i, "tokens": texts[: at + 1], "pronoun": pronoun, "right": right, "other": other}
-                example["weights"] = [[[round(w, 3) for w in row[x, h, : at + 1].tolist()] for h in range(H)] for x in range(L)]
+                rounded = [[round(100 * w) for w in r] for r in row[:, :, : at + 1].flatten(0, 1).tolist()]  # per cent
+                example["weights"] = {f"{i // H}.{i % H}": r for i, r in enumerate(rounded)}  # layer.head
     whole = right_pronoun(model, tokenizer, found)
     heads = {}
     for x in range(L):
@@ -126,7 +134,25 @@ def measure(folder: Path) -> dict:
     }
 
 
+def page(record: dict) -> str:
+    "Write the part of the record that chapter 7 shows, as Python."
+    example = record["runs"][0]["example"]
+    lines = ["record = {", f'    "tokens": "{"/".join(example["tokens"])}".split("/"),', '    "per_cent": {']
+    lines += [f'        "{head}": {row},' for head, row in example["weights"].items()]
+    lines += ["    },"]
+    for run in record["runs"]:
+        lines.append(f"    {run['seed']}: {{")
+        whole = [[*run["chance"][q], p] for q, p in run["right_pronoun"].items()]
+        rows = {"chance": whole} | {h: [list(v.values()) for v in by.values()] for h, by in run["heads"].items()}
+        lines += [f'        "{head}": {row},' for head, row in rows.items()]
+        lines.append("    },")
+    return "\n".join([*lines, "}"])
+
+
 if __name__ == "__main__":
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    runs = [measure(Path(folder)) for folder in sys.argv[1:]]
-    print(json.dumps({"made_by": "benchmarks/heads.py", "commit": commit, "stories": STORIES, "runs": runs}))
+    if sys.argv[1:2] == ["page"]:
+        print(page(json.loads(Path(sys.argv[2]).read_text())))
+    else:
+        git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True)
+        record = {"made_by": "benchmarks/heads.py", "commit": git.stdout.strip(), "stories": STORIES}
+        print(json.dumps(record | {"runs": [measure(Path(folder)) for folder in sys.argv[1:]]}))

@@ -19,10 +19,11 @@ def trim(run: Path, commit: str) -> list[dict]:
     "Keep what the table needs, and say where it is from."
     start, *events = (json.loads(line) for line in (run / "log.jsonl").read_text().splitlines())
     config = start["config"]
-    head = {"event": "made", "command": f"gpt2edu_train --seed {config['seed']} --dtype {config['dtype']}", "commit": commit}
+    command = f"gpt2edu_train --seed {config['seed']} --dtype {config['dtype']}"
+    head = {"event": "made", "command": command, "commit": commit}
     head |= {k: start[k] for k in ("hardware", "dtype", "max_steps", "train_tokens")}
-    kept = {"train": ("step", "loss", "norm", "lr"), "val": ("step", "loss"), "done": None}
-    rows = [{k: e[k] for k in ("event", *(kept[e["event"]] or [k for k in e if k != "event"]))} for e in events if e["event"] in kept]
+    kept = {"train": ("step", "loss", "norm", "lr"), "val": ("step", "loss"), "done": tuple(events[-1])[1:]}
+    rows = [{k: e[k] for k in ("event", *kept[e["event"]])} for e in events if e["event"] in kept]
     return [head, *({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()} for row in rows)]
 
 
@@ -59,7 +60,8 @@ def main(args: list[str]):
     print("\n".join(table()))
     for path in sorted(LOGS.glob("tiny_seed*.jsonl")):
         head, _, val, done = read(path)
-        print(f"{path.name}: {head['hardware']}, {head['dtype']}, commit {head['commit']}; val {val[1050]}, choice {done['story_choice']}")
+        made = f"{head['hardware']}, {head['dtype']}, commit {head['commit']}"
+        print(f"{path.name}: {made}; validation {val[1050]}, story choice {done['story_choice']}")
 
 
 if __name__ == "__main__":

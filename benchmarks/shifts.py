@@ -1,0 +1,53 @@
+"""What shifts a validation loss though the model stays the same: the measured rows of "Is my loss right?".
+
+    gpt2edu_train --seed 1337                                      # about two minutes on two quiet cores
+    python benchmarks/shifts.py runs/tiny > benchmarks/logs/tiny_shifts.json
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from gpt2edu.corpus import stories
+from gpt2edu.judge import validation_loss
+from gpt2edu.runs import load_run
+from gpt2edu.shards import open_shards
+
+HERE = Path(__file__).parent
+N = 32_768  # tokens, as the preset reads
+
+
+def main(folder: Path):
+    start = json.loads((folder / "log.jsonl").read_text().splitlines()[0])
+    model, tokenizer = load_run(folder)
+    val = open_shards(start["data"], "val", tokenizer.hash)[:200_000]
+
+    def loss(ids=val, n=N, T=128, overlap=0.5, dtype=torch.float32):
+        with torch.no_grad():
+            return round(validation_loss(model, ids, n, T, 16, overlap, dtype=dtype), 4)
+
+    others = [i for s in stories(300, seed=11) for i in (tokenizer.eot, *tokenizer.encode(s.text))]
+    bare = np.array([i for i in val[: N + 1000] if i != tokenizer.eot], dtype=np.uint16)
+    rows = {
+        "as the preset does it: T = 128, half of each window unjudged, fp32": loss(),
+        "in bf16": loss(dtype=torch.bfloat16),
+        "every token of a window judged (no overlap)": loss(overlap=0.0),
+        "three quarters of each window unjudged": loss(overlap=0.75),
+        "T = 64, no overlap": loss(T=64, overlap=0.0),
+        "T = 32, no overlap": loss(T=32, overlap=0.0),
+        "the first quarter of the validation tokens": loss(n=N // 4),
+        "other stories of the same grammar, as many tokens": loss(ids=np.array(others, dtype=np.uint16)),
+        "the same stories without the end-of-text tokens": loss(ids=bare),
+    }
+    git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True)
+    made = {"made_by": "benchmarks/shifts.py", "commit": git.stdout.strip()}
+    made |= {"hardware": start["hardware"], "seed": start["config"]["seed"]}
+    print(json.dumps(made | {"loss": rows}, indent=1))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
