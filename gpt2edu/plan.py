@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['GPT2_RUN', 'PRESETS', 'HORIZONS', 'PEAK_SIZES', 'TrainConfig', 'near_divisors', 'preset', 'count_params',
-           'flops_per_token', 'padded', 'horizon', 'measure_peak', 'mfu']
+           'flops_per_token', 'padded', 'horizon', 'optimizer_bytes', 'kept_bytes', 'measure_peak', 'mfu']
 
 # %% ../nbs/tough/ch14_accounting.ipynb #f2c924c9
 import time
@@ -186,6 +186,35 @@ def horizon(
     tokens = config.max_tokens if config.num_epochs is None else config.num_epochs * train_tokens
     steps = config.max_steps if tokens is None else int(tokens // config.total_batch)
     return max(1, steps)
+
+# %% ../nbs/tough/ch14_accounting.ipynb #97a23cfe
+def optimizer_bytes(
+    n_layer: int,  # blocks
+    n_embd: int,  # C
+    block_size: int,  # T, tokens
+    vocab_size: int,  # V, rows of the token table
+    optimizer: str = "adamw",  # or muon: Muon for the matrices of the blocks, AdamW for the rest
+) -> int:  # bytes
+    "Count what the optimizer remembers: two fp32 moments a parameter for AdamW, one for Muon, and AdamW's step counters."
+    n, matrices = count_params(n_layer, n_embd, block_size, vocab_size), 12 * n_layer * n_embd**2
+    tensors = 12 * n_layer + 4  # 12 in a block, the two tables, and two of the last LayerNorm
+    if optimizer == "muon":
+        return 4 * matrices + 8 * (n - matrices) + 4 * (tensors - 4 * n_layer)
+    return 8 * n + 4 * tensors
+
+
+def kept_bytes(
+    tokens: int,  # B x T of a micro-batch
+    n_embd: int,  # C
+    n_head: int,
+    width: int = 4,  # bytes of a number in matrix products: 4 in fp32, 2 in bf16 and fp16
+) -> int:  # bytes
+    """Count what one block keeps from the forward pass for the backward pass, in numbers per token:
+
+    inputs of the two LayerNorms 2C and their means and deviations 4, always in fp32; q, k and v 3C; inputs of the four
+    matrices C, C, C and 4C; input of the GELU 4C; and one number per head from the attention's softmax, in fp32.
+    """
+    return tokens * (4 * (2 * n_embd + 4 + n_head) + width * 14 * n_embd)
 
 # %% ../nbs/tough/ch14_accounting.ipynb #2f73dd0e
 PEAK_SIZES = {"cpu": (512, 1024), "cuda": (4096, 8192), "mps": (1024, 2048)}  # n of the n x n matrices to multiply
