@@ -111,6 +111,31 @@ def _check_device(device_type: str, ranks: Ranks) -> None:
         raise ValueError(f"device={device_type} cannot train with {ranks.world_size} ranks; use cuda (NCCL) or cpu (gloo)")
 
 
+def _new_name(store, ranks: Ranks, seconds: float) -> str:
+    "Agree on a name that no earlier start of these ranks has used. TimeoutError if they are not all there in time."
+    mine, end = os.urandom(8).hex(), time.monotonic() + seconds
+
+    def wait_for(key: str, until: float) -> bool:
+        while not (there := store.check([key])) and time.monotonic() < until:
+            time.sleep(0.02)
+        if not there and time.monotonic() > end:
+            raise TimeoutError(f"not all ranks were there in {seconds:g} s; did one end early?")
+        return there
+
+    if ranks.is_main:
+        store.set("name", mine)
+        for rank in range(1, ranks.world_size):
+            wait_for(f"{mine}/{rank}", end)
+            store.set(f"{mine}/welcome/{store.get(f'{mine}/{rank}').decode()}", "")
+        return mine
+    while True:
+        wait_for("name", end)
+        name = store.get("name").decode()
+        store.set(f"{name}/{ranks.rank}", mine)
+        if wait_for(f"{name}/welcome/{mine}", time.monotonic() + 0.5):
+            return name
+
+
 def start(
     device_type: str = "cpu",  # cpu: gloo, cuda: NCCL
     meet: float = 60.0,  # seconds to wait for the other ranks
@@ -136,11 +161,11 @@ def start(
 
     def join():
         limit = timedelta(seconds=patience)
-        store = next(dist.rendezvous("env://", ranks.rank, ranks.world_size, timeout=limit))[0]
-        store.set_timeout(timedelta(seconds=timeout))
-        return store
+        return next(dist.rendezvous("env://", ranks.rank, ranks.world_size, timeout=limit))[0]
 
     store = _within(patience + 1, join, what)
+    store = dist.PrefixStore(_within(meet + 1, lambda: _new_name(store, ranks, meet), what), store)
+    store.set_timeout(timedelta(seconds=timeout))
     options = {"rank": ranks.rank, "world_size": ranks.world_size, "timeout": timedelta(seconds=timeout)}
     try:
         dist.init_process_group(BACKENDS[device_type], store=store, **options)

@@ -212,7 +212,7 @@ ranks = start("cpu")
 if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0" and not ranks.is_main:
     os.kill(os.getpid(), 9)
 mean = mean_over_ranks(torch.tensor([float(ranks.rank)]))
-print("mean", mean.item(), flush=True)
+sys.stdout.write(f"mean {mean.item()}\\n")  # one write: print writes the end of the line by itself, and lines mix
 stop()
 """
 
@@ -223,6 +223,59 @@ def test_a_killed_rank_is_started_again(tmp_path):
     done = run([*TORCHRUN, "--standalone", "--nproc_per_node=2", "--max-restarts=1", tmp_path / "restart.py"])
     assert done.returncode == 0, done.stderr
     assert done.stdout.split("\n").count("mean 0.5") == 2
+
+
+def meet(store, first, seconds=5.0):
+    "What two ranks agree on: `first` begins half a second before the other."
+    names = {}
+
+    def rank(r):
+        try:
+            names[r] = d._new_name(store, Ranks(r, 2, r), seconds)
+        except TimeoutError as e:
+            names[r] = e
+
+    threads = [threading.Thread(target=rank, args=[r]) for r in (first, 1 - first)]
+    threads[0].start()
+    time.sleep(0.7)
+    threads[1].start()
+    for thread in threads:
+        thread.join()
+    return names[0], names[1]
+
+
+def test_ranks_that_are_started_again_do_not_call_the_dead():
+    "Defect: torchrun keeps its store over restarts; who looked first found the address of a dead rank, and hung."
+    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    names = [meet(store, first) for first in (0, 1, 1, 0)]
+    assert all(a == b for a, b in names) and len({a for a, _ in names}) == 4
+    with pytest.raises(TimeoutError, match="not all ranks were there in"):
+        d._new_name(store, Ranks(0, 2, 0), 0.2)
+    with pytest.raises(TimeoutError):  # rank 0 is gone: its name stands there, and nobody answers
+        d._new_name(store, Ranks(1, 2, 1), 0.2)
+
+
+AGAIN = """
+import os, sys
+import torch
+from gpt2edu.dist import start, stop
+attempt = os.environ["TORCHELASTIC_RESTART_COUNT"]
+ranks = start("cpu")
+torch.distributed.all_reduce(torch.ones(1))
+if ranks.is_main:
+    print("attempt", attempt, flush=True)
+if attempt != "5":
+    os._exit(9)
+stop()
+"""
+
+
+@pytest.mark.slow
+def test_five_restarts(tmp_path):
+    (tmp_path / "again.py").write_text(AGAIN)
+    done = run([*TORCHRUN, "--standalone", "--nproc_per_node=2", "--max-restarts=5", tmp_path / "again.py"])
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n")[:6] == [f"attempt {i}" for i in range(6)]
 
 
 ENDS = """
