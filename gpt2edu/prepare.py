@@ -154,14 +154,15 @@ def shards_folder(
     config: TrainConfig,
     tokenizer: Tokenizer | None,  # None if one is to be trained
     more: tuple = (),  # other choices that change the shards
-) -> tuple[Path, str, str, int]:  # folder; name of the dataset; SHA-256 of the source, hex; tokens for validation
+    exact: int | None = None,  # tokens for validation, whatever the size of the source
+) -> tuple[Path, str, str, int, int]:  # folder; name of the dataset; SHA-256 of the source, hex; validation tokens; bytes
     "Name the folder of a dataset that is on this machine by what goes into it."
     source, size = fingerprint(config)
-    val_tokens = min(config.val_tokens, max(1, size // 40))  # a small corpus keeps nine tenths for training
+    val_tokens = min(config.val_tokens, max(1, size // 40)) if exact is None else exact  # a small corpus keeps nine tenths
     made_of = [source, N_STORIES, tokenizer.hash if tokenizer else config.vocab_size, val_tokens, config.text_key, *more]
     name = config.dataset[0] if config.dataset[0] in EMBEDDED else Path(config.dataset[0]).stem.strip("*.") or "files"
     folder = Path(config.data_dir) / f"{name}-{hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:12]}"
-    return folder, name, source, val_tokens
+    return folder, name, source, val_tokens, size
 
 
 def prepare_data(
@@ -178,7 +179,7 @@ def prepare_data(
         say(f"data: {folder} (prepared before)")
         return Tokenizer.load(folder), folder
     tokenizer = None if config.tokenizer == "train" else get_tokenizer(config.tokenizer)
-    folder, name, source, val_tokens = shards_folder(config, tokenizer)
+    folder, name, source, val_tokens, _ = shards_folder(config, tokenizer)
 
     def texts():
         return documents(config.dataset, config.text_key, N_STORIES, config.data_dir)
