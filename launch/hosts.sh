@@ -38,7 +38,7 @@ command_for() { # host, its number
     local line=("$PYTHON" -m torch.distributed.run --nnodes="${#hosts[@]}" --nproc_per_node="${NPROC:-gpu}"
         --rdzv_id="$job" --rdzv_backend=c10d --rdzv_endpoint="${hosts[0]}:${PORT:-29500}" --local-addr="$1"
         --max-restarts="${RESTARTS:-3}" -m gpt2edu.cli train "${flags[@]}")
-    printf 'cd %q && echo $$ > /tmp/%q && export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=120 && exec' "$PWD" "$job-$2.pid"
+    printf 'cd %q && echo $$ > /tmp/%q && export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=60 && exec' "$PWD" "$job-$2.pid"
     printf ' %q' "${line[@]}"
 }
 

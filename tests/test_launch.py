@@ -155,7 +155,7 @@ def check_whole(place, steps):
     taken = [e["step"] for e in place.events("train")]
     assert taken == sorted(set(taken)) and taken[-1] == steps
     assert [e["step"] for e in place.events("val")][-1] == steps
-    assert len(place.events("end")) == 1
+    assert len(place.events("start")) == 2 and len(place.events("done")) == 1
     assert (place.folder / f"runs/run/checkpoints/step_{steps:08}/state.json").exists()
 
 
@@ -166,13 +166,14 @@ def test_one_node_trains_is_stopped_and_goes_on(place):
     p.send_signal(signal.SIGTERM)
     out, err = p.communicate(timeout=60)
     assert p.returncode != 0 and "SignalException" in err  # torchrun's way to say that it was told to stop
-    last = max(e["step"] for e in place.events("train"))
+    (last,) = [e["step"] for e in place.events("stopped")]
     assert last < 400 and (place.folder / f"runs/run/checkpoints/step_{last:08}/state.json").exists(), out + err
     done = place.run(*line[:-1], str(last + 20), NPROC="2")
     assert done.returncode == 0, done.err
     check_whole(place, last + 20)
 
 
+@pytest.mark.slow
 def test_two_hosts_train_as_one_and_stop_together(place):
     place.script("here", 'shift; exec bash -c "$*"')  # in place of ssh: drop the host, run the command
     env = {"REMOTE_SHELL": f"{place.bin}/here", "NPROC": "1", "PORT": free_port(), "GLOO_SOCKET_IFNAME": "lo"}
@@ -181,7 +182,7 @@ def test_two_hosts_train_as_one_and_stop_together(place):
     place.wait_for_step(15)
     p.send_signal(signal.SIGTERM)
     out, err = p.communicate(timeout=60)
-    last = max(e["step"] for e in place.events("train"))
+    (last,) = [e["step"] for e in place.events("stopped")]
     assert p.returncode != 0 and last < 400
     assert (place.folder / f"runs/run/checkpoints/step_{last:08}/state.json").exists(), out + err
     done = place.run(*line[:-1], str(last + 20), **env | {"PORT": free_port()})
@@ -211,7 +212,7 @@ def test_slurm_saves_before_its_time_is_up_and_queues_again(place):
     place.wait_for_step(15)
     p.send_signal(signal.SIGTERM)  # what --signal=B:TERM@300 does
     out, err = p.communicate(timeout=60)
-    last = max(e["step"] for e in place.events("train"))
+    (last,) = [e["step"] for e in place.events("stopped")]
     assert p.returncode == 0 and (place.folder / "requeued").read_text() == "42\n", out + err
     assert not (place.folder / "killed").exists()
     assert last < 400 and (place.folder / f"runs/run/checkpoints/step_{last:08}/state.json").exists(), out + err
