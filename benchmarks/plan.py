@@ -104,14 +104,15 @@ def predict(case: dict) -> dict:
 
 
 def compare_memory(cases: dict) -> bool:
-    print(f"{'memory of a step, MB':24} {'predicted':>9} {'measured':>9} {'ratio':>6}   {'glibc as it is':>14} {'ratio':>6}   fullest in")
+    print(f"{'memory of a step, MB':24} predicted  measured  ratio   glibc as it is  ratio   fullest in")
     good = True
     for name, case in cases.items():
         want = predict(case)
         given, kept = (measure(case, keeps)["peak"] for keeps in (False, True))
         r1, r2 = want["peak"] / given, want["peak"] / kept
         good &= 0.9 <= r1 <= 1.1
-        print(f"{name:24} {want['peak'] / 1e6:9.1f} {given / 1e6:9.1f} {r1:6.3f}   {kept / 1e6:14.1f} {r2:6.3f}   {want['when']}", flush=True)
+        numbers = f"{want['peak'] / 1e6:9.1f} {given / 1e6:9.1f} {r1:6.3f}   {kept / 1e6:14.1f} {r2:6.3f}"
+        print(f"{name:24} {numbers}   {want['when']}", flush=True)
     return good
 
 
@@ -135,7 +136,8 @@ def compare_speed(name: str, dtype: str, rounds: int) -> bool:
                 times.append(time.perf_counter() - t0)
             measured = config.total_batch / statistics.median(times)
             ratios.append(predicted / measured)
-            print(f"{name:10} {dtype:5} predicted {predicted:8,.0f}  measured {measured:8,.0f} tokens/s  ratio {ratios[-1]:.3f}", flush=True)
+            said = f"predicted {predicted:8,.0f}  measured {measured:8,.0f} tokens/s  ratio {ratios[-1]:.3f}"
+            print(f"{name:10} {dtype:5} {said}", flush=True)
     return 0.75 <= statistics.median(ratios) <= 1.25
 
 
@@ -156,7 +158,8 @@ def main():
     if a.speed or not a.memory:
         for name, dtype in (("tiny", "fp32"), ("tiny", "bf16"), ("small-cpu", "bf16")):
             good &= compare_speed(name, dtype, a.rounds)
-    print(f"memory within 10 %, tokens/s within 25 %: {'yes' if good else 'NO'}; {os.environ.get('OMP_NUM_THREADS', 'all')} thread(s)")
+    threads = os.environ.get("OMP_NUM_THREADS", "all")
+    print(f"memory within 10 %, tokens/s within 25 %: {'yes' if good else 'NO'}; threads: {threads}")
     sys.exit(0 if good else 1)
 
 

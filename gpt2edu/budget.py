@@ -49,7 +49,7 @@ def memory(
         "the forward pass of the loss": fixed + before + activations + forward,
         "the backward pass of the loss": fixed + before + activations + backward,
         "the backward pass of the last block": fixed + before + activations + table + n * C * (8 + 5 * width),
-        "the backward pass of the embedding": fixed + weights + table + stream + bool(before) * table,
+        "the backward pass of the embedding": fixed + weights + (2 + bool(before)) * table + stream,
     }
     when = max(moments, key=moments.get)
     return {"weights": weights, "gradients": weights, "optimizer": optimizer, "activations": activations,
