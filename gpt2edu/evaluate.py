@@ -106,9 +106,8 @@ def hub_items(
     try:
         rows = datasets.load_dataset(repo, split="validation")
     except Exception as e:  # noqa: BLE001  the client passes on errors of the libraries below it
-        why = (str(e).strip() or type(e).__name__).splitlines()[0]
-        hint = "connect, or give a file with --data hellaswag_val.jsonl"
-        raise ValueError(f"{repo} could not be had from {constants.ENDPOINT}: {why}; {hint}") from None
+        why = f"it is not in the cache, and {constants.ENDPOINT} does not have it or does not answer ({type(e).__name__})"
+        raise ValueError(f"{repo}: {why}; connect, or give a file with --data hellaswag_val.jsonl") from None
     finally:
         logging.set_verbosity(level)
     items = list(rows.select(range(min(limit or len(rows), len(rows)))))
