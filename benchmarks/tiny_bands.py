@@ -52,16 +52,23 @@ def table() -> list[str]:  # lines of Markdown
     return lines
 
 
+def runs() -> list[str]:  # lines of Markdown
+    "Put the runs side by side."
+    lines = ["| seed | precision | threads | step 350 | step 700 | step 1050 | stories chosen right |"]
+    lines += ["|---:|---|---:|---:|---:|---:|---:|"]
+    for head, _, val, done in map(read, sorted(LOGS.glob("tiny_seed*.jsonl"), key=lambda p: (len(p.stem), p.stem))):
+        cells = [head["command"].split()[2], head["dtype"].removeprefix("torch."), head["hardware"].split()[2]]
+        cells += [f"{val[step]:.3f}" for step in (350, 700, 1050)]
+        lines.append(f"| {' | '.join(cells)} | {100 * done['story_choice']:.0f} % |")
+    return lines
+
+
 def main(args: list[str]):
     if args[:1] == ["trim"]:
         for row in trim(Path(args[1]), args[2]):
             print(json.dumps(row))
         return
-    print("\n".join(table()))
-    for path in sorted(LOGS.glob("tiny_seed*.jsonl")):
-        head, _, val, done = read(path)
-        made = f"{head['hardware']}, {head['dtype']}, commit {head['commit']}"
-        print(f"{path.name}: {made}; validation {val[1050]}, story choice {done['story_choice']}")
+    print("\n".join([*table(), "", *runs()]))
 
 
 if __name__ == "__main__":
