@@ -243,46 +243,59 @@ def publish(root, repo, items):
     (root / repo / "README.md").write_text(f"---\n{split}---\n")
 
 
-def eval_process(place, home, endpoint, *args, **env):
+EVALS = """
+import json, sys
+from gpt2edu import cli
+for args in json.loads(sys.argv[1]):
+    try:
+        cli.main(["eval", "--model=exported", "--device=cpu", *args])
+        code = 0
+    except SystemExit as e:
+        code = e.code
+    print("exit code", code, flush=True)
+    print("exit code", code, file=sys.stderr, flush=True)
+"""
+
+
+def evals(place, home, endpoint, *runs, **env):
+    "Several evaluations in one process whose hub this is: for each the exit code, lines of stdout, lines of stderr."
     base = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}
     base |= {"HF_HOME": str(home), "HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "127.0.0.1"}
-    command = [sys.executable, "-m", "gpt2edu.cli", "eval", "--model=exported", "--device=cpu", *args]
-    return subprocess.run(command, cwd=place, env=base | env, capture_output=True, text=True, timeout=300)
+    command = [sys.executable, "-c", EVALS, json.dumps(runs)]
+    done = subprocess.run(command, cwd=place, env=base | env, capture_output=True, text=True, timeout=300)
+    parts = [text.splitlines() for text in (done.stdout, done.stderr)]
+    found = []
+    for _ in runs:
+        ends = [next(i for i, line in enumerate(lines) if line.startswith("exit code")) for lines in parts]
+        found.append((int(parts[0][ends[0]].split()[-1]), parts[0][: ends[0]], parts[1][: ends[1]]))
+        parts = [lines[end + 1 :] for lines, end in zip(parts, ends, strict=True)]
+    return found
 
 
 def test_items_from_the_hub_then_from_its_cache(place, tmp_path):
     publish(tmp_path / "hub", "Rowan/hellaswag", ITEMS)
     publish(tmp_path / "hub", "some/broken", [ITEMS[0], ITEMS[1] | {"label": ""}])
-    home, counts = tmp_path / "home", []
+    home = tmp_path / "home"
     with hub(tmp_path / "hub") as url:
-        counts.append(eval_process(place, home, url))
-        broken = eval_process(place, home, url, "--data=some/broken")
-        absent = eval_process(place, home, url, "--data=some/absent")
-    counts.append(eval_process(place, home, url, HF_HUB_OFFLINE="1"))  # the server is gone
-    for done in counts:
-        assert done.returncode == 0, done.stderr
-    first, again = ([line.split(";")[0] for line in done.stdout.splitlines()[1:]] for done in counts)
+        first, broken, absent = evals(place, home, url, [], ["--data=some/broken"], ["--data=some/absent"])
+    again, unknown = evals(place, home, url, [], ["--data=some/other"], HF_HUB_OFFLINE="1")  # the server is gone
+    assert first[0] == again[0] == 0, (first, again)
+    figures, cached = ([line.split(";")[0] for line in lines[1:]] for _, lines, _ in (first, again))
     want = evaluate(EvalConfig(str(place / "exported"), data=str(place / "items.jsonl"), device="cpu"))["hellaswag"]
-    assert first == again and len(first) == 5 and f"{want['plain']['acc_norm']['right']} of 24 right" in first[1]
+    assert figures == cached and len(figures) == 5 and f"{want['plain']['acc_norm']['right']} of 24 right" in figures[1]
     message = "some/broken, item 1: got label '', expected 0, 1, 2 or 3; a test split has no labels, use validation"
-    assert broken.returncode == absent.returncode == 2
-    assert broken.stderr.splitlines()[-1] == f"gpt2edu_eval: {message}"
-    assert absent.stderr.startswith("gpt2edu_eval: some/absent: it is not in the cache, and http://127.0.0.1")
-    assert len(absent.stderr.splitlines()) == 1
-
-
-def test_no_network(place, tmp_path):
-    done = eval_process(place, tmp_path, "http://127.0.0.1:9", HF_HUB_OFFLINE="1")
-    why = "Rowan/hellaswag: it is not in the cache, and http://127.0.0.1:9 does not have it or does not answer (ConnectionError)"
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == f"gpt2edu_eval: {why}; connect, or give a file with --data hellaswag_val.jsonl\n"
+    assert broken[:2] == (2, []) and broken[2][-1] == f"gpt2edu_eval: {message}"
+    for repo, (code, out, err) in (("some/absent", absent), ("some/other", unknown)):
+        why = f"{repo}: it is not in the cache, and {url} does not have it or does not answer"
+        assert (code, out, len(err)) == (2, [], 1) and err[0].startswith(f"gpt2edu_eval: {why} (")
+        assert err[0].endswith("; connect, or give a file with --data hellaswag_val.jsonl")
 
 
 @pytest.mark.slow
 def test_no_network_and_nobody_said_so(place, tmp_path):
     "The client tries again for half a minute, in silence."
-    done = eval_process(place, tmp_path, "http://127.0.0.1:9")
-    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and "does not answer" in done.stderr
+    ((code, _, err),) = evals(place, tmp_path, "http://127.0.0.1:9", [])
+    assert code == 2 and len(err) == 1 and "Rowan/hellaswag: it is not in the cache" in err[0]
 
 
 # what is wrong with the input
