@@ -140,6 +140,8 @@ def page(record: dict) -> str:
     lines = ["record = {", f'    "tokens": "{"/".join(example["tokens"])}".split("/"),', '    "per_cent": {']
     lines += [f'        "{head}": {row},' for head, row in example["weights"].items()]
     lines += ["    },"]
+    lines += ["    # for each question: weight on the right name, on other names, P(right pronoun) without that head"]
+    lines += ["    # chance: the same for a head that looks everywhere alike, and with no head silenced"]
     for run in record["runs"]:
         lines.append(f"    {run['seed']}: {{")
         whole = [[*run["chance"][q], p] for q, p in run["right_pronoun"].items()]
