@@ -206,7 +206,13 @@ def start(folder: Path, header: dict, tokenizer: Tokenizer, state: dict, say: Ca
     "Make a folder ready, and go on with what is whole in it."
     if state.get("shards"):
         say(f"prepare: checking {len(state['shards'])} shards of an earlier start")
-    tokenizer.save(folder)
+    for leftover in folder.glob("tokenizer.json.*.tmp"):
+        leftover.unlink()
+    if not (state and (folder / "tokenizer.json").exists() and Tokenizer.load(folder).hash == tokenizer.hash):
+        try:
+            tokenizer.save(folder)
+        except OSError as e:
+            raise not_writable(folder, e, "--out") from e
     kept = whole_shards(folder, state, header)
     if state:
         say(f"prepare: going on after {len(kept)} whole shards, {sum(s['tokens'] for s in kept):,} tokens")
@@ -235,7 +241,7 @@ def merge(config: PrepareConfig, folder: Path, header: dict, state: dict, say: C
     writer = start(folder, header, tokenizer, state, say)
     ended = fill(writer, after(writer.total, parts_stream(folders, manifests)), expected, say)
     if ended and not all(m["complete"] for m in manifests):
-        got = f"the parts hold the first {writer.total + writer.used:,} tokens, fewer than max_tokens={expected:,}"
+        got = f"the parts hold the first {writer.total + writer.used:,} tokens, fewer than max_tokens={writer.limit:,}"
         raise ValueError(f"{folder}: {got}; do every part and the merge again with a larger --max_tokens")
     report(config, folder, writer.finish(ended), say)
     return folder
