@@ -90,6 +90,8 @@ def report(done: dict, folder: Path, items: int):
         rows += [("gap to the floor", f"{loss - floor:.4f} nats/token; {closed:.1%} of the way from the bigram model")]
     if done["story_choice"] is not None:
         rows += [("story choice", f"{done['story_choice']:.3f} ± {done['story_choice_error']:.3f} of {items} items; chance 0.250")]
+    if done["hellaswag"] is not None:
+        rows += [("HellaSwag", f"{done['hellaswag']:.4f} ± {done['hellaswag_error']:.4f}, convention plain; chance 0.25")]
     rows += [("tokens, seconds", f"{done['tokens']:,} in {done['seconds']:.0f} s"), ("loss curve", str(folder / "loss.png"))]
     for i, text in enumerate(done["samples"], start=1):
         say(f"\nsample {i}: {text.strip()}")

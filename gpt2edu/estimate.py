@@ -102,7 +102,7 @@ def look_at_data(
     if size >= TOKENIZER_CHARS:
         whole = read / len(sample) * N_STORIES if name == "stories" else sum(p.stat().st_size for p in find_files(c.dataset))
     tokens = sum(len(ids) + 1 for ids in tokenizer.encode_batch(sample)) * whole / read
-    return n_vocab, int(tokens * 39 / 40), "estimated from the size of the text"  # a fortieth is for validation
+    return n_vocab, int(tokens - min(c.val_tokens, whole / 40)), "estimated from the size of the text"  # the rest validates
 
 # %% ../nbs/aids/estimate.ipynb #fcdf18f9
 def duration(seconds: float) -> str:

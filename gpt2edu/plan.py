@@ -52,6 +52,7 @@ class TrainConfig:
     val_tokens: int = 32_768  # tokens to validate on
     val_overlap: float = 0.0  # share of a validation window that is context only; 0: side by side, as losses are published
     choice_items: int = 400  # multiple-choice stories; 0 for none
+    hellaswag: str | None = None  # items to answer at each validation: Rowan/hellaswag (from the hub), or a .jsonl file
     max_spike: float = 2.0  # nats/token above the mean of 100 steps, five steps in a row: the run stops; 0 never stops it
     tracker: str | None = None  # tensorboard, wandb or trackio: told what the log is told
     # the machine
@@ -119,6 +120,7 @@ GPT2_RUN = {
     "warmup_steps": 715,
     "num_epochs": 1.0,
     "val_tokens": 10_485_760,
+    "hellaswag": "Rowan/hellaswag",
     "save_every": 1000,
 }
 PRESETS = {

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from . import checkpoint, device, dist
 from .dist import Ranks
+from .evaluate import choices, get_items
 from .generate import complete
 from .judge import bigram_and_floor, story_choice, validation_loss
 from .loader import Loader
@@ -32,7 +33,7 @@ from .shards import open_shards, write_atomically
 from .stops import SpikeWatch, Stop, Stopped, explain, stop_signals
 
 # %% ../nbs/tough/ch18_trainer.ipynb #83987c51
-MAY_CHANGE = """max_steps max_tokens num_epochs eval_every sample_every save_every keep_last choice_items max_spike tracker device
+MAY_CHANGE = """max_steps max_tokens num_epochs eval_every sample_every save_every keep_last choice_items hellaswag max_spike tracker device
  dtype compile micro_batch out_dir data_dir name dry_run preset""".split()  # all else stays as it was when a run is resumed
 
 
@@ -69,6 +70,7 @@ class Trainer:
             self.tokenizer, data = prepare_data(c, self.say)
             hash_, n_vocab = self.tokenizer.hash, self.tokenizer.n_vocab
             self.train_shards, self.val_shards = (open_shards(data, s, hash_, ranks.is_main, n_vocab) for s in ("train", "val"))
+            self.items = get_items(c.hellaswag, ("plain",), None) if c.hellaswag else None
         self.is_stories = c.dataset == ("stories",) and not c.shards
         self.max_steps = horizon(c, len(self.train_shards))
         self.model = GPT(GPTConfig(**sizes, vocab_size=padded(n_vocab)), torch.Generator().manual_seed(c.seed))
@@ -192,6 +194,10 @@ class Trainer:
         self.check_finite("validation loss", self.val_loss)
         self.best, self.judged = min(self.best, self.val_loss), self.step
         found = {"loss": self.val_loss, "best": self.best}
+        if self.items:
+            options = (c.micro_batch, self.device, self.dtype, self.ranks)
+            answers = choices(self.items, self.model, self.tokenizer, "plain", (), *options)["acc_norm"]
+            found |= {"hellaswag": answers["accuracy"], "hellaswag_error": answers["error"]}
         if self.ranks.is_main:
             if self.is_stories and c.choice_items:
                 choice = story_choice(self.model, self.tokenizer, c.choice_items)
@@ -260,9 +266,10 @@ class Trainer:
                 if self.ends:
                     return None
                 if self.step % c.eval_every == 0 or last:
-                    self.judge()
+                    found = self.judge()
+                    more = "".join(f" {k} {found[k]:.3f}" for k in ("story_choice", "hellaswag") if k in found)
                     left = (self.max_steps - self.step) * (time.perf_counter() - begin) / (self.step - first)
-                    self.say(f"step {self.step}/{self.max_steps} train {loss:.3f} val {self.val_loss:.3f} tokens/s {rate:,.0f} left {left:.0f} s")
+                    self.say(f"step {self.step}/{self.max_steps} train {loss:.3f} val {self.val_loss:.3f}{more} tokens/s {rate:,.0f} left {left:.0f} s")
                 if self.step % c.sample_every == 0 and not last and self.ranks.is_main:
                     self.say(f"step {self.step} sample: {self.samples(1)[0]}")
                 if self.step % c.save_every == 0 or last:
@@ -285,7 +292,7 @@ class Trainer:
         val = self.val_shards[: min(self.config.val_tokens, len(self.val_shards) - 1) + 1]
         done |= bigram_and_floor(self.train_shards, val, self.tokenizer, self.is_stories)
         last = next((e for e in reversed(self.log.read()) if e["event"] == "val"), {})
-        done |= {k: last.get(k) for k in ("story_choice", "story_choice_error")}
+        done |= {k: last.get(k) for k in ("story_choice", "story_choice_error", "hellaswag", "hellaswag_error")}
         plot_loss(self.log, self.folder / "loss.png", done["floor"], done["bigram"])
         samples = self.samples()
         self.log.write("done", **done)

@@ -18,7 +18,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from gpt2edu import checkpoint, corpus, plan, prepare, stops
+from gpt2edu import checkpoint, corpus, hellaswag, plan, prepare, stops, trainer
 from gpt2edu.trainer import RunLog, Trainer
 
 TINY = {
@@ -500,3 +500,94 @@ def test_a_second_signal_acts_as_ever():
         assert stop.caught == "SIGINT"
         os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+# what a run tells, and what ends it
+
+
+def test_the_log_tells_the_share_of_the_peak(first):
+    t, _, folder, said = first
+    events = RunLog(folder / "log.jsonl").read()
+    trains = [e for e in events if e["event"] == "train"]
+    assert events[0]["peak_tflops"] == pytest.approx(t.peak / 1e12) and 0.001 < events[0]["peak_tflops"] < 1000
+    for e in trains:
+        assert e["mfu"] == pytest.approx(e["tokens_per_s"] * t.flops / t.peak) and 0 < e["mfu"] < 1
+    assert t.flops == 6 * sum(p.numel() for p in t.model.parameters()) + 12 * 1 * 32 * 32
+    assert any("TFLOP/s measured" in line for line in said)
+
+
+def test_hellaswag_is_answered_on_the_clock(config, tmp_path):
+    items = [i | {"ind": n} for n, i in enumerate(corpus.story_items(30, seed=5))]
+    (tmp_path / "items.jsonl").write_text("".join(json.dumps(i) + "\n" for i in items))
+    c = dataclasses.replace(config, hellaswag=str(tmp_path / "items.jsonl"))
+    said = []
+    t, done = run(c, tmp_path / "a", say=said.append)
+    vals = [e for e in RunLog(tmp_path / "a" / "log.jsonl").read() if e["event"] == "val"]
+    assert len(vals) == 3 and all(0 <= e["hellaswag"] <= 1 and 0 < e["hellaswag_error"] < 0.2 for e in vals)
+    want = hellaswag.choice_accuracy(t.model, t.tokenizer, items)
+    assert done["hellaswag"] == want["accuracy"]
+    assert sum(" hellaswag 0." in line for line in said) == 3
+    with pytest.raises(FileNotFoundError, match="no file nowhere"):
+        Trainer(dataclasses.replace(config, hellaswag="nowhere.jsonl"), tmp_path / "b")
+
+
+def test_a_spike_stops_the_run_and_one_odd_batch_does_not(config, tmp_path, monkeypatch):
+    c = dataclasses.replace(config, max_steps=60, optimizer="adamw", lr=1e-3, min_lr=1e-3, eval_every=60)
+    usual = trainer.lr_at
+    monkeypatch.setattr(trainer, "lr_at", lambda step, *a: 3.0 if step > 40 else usual(step, *a))
+    with pytest.raises(ValueError, match=r"the loss is .* nats above its recent mean since window \d+; .*--lr") as e:
+        run(c, tmp_path / "a")
+    assert "\n" not in str(e.value)
+    steps = [e["step"] for e in RunLog(tmp_path / "a" / "log.jsonl").read() if e["event"] == "save"]
+    assert max(steps) <= 48 and checkpoint.load(checkpoint.latest(tmp_path / "a" / "checkpoints"))
+    t, _ = run(dataclasses.replace(c, max_spike=0.0), tmp_path / "b")
+    assert t.step == 60
+    watch = stops.SpikeWatch(2.0)
+    assert not any(watch.sees(x, i) for i, x in enumerate([3.0] * 50 + [9.0] * 4 + [3.0] + [9.0] * 4))
+
+
+def test_out_of_memory_names_the_flag(config, tmp_path):
+    flags = TINY | {"micro_batch": 4096, "total_batch": 131072, "data_dir": config.data_dir}
+    now = "int(open('/proc/self/statm').read().split()[0]) * 4096"
+    limit = f"resource.setrlimit(resource.RLIMIT_AS, ({now} + 2**28, -1))"
+    script = "import resource\n" + textwrap.dedent(SCRIPT).replace("    t.run()", f"    {limit}; t.run()")
+    args = [sys.executable, "-c", script, json.dumps(flags), str(tmp_path / "a"), "new"]
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    p = subprocess.run(args, capture_output=True, text=True, env=env, timeout=120)
+    assert p.returncode == 2 and p.stderr.count("\n") == 1, p.stderr[-2000:]
+    assert "out of memory with micro_batch=4096 x block_size=32" in p.stderr and "--micro_batch 2048" in p.stderr
+
+
+def test_trackers(config, tmp_path):
+    for kind, part in (("mlflow", "use tensorboard, wandb or trackio"), ("trackio", 'pip install "gpt2edu[trackio]"')):
+        with pytest.raises(ValueError) as e:
+            Trainer(dataclasses.replace(config, tracker=kind), tmp_path / kind)
+        assert part in str(e.value) and not (tmp_path / kind / "config.json").exists()
+    run(dataclasses.replace(config, tracker="tensorboard"), tmp_path / "a")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    found = EventAccumulator(str(tmp_path / "a" / "tensorboard")).Reload()
+    log = RunLog(tmp_path / "a" / "log.jsonl")
+    for name, event, field in (
+        ("train/loss", "train", "loss"),
+        ("val/loss", "val", "loss"),
+        ("train/mfu", "train", "mfu"),
+    ):
+        steps, values = log.curve(event, field)
+        assert [e.step for e in found.Scalars(name)] == steps
+        assert [e.value for e in found.Scalars(name)] == pytest.approx(values, rel=1e-6)
+
+
+@pytest.mark.slow
+def test_compiled_and_eager_agree_and_share_checkpoints(config, tmp_path):
+    c = dataclasses.replace(config, max_steps=50, optimizer="adamw", lr=1e-3, min_lr=1e-4, eval_every=25, save_every=25)
+    run(c, tmp_path / "eager")
+    t, _ = run(dataclasses.replace(c, compile="on"), tmp_path / "compiled")
+    assert t.compiled is not t.model
+    a, b = losses(tmp_path / "eager"), losses(tmp_path / "compiled")
+    assert max(abs(a[s] - b[s]) for s in a) < 1e-4 and len(a) == 5
+    names = weights(tmp_path / "compiled")[checkpoint.MODEL].keys()
+    assert names == weights(tmp_path / "eager")[checkpoint.MODEL].keys()
+    shutil.copytree(tmp_path / "compiled", tmp_path / "on")
+    more, _ = run(dataclasses.replace(c, max_steps=60), tmp_path / "on", resume=True)  # goes on without compiling
+    assert more.step == 60
