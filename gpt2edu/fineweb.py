@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BYTES_PER_TOKEN', 'DEFAULT_VAL', 'SLACK', 'PrepareConfig', 'source_stream', 'fill', 'plan_run', 'describe',
-           'first_texts', 'prepare', 'open_source', 'start', 'merge', 'report']
+           'first_texts', 'prepare', 'open_source', 'start', 'report', 'merge']
 
 # %% ../nbs/tough/ch19_fineweb.ipynb #83ed8b68
 import os
@@ -67,7 +67,7 @@ class PrepareConfig:
         if self.part and self.merge:
             raise ValueError("got --part and --merge, expected one of them; merge when all parts are done")
 
-# %% ../nbs/tough/ch19_fineweb.ipynb #b13b18ee
+# %% ../nbs/tough/ch19_fineweb.ipynb #2b543b92
 def source_stream(
     writer: ShardWriter,  # says where to begin
     source: Source,
@@ -89,7 +89,7 @@ def source_stream(
             yield unit, ids[drop:]
             drop = max(0, drop - len(ids))
 
-
+# %% ../nbs/tough/ch19_fineweb.ipynb #f156c3e6
 def fill(writer: ShardWriter, stream: Iterator, expected: int, say: Callable, enough: float = float("inf")) -> bool:
     "Write a stream. Returns whether its end was reached before the writer had enough."
     with Progress(expected, writer.total, writer.folder, say) as progress:
@@ -102,7 +102,7 @@ def fill(writer: ShardWriter, stream: Iterator, expected: int, say: Callable, en
                 return False
     return True
 
-# %% ../nbs/tough/ch19_fineweb.ipynb #2b543b92
+# %% ../nbs/tough/ch19_fineweb.ipynb #21ff05df
 DEFAULT_VAL = 10_485_760  # tokens: what the 124M preset validates on, 20 steps of 524,288
 SLACK = 4_000_000  # tokens that a part does beyond its share of max_tokens, since units differ
 
@@ -141,7 +141,7 @@ def first_texts(source: Source) -> Iterator[str]:
         for document in documents:
             yield bytes(document[: 4 * TOKENIZER_CHARS]).decode(errors="ignore")
 
-
+# %% ../nbs/tough/ch19_fineweb.ipynb #962eae82
 def prepare(
     config: PrepareConfig,
     say: Callable = lambda line: None,  # prints a line
@@ -190,7 +190,7 @@ def prepare(
     except PermissionError as e:
         raise not_writable(folder, e, "--out") from e
 
-
+# %% ../nbs/tough/ch19_fineweb.ipynb #89351b74
 def open_source(config: PrepareConfig, header: dict, state: dict, size: int, say: Callable) -> Source:
     "Find the documents; those of an earlier start come from the commit that it read. ValueError, OSError: one line."
     if not (name := hub_name(config.dataset)):
@@ -218,7 +218,25 @@ def start(folder: Path, header: dict, tokenizer: Tokenizer, state: dict, say: Ca
         say(f"prepare: going on after {len(kept)} whole shards, {sum(s['tokens'] for s in kept):,} tokens")
     return ShardWriter(folder, header, tokenizer, kept)
 
+# %% ../nbs/tough/ch19_fineweb.ipynb #9894e3a9
+def report(config: PrepareConfig, folder: Path, manifest: dict, say: Callable):
+    "Say what there is now, and what to type next."
+    for split, t in manifest["totals"].items():
+        if t["tokens"]:
+            say(f"prepare: {split} {t['tokens']:,} tokens, {t['documents']:,} documents, {t['bytes']:,} bytes of text")
+    say(f"prepare: {len(manifest['shards'])} shards in {folder}")
+    if config.part:
+        say("next: gpt2edu_prepare --merge and the same flags, where the folders of all parts lie side by side")
+    elif hub_name(config.dataset) and not (config.out or config.config or config.split != "train"):
+        more = "" if config.dataset == ("fineweb-edu",) else f" --dataset {config.dataset[0]}"
+        more += "" if config.data_dir == "data" else f" --data_dir {config.data_dir}"
+        more += "" if config.tokenizer == "gpt2" else f" --tokenizer {config.tokenizer}"
+        say(f"next: gpt2edu_train --preset gpt2-124m{more}")
+    else:
+        name = "gpt2" if config.tokenizer == "gpt2" else folder / "tokenizer.json"
+        say(f"next: gpt2edu_train --shards {folder} --tokenizer {name}")
 
+# %% ../nbs/tough/ch19_fineweb.ipynb #f40a6638
 def merge(config: PrepareConfig, folder: Path, header: dict, state: dict, say: Callable) -> Path:
     "Make the shards of one run out of finished parts. ValueError, OSError: one line."
     found = {tuple(map(int, m.groups())): p for p in folder.parent.glob(f"{folder.name}-part-*")
@@ -245,21 +263,3 @@ def merge(config: PrepareConfig, folder: Path, header: dict, state: dict, say: C
         raise ValueError(f"{folder}: {got}; do every part and the merge again with a larger --max_tokens")
     report(config, folder, writer.finish(ended), say)
     return folder
-
-
-def report(config: PrepareConfig, folder: Path, manifest: dict, say: Callable):
-    "Say what there is now, and what to type next."
-    for split, t in manifest["totals"].items():
-        if t["tokens"]:
-            say(f"prepare: {split} {t['tokens']:,} tokens, {t['documents']:,} documents, {t['bytes']:,} bytes of text")
-    say(f"prepare: {len(manifest['shards'])} shards in {folder}")
-    if config.part:
-        say("next: gpt2edu_prepare --merge and the same flags, where the folders of all parts lie side by side")
-    elif hub_name(config.dataset) and not (config.out or config.config or config.split != "train"):
-        more = "" if config.dataset == ("fineweb-edu",) else f" --dataset {config.dataset[0]}"
-        more += "" if config.data_dir == "data" else f" --data_dir {config.data_dir}"
-        more += "" if config.tokenizer == "gpt2" else f" --tokenizer {config.tokenizer}"
-        say(f"next: gpt2edu_train --preset gpt2-124m{more}")
-    else:
-        name = "gpt2" if config.tokenizer == "gpt2" else folder / "tokenizer.json"
-        say(f"next: gpt2edu_train --shards {folder} --tokenizer {name}")
