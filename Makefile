@@ -5,6 +5,7 @@ PYTHON ?= python
 
 book:            ## notebooks and library of every manuscript that changed: sync, export, execute, clean
 	$(PYTHON) tools/book.py
+	$(PYTHON) tools/commands.py
 
 book-all:        ## the same for every manuscript, executed again
 	$(PYTHON) tools/book.py --all
@@ -12,6 +13,7 @@ book-all:        ## the same for every manuscript, executed again
 check:           ## the gates that CI runs after the tests
 	$(PYTHON) tools/book.py --check
 	$(PYTHON) -m ruff check .
+	$(PYTHON) tools/commands.py --check
 	$(PYTHON) tools/check_site.py
 	$(PYTHON) -m pytest tests/test_repo.py
 
