@@ -1,4 +1,4 @@
-"""The launch files and the page of commands. Real processes; ssh, nvidia-smi and Slurm have stand-ins: no cluster here."""
+"""The launch files and the page of commands. Real processes; ssh, nvidia-smi and Slurm have stand-ins."""
 
 import json
 import os
