@@ -1,12 +1,12 @@
-"""Examples per second on items of HellaSwag's lengths: our scorer beside the usual loop of four padded rows. Prints JSON.
+"""Examples per second on items of HellaSwag's lengths: our scorer beside the usual four padded rows. Prints JSON.
 
     python benchmarks/hellaswag.py                      # GPT-2 124M, 64 items, a few minutes on 2 cores
     python benchmarks/hellaswag.py --items 16 --threads 1
 
-The usual loop is that of build-nanogpt's and llm.c's `hellaswag.py`: transformers' GPT2LMHeadModel, an item at a time, its four
-texts padded to the longest, logits everywhere, losses under a mask. Both have the same random weights and the same items:
-contexts of 40 to 90 tokens, endings of 10 to 45. The two take turns, so that a busy machine slows both; the ratio is
-what counts. Seconds of the processor are given too, since they do not count what other programs took.
+The usual loop is that of build-nanogpt's and llm.c's `hellaswag.py`: transformers' GPT2LMHeadModel, an item at a time,
+its four texts padded to the longest, logits everywhere, losses under a mask. Both have the same random weights and the
+same items: contexts of 40 to 90 tokens, endings of 10 to 45. The two take turns, so that a busy machine slows both; the
+ratio is what counts. Seconds of the processor are given too: they leave out what other programs took.
 """
 
 import argparse
@@ -91,7 +91,8 @@ def main():
         nats = timed("ours", lambda part=part: ending_nats(ours, part, a.batch_size))
         got = nats / torch.tensor([[len(e) for e in item.endings] for item in part])
         worst = max(worst, (got - want).abs().max().item())
-        same += sum(p == w for p, w in zip(score(nats, part, 1024)["acc_norm"]["predictions"], want.argmin(1).tolist(), strict=True))
+        predictions = score(nats, part, 1024)["acc_norm"]["predictions"]
+        same += sum(p == w for p, w in zip(predictions, want.argmin(1).tolist(), strict=True))
     rate = {name: [a.items / s for s in seconds] for name, seconds in spent.items()}
     print(
         json.dumps(

@@ -90,10 +90,14 @@ def test_an_exported_model_gets_every_figure(there, capsys, model, tokenizer):
     assert found["hellaswag"]["plain"]["acc_norm"] == plain
     assert list(found["hellaswag"]["harness"]) == ["acc", "acc_norm", "acc_bytes"]
     assert found["stories"]["acc_norm"] == choice_accuracy(model, tokenizer, story_items(10), [tokenizer.eot])
-    assert found["val_tokens"] == 1000 and 3 < found["val_loss"] < 30 and found["tasks"] == ["hellaswag", "val", "stories"]
+    assert (
+        found["val_tokens"] == 1000 and 3 < found["val_loss"] < 30 and found["tasks"] == ["hellaswag", "val", "stories"]
+    )
     assert f"{plain['accuracy']:.4f} ± {plain['error']:.4f}   {plain['right']} of 24 right" in "\n".join(lines)
     assert [line.split()[:3] for line in lines[1:6]] == [
-        ["hellaswag", c, f] for c, fs in (("plain", ("acc", "acc_norm")), ("harness", ("acc", "acc_norm", "acc_bytes"))) for f in fs
+        ["hellaswag", c, f]
+        for c, fs in (("plain", ("acc", "acc_norm")), ("harness", ("acc", "acc_norm", "acc_bytes")))
+        for f in fs
     ]
 
 
@@ -108,8 +112,8 @@ def test_batches_and_limits(there):
 def test_a_run_is_judged_as_in_training(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "stories.jsonl", [{"text": s.text} for s in stories(300)])
-    small = "--n_layer=1 --n_head=2 --n_embd=32 --block_size=64 --total_batch=512 --micro_batch=8 --max_steps=4 --eval_every=4"
-    more = "--val_overlap=0.5 --val_tokens=2048 --vocab_size=400 --device=cpu --dtype=fp32 --compile=off"
+    small = "--n_layer=1 --n_head=2 --n_embd=32 --block_size=64 --total_batch=512 --micro_batch=8 --max_steps=4"
+    more = "--eval_every=4 --val_overlap=0.5 --val_tokens=2048 --vocab_size=400 --device=cpu --dtype=fp32 --compile=off"
     cli.main(["train", "--dataset=stories.jsonl", *small.split(), *more.split()])
     capsys.readouterr()
     events = [json.loads(line) for line in Path("runs/tiny/log.jsonl").read_text().splitlines()]
@@ -117,7 +121,9 @@ def test_a_run_is_judged_as_in_training(tmp_path, monkeypatch, capsys):
     found = evaluate(EvalConfig(device="cpu"))  # the latest run, what fits it
     assert found["tasks"] == ["val"] and found["val_loss"] == pytest.approx(val, abs=2e-6)
     assert evaluate(EvalConfig("tiny", device="cpu", val_tokens=640))["val_tokens"] == 640
-    code, lines, err = run_cli(capsys, "--run", "runs/tiny", "--tasks", "stories", "--choice_items", "12", "--device", "cpu")
+    code, lines, err = run_cli(
+        capsys, "--run", "runs/tiny", "--tasks", "stories", "--choice_items", "12", "--device", "cpu"
+    )
     assert code == 0 and lines[1].startswith("stories plain") and "of 12 right" in lines[1], err
 
 
@@ -131,7 +137,7 @@ def test_tasks_that_fit():
     assert tasks(TrainConfig(max_steps=1, tokenizer="gpt2", dataset=("pydocs",))) == ("hellaswag", "val")
     assert tasks() == ("hellaswag",) and tasks(shards="s") == ("hellaswag", "val")
     assert tasks(tasks="stories,hellaswag") == ("hellaswag", "stories")
-    with pytest.raises(ValueError, match="^validation loss needs a text: name a folder of shards with --shards$"):
+    with pytest.raises(ValueError, match=r"^validation loss needs a text: name a folder of shards with --shards$"):
         tasks(tasks="val")
 
 
@@ -141,7 +147,9 @@ def test_flags():
 
 
 def test_no_torch_until_there_is_work(place):
-    code = "import sys, gpt2edu.evaluate as e\ne.EvalConfig()\ntry:\n e.evaluate(e.EvalConfig('gpt2', data='no.jsonl'))\n"
+    code = (
+        "import sys, gpt2edu.evaluate as e\ne.EvalConfig()\ntry:\n e.evaluate(e.EvalConfig('gpt2', data='no.jsonl'))\n"
+    )
     code += "except OSError:\n assert not {'torch', 'datasets'} & set(sys.modules)\n print('quick')"
     done = subprocess.run([sys.executable, "-c", code], cwd=place, capture_output=True, text=True)
     assert done.stdout == "quick\n", done.stderr
@@ -151,28 +159,45 @@ def test_no_torch_until_there_is_work(place):
 
 
 def under_torchrun(place, n, *args):
-    env = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")} | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={n}", "-m", "gpt2edu.cli", "eval"]
+    env = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")} | {
+        "OMP_NUM_THREADS": "1"
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc_per_node={n}",
+        "-m",
+        "gpt2edu.cli",
+        "eval",
+    ]
     return subprocess.run([*command, *args], cwd=place, env=env, capture_output=True, text=True, timeout=300)
 
 
 @pytest.mark.parametrize("n", [2, 3])
 def test_ranks_report_what_one_process_reports(there, n):
-    args = "--model=exported --data=items.jsonl --tasks=hellaswag,stories,val --choice_items=20 --shards=shards --val_tokens=1900".split()
+    args = "--model=exported --data=items.jsonl --tasks=hellaswag,stories,val --choice_items=20 --shards=shards".split()
+    args += ["--val_tokens=1900"]
     done = under_torchrun(there, n, *args, "--device=cpu", "--batch_size=4", f"--out=ranks{n}.json")
     assert done.returncode == 0, done.stderr
     keys = {k: v for k, v in (a[2:].split("=") for a in args)} | {"choice_items": 20, "val_tokens": 1900}
     want = evaluate(EvalConfig(**keys, device="cpu", batch_size=4))
-    assert json.loads(Path(f"ranks{n}.json").read_text()) == json.loads(json.dumps(want))  # predictions, counts, errors, loss
+    assert json.loads(Path(f"ranks{n}.json").read_text()) == json.loads(
+        json.dumps(want)
+    )  # predictions, counts, errors, loss
     lines = done.stdout.splitlines()
-    assert f"ranks: {n}" in lines[0] and len([line for line in lines if line.startswith("hellaswag plain    acc ")]) == 1
+    assert (
+        f"ranks: {n}" in lines[0] and len([line for line in lines if line.startswith("hellaswag plain    acc ")]) == 1
+    )
 
 
 def test_a_mistake_under_torchrun_is_one_line_a_rank(there):
     done = under_torchrun(there, 2, "--model=exported", "--data=nothing.jsonl", "--device=cpu")
     ours = [line for line in done.stderr.splitlines() if line.startswith("gpt2edu_eval")]
     assert done.returncode != 0 and set(ours) <= {
-        "gpt2edu_eval: no file nothing.jsonl; expected a .jsonl file with HellaSwag's fields, or a dataset such as Rowan/hellaswag"
+        "gpt2edu_eval: no file nothing.jsonl; expected a .jsonl file with HellaSwag's fields, "
+        "or a dataset such as Rowan/hellaswag"
     }
     assert ours and "exitcode  : 2" in done.stderr
 
@@ -209,11 +234,26 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if rest[:1] == ["tree"]:
             found = sorted((root / "/".join(rest[2:])).iterdir())
             kinds = {True: "file", False: "directory"}
-            entries = [{"type": kinds[p.is_file()], "oid": "0" * 40, "size": p.stat().st_size, "path": str(p.relative_to(root))} for p in found]
+            entries = [
+                {
+                    "type": kinds[p.is_file()],
+                    "oid": "0" * 40,
+                    "size": p.stat().st_size,
+                    "path": str(p.relative_to(root)),
+                }
+                for p in found
+            ]
             return self.give(200, json.dumps(entries).encode())
         if kind == "api":
             siblings = [{"rfilename": str(p.relative_to(root))} for p in root.rglob("*") if p.is_file()]
-            info = {"id": f"{owner}/{name}", "sha": self.sha, "siblings": siblings, "tags": [], "private": False, "gated": False}
+            info = {
+                "id": f"{owner}/{name}",
+                "sha": self.sha,
+                "siblings": siblings,
+                "tags": [],
+                "private": False,
+                "gated": False,
+            }
             return self.give(200, json.dumps(info | {"downloads": 0, "likes": 0}).encode())
         file = root / "/".join(rest[2:])
         if not file.is_file():
@@ -303,7 +343,11 @@ def test_no_network_and_nobody_said_so(place, tmp_path):
 BROKEN = {
     "three endings": (1, ITEMS[1] | {"endings": ["a", "b", "c"]}, "line 2: got 3 endings, expected 4"),
     "label": (0, ITEMS[0] | {"label": "4"}, "line 1: got label '4', expected 0, 1, 2 or 3"),
-    "no ctx_a": (2, {k: v for k, v in ITEMS[2].items() if k != "ctx_a"}, "line 3: no ctx_a, got ind, activity_label, ctx_b, ctx,"),
+    "no ctx_a": (
+        2,
+        {k: v for k, v in ITEMS[2].items() if k != "ctx_a"},
+        "line 3: no ctx_a, got ind, activity_label, ctx_b, ctx,",
+    ),
     "a number": (0, 7, "line 1: got int, expected an object with HellaSwag's fields"),
     "surrogate": (1, ITEMS[1] | {"ctx": "\ud800"}, "line 2: text has the lone surrogate '\\ud800' at position 0"),
 }
@@ -339,11 +383,20 @@ def test_broken_files(there, tmp_path, capsys, content, message):
     [
         (["--model=nowhere"], "nowhere is no run: there is no config.json in nowhere/ or runs/nowhere/"),
         ([], "there is no run in runs/ yet; make one with: gpt2edu_train"),
-        (["--data=no.jsonl"], "no file no.jsonl; expected a .jsonl file with HellaSwag's fields, or a dataset such as Rowan/hellaswag"),
-        (["--data=shards"], "no file shards; expected a .jsonl file with HellaSwag's fields, or a dataset such as Rowan/hellaswag"),
+        (
+            ["--data=no.jsonl"],
+            "no file no.jsonl; expected a .jsonl file with HellaSwag's fields, or a dataset such as Rowan/hellaswag",
+        ),
+        (
+            ["--data=shards"],
+            "no file shards; expected a .jsonl file with HellaSwag's fields, or a dataset such as Rowan/hellaswag",
+        ),
         (["--tasks=val"], "validation loss needs a text: name a folder of shards with --shards"),
         (["--tasks=val", "--shards=no"], "no folder no; expected shards, as gpt2edu_prepare writes them"),
-        (["--tasks=math"], "unknown task 'math'; expected auto, or some of hellaswag,val,stories with commas between; see"),
+        (
+            ["--tasks=math"],
+            "unknown task 'math'; expected auto, or some of hellaswag,val,stories with commas between; see",
+        ),
         (["--convention=llm.c"], "unknown convention 'llm.c'; expected plain, harness, both; see gpt2edu_eval --help"),
         (["--limit=0"], "limit=0 must be 1 or more; see gpt2edu_eval --help"),
         (["--batch_size=-1"], "batch_size=-1 must be 1 or more; see gpt2edu_eval --help"),
