@@ -138,7 +138,7 @@ def check_paired(answer):
 def check_seen_before(answer):
     "Counts runs of words."
     v = [f"w{i}" for i in random.sample(range(1000), 40)]
-    n = random.randint(3, 5)
+    n = random.randint(3, 4)
     test = v[:12]
     training = [" ".join(v[20:30] + v[: n + 1] + v[30:34]), " ".join(v[8:7:-1] + v[4 : 4 + n] + v[34:])]
     # the first holds 2 runs of n words, the second one more
