@@ -80,14 +80,14 @@ def machine_memory() -> int | None:  # bytes; None where it cannot be told
     return min(found, default=None)
 
 # %% ../nbs/aids/budget.ipynb #569d8e8e
-def median_seconds(work: Callable, budget: float) -> float:
+def median_seconds(work: Callable, budget: float, clock: Callable = time.perf_counter) -> float:
     "Time a piece of work again and again, after one round that warms up."
     work()
-    end, times = time.perf_counter() + budget, []
-    while not times or (time.perf_counter() < end and len(times) < 200):
-        t0 = time.perf_counter()
+    end, times = clock() + budget, []
+    while not times or (clock() < end and len(times) < 200):
+        t0 = clock()
         work()
-        times.append(time.perf_counter() - t0)
+        times.append(clock() - t0)
     return sorted(times)[len(times) // 2]
 
 
@@ -97,6 +97,7 @@ def time_parts(
     device,  # torch.device
     dtype,  # torch.dtype of matrix products
     seconds: float = 3.0,  # to spend, about, once everything is warm
+    clock: Callable = time.perf_counter,  # time.process_time where other programs run; with one thread only
 ) -> dict[str, float]:  # seconds of one whole step on one rank that does all micro-batches, by part
     "Time the parts of a training step on this machine, at the run's shapes."
     import torch
@@ -123,7 +124,7 @@ def time_parts(
             y.backward(push if y.ndim else None)
             sync()
 
-        return median_seconds(work, seconds / 4)
+        return median_seconds(work, seconds / 4, clock)
 
     def head():
         return cross_entropy(model.transformer.ln_f(x).flatten(0, 1), model.lm_head.weight, idx.flatten())
@@ -145,7 +146,11 @@ def time_parts(
     parts["optimizer"] = 0.0
     for o in optimizers:
         more = numbers(c.n_layer, type(o).__name__) / numbers(1, type(o).__name__)
-        parts["optimizer"] += more * median_seconds(lambda o=o: (o.step(), sync()), seconds / 8)
+        parts["optimizer"] += more * median_seconds(lambda o=o: (o.step(), sync()), seconds / 8, clock)
     more = count_params(c.n_layer, c.n_embd, c.block_size, V) / count_params(1, c.n_embd, c.block_size, V)
-    clip = median_seconds(lambda: (torch.nn.utils.clip_grad_norm_(model.parameters(), c.grad_clip), sync()), seconds / 8)
-    return parts | {"clipping": more * clip}
+
+    def clip():
+        torch.nn.utils.clip_grad_norm_(model.parameters(), c.grad_clip)
+        sync()
+
+    return parts | {"clipping": more * median_seconds(clip, seconds / 8, clock)}
