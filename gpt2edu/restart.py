@@ -39,8 +39,9 @@ class ShardWriter:
         self.name, self.shard_size, self.val_tokens = a["name"], a["shard_size"], a["val_tokens"]
         self.limit = a["max_tokens"] if a["max_tokens"] and "part" not in a else 2**62
         lengths = [len(tokenizer.decode_bytes([i])) for i in range(tokenizer.eot)]
-        self.lengths = np.array([*lengths, 0])  # (V,) bytes of each token; <|endoftext|> stands for none
+        self.lengths = np.array([*lengths, 0], dtype=np.int32)  # (V,) bytes of each token; <|endoftext|> stands for none
         self.buffer, self.used, self.units = np.empty(self.shard_size, dtype="<u2"), 0, []
+        self.documents = self.bytes = 0  # of the shard at hand
         self.total = sum(s["tokens"] for s in shards)  # tokens in whole shards
         self.split = "part" if "part" in a else shards[-1]["split"] if shards else "val"
         *key, passed, since = shards[-1]["end"] if shards else (0, 0, 0, 0)
@@ -84,6 +85,8 @@ class ShardWriter:
             self.units.append([*key, 0])
         self.units[-1][2] += len(ids)
         starts = np.flatnonzero(ids == self.eot)
+        self.documents += len(starts)
+        self.bytes += int(self.lengths[ids].sum())
         self.begun += len(starts)
         self.since = len(ids) - int(starts[-1]) if len(starts) else self.since + len(ids)
 
@@ -93,10 +96,10 @@ class ShardWriter:
             return
         tokens, file = self.buffer[: self.used], f"{self.name}_{self.split}_{len(self.shards):06d}.bin"
         entry = {"file": file, "split": self.split, "tokens": self.used, "sha256": write_shard(self.folder / file, tokens)}
-        entry |= {"documents": int((tokens == self.eot).sum()), "bytes": int(self.lengths[tokens].sum())}
+        entry |= {"documents": self.documents, "bytes": self.bytes}
         passed = self.position
         self.shards.append(entry | {"units": self.units, "end": [*passed[0], *passed[1:]]})
-        self.total, self.used, self.units = self.total + self.used, 0, []
+        self.total, self.used, self.units, self.documents, self.bytes = self.total + self.used, 0, [], 0, 0
         write_atomically(self.folder / UNFINISHED, to_json(self.header | {"shards": self.shards}))
 
     def finish(self, complete: bool) -> dict:  # the manifest

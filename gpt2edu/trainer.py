@@ -25,7 +25,7 @@ from .generate import complete
 from .judge import bigram_and_floor, story_choice, validation_loss
 from .loader import Loader
 from .model import GPT, GPTConfig, num_params
-from .optim import build_optimizers, lr_at, set_lr
+from .optim import build_optimizers, load_states, lr_at, set_lr
 from .plan import TrainConfig, flops_per_token, horizon, measure_peak, mfu, padded
 from .prepare import not_writable, prepare_data
 from .runlog import LivePlot, RunLog, open_tracker, plot_loss
@@ -33,7 +33,7 @@ from .shards import open_shards, write_atomically
 from .stops import SpikeWatch, Stop, Stopped, explain, stop_signals
 
 # %% ../nbs/tough/ch18_trainer.ipynb #83987c51
-MAY_CHANGE = """max_steps max_tokens num_epochs eval_every sample_every save_every keep_last choice_items hellaswag max_spike tracker device
+MAY_CHANGE = """lr min_lr muon_lr max_steps max_tokens num_epochs eval_every sample_every save_every keep_last choice_items hellaswag max_spike tracker device
  dtype compile micro_batch out_dir data_dir name dry_run preset""".split()  # all else stays as it was when a run is resumed
 
 
@@ -52,12 +52,12 @@ class Trainer:
         c, self.say = config, say if ranks.is_main else lambda line: None
         sizes = {k: getattr(c, k) for k in ("n_layer", "n_head", "n_embd", "block_size")}
         GPTConfig(**sizes)  # wrong sizes are refused before any work
-        at_once = c.micro_batch * c.block_size * ranks.world_size  # tokens
-        self.n_micro, rest = divmod(c.total_batch, at_once)
-        if rest:
-            raise ValueError(f"total_batch={c.total_batch} tokens is not a whole number of micro-batches of micro_batch="
-                             f"{c.micro_batch} x block_size={c.block_size} on {ranks.world_size} ranks = {at_once} tokens; "
-                             "try a smaller --micro_batch")  # fmt: skip
+        shared = c.block_size * ranks.world_size  # tokens that all ranks compute at a time, for each window of a micro-batch
+        self.B = next((b for b in range(c.micro_batch, 0, -1) if c.total_batch % (b * shared) == 0), 0)
+        if not self.B:
+            raise ValueError(f"total_batch={c.total_batch} tokens cannot be shared by {ranks.world_size} ranks in windows of block_size="
+                             f"{c.block_size}; try --total_batch {max(1, c.total_batch // shared) * shared}")  # fmt: skip
+        self.n_micro = c.total_batch // (self.B * shared)
         self.device, dtype = (chosen := device.pick_device(c.device)).value, device.pick_dtype(c.dtype, chosen.value)
         compiled = device.pick_compile(c.compile, self.device)
         device.set_precision(self.device)
@@ -78,7 +78,7 @@ class Trainer:
         self.compiled = torch.compile(self.model) if compiled.value else self.model  # the same weights
         self.forward = dist.wrap(self.compiled, ranks)
         self.optimizers = build_optimizers(self.model, c.optimizer, c.lr, c.weight_decay, (c.beta1, c.beta2), c.muon_lr)
-        self.loader = Loader(self.train_shards, c.micro_batch, c.block_size, c.seed, ranks.rank, ranks.world_size)
+        self.loader = Loader(self.train_shards, self.B, c.block_size, c.seed, ranks.rank, ranks.world_size)
         if (n := min(c.val_tokens, len(self.val_shards) - 1)) < c.block_size:  # refused now, not at the first validation
             raise ValueError(f"got {n} tokens to validate on, expected block_size={c.block_size} at least; give more text")
         self.step, self.position, self.seconds, self.next, self.ends = 0, 0, 0.0, None, False
@@ -99,7 +99,8 @@ class Trainer:
                            peak_tflops=self.peak / 1e12, config=asdict(c), train_tokens=len(self.train_shards), data=str(data))  # fmt: skip
         self.say(f"model: {num_params(self.model):,} parameters, vocabulary {n_vocab:,} of {padded(n_vocab):,}")
         self.say(f"machine: {hardware}, {self.peak / 1e12:.2f} TFLOP/s measured")
-        self.say(f"precision: {dtype}; compile: {compiled}")
+        smaller = f"; micro_batch {self.B}, so that {ranks.world_size} ranks share a step" * (self.B < c.micro_batch)
+        self.say(f"precision: {dtype}; compile: {compiled}{smaller}")
 
     def save(self, wait: bool = True):
         "Write a checkpoint, whole or not at all; without waiting, a thread writes while training goes on."
@@ -127,8 +128,7 @@ class Trainer:
             return self.say("resume: no checkpoint yet, so this starts at step 0")
         saved = checkpoint.load(path, config=self.fixed)
         self.model.load_state_dict(saved.model)
-        for optimizer, state in zip(self.optimizers, saved.optim, strict=True):
-            optimizer.load_state_dict(state)
+        load_states(self.optimizers, saved.optim)
         now = {"threads": torch.get_num_threads(), "ranks": self.ranks.world_size}
         s = {"best": math.inf, "judged": saved.state["step"]} | saved.state  # older checkpoints know neither
         self.scaler.load_state_dict(s["scaler"])
@@ -229,7 +229,7 @@ class Trainer:
                         self.save()
                     if self.ranks.is_main:
                         self.log.write("stopped", step=self.step, signal=stop.caught)
-                    self.say(f"{stop.caught}: saved step {self.step} of {self.max_steps}; go on with --resume {self.folder}")
+                    self.say(f"{stop.caught or 'a signal to another rank'}: saved step {self.step} of {self.max_steps}; go on with --resume {self.folder}")
                 return done
         finally:
             self.saver.wait()

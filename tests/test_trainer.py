@@ -214,7 +214,7 @@ def test_resume_falls_back_when_the_last_checkpoint_is_cut_short(config, tmp_pat
 
 OTHER = {
     "n_layer": 2,
-    "lr": 0.0123,
+    "beta2": 0.9,
     "optimizer": "adamw",
     "seed": 1,
     "total_batch": 512,
@@ -232,6 +232,15 @@ def test_resume_as_another_run_is_refused_and_changes_nothing(config, tmp_path, 
         Trainer(dataclasses.replace(config, **change), tmp_path / "a", resume=True)
     assert "\n" not in str(e.value) and next(iter(change)) in str(e.value)
     assert {p: p.read_bytes() for p in (tmp_path / "a").rglob("*") if p.is_file()} == before
+
+
+def test_a_run_goes_on_with_a_lower_lr(config, tmp_path):
+    "What the trainer says to try after a spike has to work."
+    run(dataclasses.replace(config, max_steps=4), tmp_path / "a")
+    t = Trainer(dataclasses.replace(config, lr=1e-3, min_lr=1e-3, muon_lr=2e-3), tmp_path / "a", resume=True)
+    t.train_step()
+    assert t.step == 5
+    assert [{g["lr"] for g in o.param_groups} for o in t.optimizers] == [{2e-3}, {1e-3}]
 
 
 def test_resume_on_changed_text_is_refused(config, tmp_path):
