@@ -11,7 +11,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from threading import Thread
 from typing import NamedTuple
@@ -81,7 +81,7 @@ def column_texts(texts) -> Iterator[memoryview]:
     _, ends, data = texts.buffers()
     ends = np.frombuffer(ends, dtype=np.int64)[texts.offset :][: len(texts) + 1].tolist()
     data = memoryview(data) if data else memoryview(b"")
-    return (data[a:b] for a, b in zip(ends[:-1], ends[1:], strict=True) if b > a)
+    return (data[a:b] for a, b in pairwise(ends) if b > a)
 
 
 def read_group(open_file: Callable, meta, group: int, column: int, text_key: str, where: str, skip: int) -> Iterator[memoryview]:
@@ -94,22 +94,25 @@ def read_group(open_file: Callable, meta, group: int, column: int, text_key: str
         again = False
         try:
             file = pa.parquet.ParquetFile(open_file(), metadata=meta, buffer_size=BUFFER, pre_buffer=False)
-            seen = 0
+            seen = rows_seen = 0
             for batch in file.iter_batches(min(rows, info.num_rows or 1), [group], [text_key], use_threads=False):
+                rows_seen += batch.num_rows
                 for text in column_texts(batch.column(0)):
                     seen += 1
                     if seen > skip:
-                        if len(text) > LARGE:  # the reader holds it three times: let it go, and come back for what follows
-                            skip, again = seen, True
+                        if len(text) > LARGE:
                             break
                         yield text
-                if again:
-                    break
+                else:
+                    continue
+                skip, again = seen, True  # a very long one, which the reader holds three times
+                break
         except HubError:
             raise
         except (pa.ArrowException, OSError) as e:
             raise broken(where, e) from None
-        if again:
+        if again:  # let the reader go, and come back for what follows
+            again = rows_seen < info.num_rows or batch.num_rows > 1
             del file, batch
             yield text
             del text
