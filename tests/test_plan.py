@@ -164,7 +164,8 @@ GPT2 = {"preset": "gpt2-124m", "vocab_size": 50304}
         STORIES | {"preset": "tiny", "dtype": "fp32"},
         STORIES | {"preset": "tiny", "dtype": "bf16", "n_layer": 6},
         STORIES | {"preset": "small-cpu", "dtype": "fp32", "micro_batch": 4, "total_batch": 2048},
-        GPT2 | {"dtype": "fp32", "n_layer": 1, "block_size": 64, "micro_batch": 2, "total_batch": 256},
+        GPT2
+        | {"dtype": "fp32", "vocab_size": 16384, "n_layer": 1, "block_size": 64, "micro_batch": 2, "total_batch": 256},
     ],
     ids=["tiny", "bf16", "two micro-batches", "a large vocabulary"],
 )
