@@ -124,7 +124,7 @@ def plan_run(config: PrepareConfig) -> tuple[Path, dict, int, Tokenizer | None]:
         unusual = config.max_tokens is not None or config.shard_size != PrepareConfig.shard_size
         more = (config.max_tokens, config.shard_size) if unusual else ()
         folder, short, sha, val_tokens, size = shards_folder(train, tokenizer, more, val_tokens)
-        source = {"dataset": config.dataset, "sha256": sha}
+        source = {"dataset": [*config.dataset], "sha256": sha}
     header = {"tokenizer": describe(tokenizer) if tokenizer else {}, "source": source, "arguments": {"name": short} | arguments}
     header["arguments"] |= {} if val_tokens is None else {"val_tokens": val_tokens}
     return Path(config.out) if config.out else folder, header, size, tokenizer
@@ -171,7 +171,7 @@ def prepare(
                 check_same(folder, state, header)
             small = 1 if tokenizer and tokenizer.n_vocab > 10_000 else 0.5  # a small vocabulary needs about twice the tokens
             expected = min(config.max_tokens or 2**62, int(source.size / (BYTES_PER_TOKEN * small))) // part[1]
-            say(f"prepare: {', '.join(f'{k} {v}' for k, v in source.made_of.items())}")
+            say("prepare: " + ", ".join(f"{k} {v[:12] if k in ('revision', 'sha256') else v}" for k, v in source.made_of.items()))
             say(f"prepare: about {expected:,} tokens, {gigabytes(2 * expected)} of shards")
             say(f"prepare: {'would write' if config.dry_run else 'writing'} {folder}")
             need_room(folder, 2 * (expected - sum(s["tokens"] for s in state.get("shards", []))))

@@ -142,7 +142,6 @@ def check_same(
     for part in wanted:
         for key, want in wanted[part].items():
             got = state.get(part, {}).get(key)
-            got = tuple(got) if isinstance(want, tuple) and got else got
             if got != want and not (grow and key == "max_tokens" and may_grow(got, want)):
                 got, want = (f"{x:,}" if isinstance(x, int) else "everything" if x is None else x for x in (got, want))
                 what = f"{part} {key}" if part != "arguments" else key
