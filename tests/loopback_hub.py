@@ -7,7 +7,6 @@ import random
 import socket
 import struct
 import threading
-import time
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -17,11 +16,9 @@ import pyarrow.parquet as pq
 
 FAULTS = ("429", "503", "reset", "stall", "cut")
 SHA = "5b89d1ea9319fe101b3cbdacd89a903aca1d6052"  # any 40 hex digits: the commit that the listing names
-SCHEMA = pa.schema(  # FineWeb-Edu's
-    [("text", pa.string()), ("id", pa.string()), ("dump", pa.string()), ("url", pa.string())]
-    + [("file_path", pa.string()), ("language", pa.string()), ("language_score", pa.float64())]
-    + [("token_count", pa.int64()), ("score", pa.float64()), ("int_score", pa.int64())]
-)
+COLUMNS = "text id dump url file_path language language_score token_count score int_score".split()
+KINDS = [*[pa.string()] * 6, pa.float64(), pa.int64(), pa.float64(), pa.int64()]
+SCHEMA = pa.schema(list(zip(COLUMNS, KINDS, strict=True)))  # FineWeb-Edu's
 
 
 def write_parquet(path, texts, rows=100, schema=SCHEMA):
@@ -30,19 +27,35 @@ def write_parquet(path, texts, rows=100, schema=SCHEMA):
     with pq.ParquetWriter(path, schema, compression="snappy") as writer:
         for a in range(0, len(texts), rows):
             rng, part = random.Random(a), texts[a : a + rows]
-            rest = [
-                ("<urn:uuid:{:032x}>".format(rng.getrandbits(128)), "CC-MAIN-2024-10", f"https://example.org/{a + i}")
-                + ("s3://commoncrawl/warc.gz", "en", rng.random(), len(t or "") // 5, rng.uniform(2.5, 5), rng.randint(3, 5))
-                for i, t in enumerate(part)
-            ]
-            writer.write_table(pa.table([pa.array(c, f.type) for c, f in zip([part, *zip(*rest)], schema)], schema=schema))
+            table = []
+            for i, t in enumerate(part):
+                name, url = f"<urn:uuid:{rng.getrandbits(128):032x}>", f"https://example.org/{a + i}"
+                score, n = rng.uniform(2.5, 5), len(t or "") // 5
+                table.append(
+                    (t, name, "CC-MAIN-2024-10", url, "s3://warc.gz", "en", rng.random(), n, score, round(score))
+                )
+            columns = [pa.array(c, f.type) for c, f in zip(zip(*table, strict=True), schema, strict=True)]
+            writer.write_table(pa.table(columns, schema=schema))
 
 
 def words(n_documents, seed=0, length=120):
     "Make documents quickly: words of several scripts, numbers and signs, of very different lengths; a few are empty."
     rng = random.Random(seed)
     vocabulary = ["".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(1, 9))) for _ in range(3000)]
-    vocabulary += ["it's", "we'll", "1984", "3.14", "naïve", "Straße", "привет", "日本語。", "🙂", "<|endoftext|>", "\n\n", "   "]
+    vocabulary += [
+        "it's",
+        "we'll",
+        "1984",
+        "3.14",
+        "naïve",
+        "Straße",
+        "привет",
+        "日本語。",
+        "🙂",
+        "<|endoftext|>",
+        "\n\n",
+        "   ",
+    ]
     for _ in range(n_documents):
         n = int(rng.expovariate(1 / length))
         yield " ".join(rng.choices(vocabulary, k=n))
@@ -134,7 +147,13 @@ class Hub:
     "The server and what it was asked."
 
     def __init__(self, root, faulty=0.0, faults=FAULTS, seed=0, stall=5.0, retry_after=0):
-        self.root, self.faulty, self.faults, self.stall, self.retry_after = Path(root), faulty, faults, stall, retry_after
+        self.root, self.faulty, self.faults, self.stall, self.retry_after = (
+            Path(root),
+            faulty,
+            faults,
+            stall,
+            retry_after,
+        )
         self.rng, self.lock, self.requests, self.stop = random.Random(seed), threading.Lock(), [], threading.Event()
         self.server = Server(("127.0.0.1", 0), Handler)
         self.server.hub = self
@@ -165,12 +184,3 @@ def serve(root, **options):
         hub.stop.set()
         hub.server.shutdown()
         hub.server.server_close()
-
-
-if __name__ == "__main__":  # for trying by hand: python tests/loopback_hub.py FOLDER [share of faults]
-    import sys
-
-    with serve(sys.argv[1], faulty=float((sys.argv + ["0"])[2])) as hub:
-        print(f"HF_ENDPOINT={hub.env['HF_ENDPOINT']}", flush=True)
-        while True:
-            time.sleep(1)

@@ -35,7 +35,8 @@ from gpt2edu.sources import local_source
 from gpt2edu.tokenizer import Tokenizer, get_tokenizer
 
 GPT2 = get_tokenizer("gpt2")
-FLAGS = ("--shard_size", "2e4", "--num_proc", "2", "--data_dir", "data")
+FLAGS = ("--shard_size", "2e4", "--data_dir", "data", "--num_proc", "1")
+TWO = (*FLAGS[:-1], "2")
 FOLDER = "data/fineweb-edu-sample-10BT-gpt2"
 
 
@@ -55,7 +56,9 @@ def digest(folder):
 
 
 def texts_of(root):
-    return [t for p in sorted(Path(root).glob("sample/10BT/*.parquet")) for t in pq.read_table(p)["text"].to_pylist() if t]
+    return [
+        t for p in sorted(Path(root).glob("sample/10BT/*.parquet")) for t in pq.read_table(p)["text"].to_pylist() if t
+    ]
 
 
 def is_sound(folder):
@@ -95,7 +98,12 @@ class TestCuts:
         return ids, chunks
 
     hard = st.sampled_from(
-        [*"ab e's'r'l'd017.!?-_()\n\t \r\x1c\x85\xa0\u180e\u200b\u2028\u3000é中文日본ก็ا🙂🇩\u0301\ue000\U0001e900", "  ", "'re", "<|endoftext|>"]
+        [
+            *"ab e's'r'l'd017.!?-_()\n\t \r\x1c\x85\xa0\u180e\u200b\u2028\u3000é中文日본ก็ا🙂🇩\u0301\ue000\U0001e900",
+            "  ",
+            "'re",
+            "<|endoftext|>",
+        ]
     )
 
     @given(st.lists(st.tuples(hard, st.integers(1, 30)), max_size=25), st.integers(8, 60))
@@ -115,7 +123,9 @@ class TestCuts:
     def test_a_small_vocabulary_of_our_own(self, text, size):
         assert self.in_chunks(text, size, SMALL)[0] == SMALL.encode(text)
 
-    @pytest.mark.parametrize("text", ["a", "ACGGTTACAT", "'", "!?", " ", "\n", "中", "🙂", "é", "-=", "0", "ab" * 7 + "c"])
+    @pytest.mark.parametrize(
+        "text", ["a", "ACGGTTACAT", "'", "!?", " ", "\n", "中", "🙂", "é", "-=", "0", "ab" * 7 + "c"]
+    )
     @pytest.mark.parametrize("before,behind", [("", ""), ("x ", "s"), ("'", " b")])
     def test_one_run_that_is_longer_than_many_chunks(self, text, before, behind):
         text = before + text * (3000 // len(text)) + behind
@@ -152,7 +162,7 @@ class TestWorkers:
         assert not [p for p in workers.processes if p.is_alive()]
 
     def test_a_dead_worker_is_one_line(self):
-        with pytest.raises(OSError, match="a worker process ended before its work was done") as e:  # noqa: SIM117
+        with pytest.raises(OSError, match="a worker process ended before its work was done") as e:
             with P.Workers(GPT2, 2) as workers:
                 batches = [(i, *b) for i, b in enumerate(P.make_batches([b"word " * 100] * 2000, GPT2, 2000))]
                 for n, _ in enumerate(workers.encode(batches)):
@@ -220,13 +230,18 @@ class TestRetry:
         return slept
 
     def test_the_server_says_how_long(self, clock):
-        errors = [refusal(429, **{"Retry-After": "7"}), refusal(503, **{"Retry-After": "Thu, 01 Jan 1970 00:00:00 GMT"})]
+        errors = [
+            refusal(429, **{"Retry-After": "7"}),
+            refusal(503, **{"Retry-After": "Thu, 01 Jan 1970 00:00:00 GMT"}),
+        ]
         notes = []
         assert H.retry(lambda: raise_(errors.pop()) if errors else "an answer", "x", note=notes.append) == "an answer"
         assert clock == [0.0, 7.0] and notes == ["x: answered 429; trying again in 7 s"]
 
     def test_pauses_double_with_jitter_and_end(self, clock):
-        with pytest.raises(H.HubError, match=r"reading f: no answer for 100 s \(reset\); check the network, then go on"):
+        with pytest.raises(
+            H.HubError, match=r"reading f: no answer for 100 s \(reset\); check the network, then go on"
+        ):
             H.retry(lambda: raise_(ConnectionResetError("reset")), "reading f", patience=100)
         assert 6 <= len(clock) <= 9 and sum(clock) <= 100
         for attempt, wait in enumerate(clock):
@@ -239,7 +254,9 @@ class TestRetry:
             H.retry(lambda: raise_(error), "x")
         assert not clock
 
-    @pytest.mark.parametrize("status,passing", [(429, True), (500, True), (503, True), (408, True), (403, False), (416, False)])
+    @pytest.mark.parametrize(
+        "status,passing", [(429, True), (500, True), (503, True), (408, True), (403, False), (416, False)]
+    )
     def test_statuses(self, status, passing):
         assert H.is_passing(refusal(status)) == passing
 
@@ -259,7 +276,7 @@ def test_a_card_s_patterns():
 def test_a_server_that_fails_in_30_percent_of_requests(dataset, tmp_path):
     root, want, quiet = dataset
     with serve(root, faulty=0.3, seed=1) as hub:
-        run(tmp_path, hub.env, *FLAGS)
+        run(tmp_path, hub.env, *TWO)
     faults = {f for _, _, f in hub.requests if f}
     assert digest(tmp_path / FOLDER) == want
     assert len(faults) >= 3 and len(hub.requests) > quiet
@@ -273,7 +290,7 @@ def test_each_fault_alone(dataset, tmp_path, fault, monkeypatch):
     data = file.read_bytes()
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT", 0.3)
     with serve(root, faulty=0.5, faults=(fault,), seed=4) as hub:
-        url = f"{hub.env['HF_ENDPOINT']}/datasets/HuggingFaceFW/fineweb-edu/resolve/{SHA}/{file.relative_to(root / 'HuggingFaceFW/fineweb-edu')}"
+        url = f"{hub.env['HF_ENDPOINT']}/datasets/HuggingFaceFW/fineweb-edu/resolve/{SHA}/sample/10BT/{file.name}"
         f = H.HubFile(url, len(data))
         for start, n in ((0, 10), (len(data) - 500, 600), (5000, 70_000), (7, 1)):
             f.seek(start)
@@ -298,11 +315,10 @@ def kills(dataset, folder, n, seed):
     root, want, _ = dataset
     rng, said, counts = random.Random(seed), [], []
     with serve(root) as hub:
-        t0 = time.monotonic()
-        run(folder / "timed", hub.env, *FLAGS)
-        whole = time.monotonic() - t0
         for _ in range(n):
-            p = subprocess.Popen(command(*FLAGS), cwd=folder, env=hub.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            p = subprocess.Popen(
+                command(*TWO), cwd=folder, env=hub.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            )
             target = folder / FOLDER
             if rng.random() < 0.7:  # in the middle of the writing, not of the imports
                 here = is_sound(target) if target.exists() else 0
@@ -310,7 +326,7 @@ def kills(dataset, folder, n, seed):
                 wait_for(lambda: p.poll() is not None or len(list(target.glob("fineweb-edu_*.bin"))) >= here + more)  # noqa: B023
                 time.sleep(rng.uniform(0, 0.03))
             else:
-                time.sleep(rng.uniform(0, whole))
+                time.sleep(rng.uniform(0, 3))
             p.kill()
             out = p.communicate()[0]
             said.append(out)
@@ -322,7 +338,6 @@ def kills(dataset, folder, n, seed):
 
 
 def test_killed_at_random_times(dataset, tmp_path):
-    (tmp_path / "timed").mkdir()
     _, counts, out = kills(dataset, tmp_path, 2, seed=3)
     assert counts and counts == sorted(counts)  # no restart has less than was there
     assert f"going on after {counts[-1]} whole shards" in out or "prepared before" in out
@@ -330,20 +345,20 @@ def test_killed_at_random_times(dataset, tmp_path):
 
 @pytest.mark.slow
 def test_killed_twenty_times(dataset, tmp_path):
-    (tmp_path / "timed").mkdir()
     _, counts, _ = kills(dataset, tmp_path, 20, seed=11)
     assert len(counts) > 3 and counts == sorted(counts)
 
 
 def test_a_restart_reads_on_where_it_stopped(dataset, tmp_path):
-    "Row groups behind the last whole shard are read, those before it are not; the listing is that of the first start."
+    "Row groups behind the last whole shard are read, those before it are not; an altered shard is not whole."
     root, want, _ = dataset
     with serve(root) as hub:
         run(tmp_path, hub.env, *FLAGS)
         folder = tmp_path / FOLDER
         manifest = json.loads((folder / MANIFEST).read_text())
         keep = next(i for i, s in enumerate(manifest["shards"]) if s["end"][:2] >= [2, 1])
-        (folder / manifest["shards"][keep + 1]["file"]).unlink()
+        altered = folder / manifest["shards"][keep + 1]["file"]
+        altered.write_bytes(altered.read_bytes()[:-2] + b"\x00\x01")
         (folder / MANIFEST).rename(folder / UNFINISHED)
         (folder / ".fineweb-edu_train_000009.bin.77.tmp").write_bytes(b"half")
         everything = hub.bytes_asked()
@@ -354,23 +369,11 @@ def test_a_restart_reads_on_where_it_stopped(dataset, tmp_path):
     assert hub.bytes_asked() < everything / 2 and any(f"/revision/{SHA}" in path for path, _, _ in hub.requests)
 
 
-def test_an_altered_shard_is_made_again(dataset, tmp_path):
-    root, want, _ = dataset
-    with serve(root) as hub:
-        run(tmp_path, hub.env, *FLAGS)
-        folder = tmp_path / FOLDER
-        file = folder / "fineweb-edu_train_000007.bin"
-        file.write_bytes(file.read_bytes()[:-2] + b"\x00\x01")
-        (folder / MANIFEST).rename(folder / UNFINISHED)
-        out = run(tmp_path, hub.env, *FLAGS)
-    assert digest(folder) == want and "going on after 7 whole shards" in out
-
-
 def test_ctrl_c_is_one_line_and_leaves_nobody(dataset, tmp_path):
     root, want, _ = dataset
     with serve(root) as hub:
-        p = subprocess.Popen(command(*FLAGS), cwd=tmp_path, env=hub.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                             start_new_session=True)  # fmt: skip
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        p = subprocess.Popen(command(*TWO), cwd=tmp_path, env=hub.env, start_new_session=True, **pipes)
         assert wait_for(lambda: list((tmp_path / "data").glob("*/*.bin")))
         os.killpg(p.pid, signal.SIGINT)  # as a terminal does: all processes of the group
         _, err = p.communicate(timeout=20)
@@ -388,7 +391,15 @@ def test_no_space_in_the_middle(dataset, tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
 
     with serve(root) as hub:
-        first = run(tmp_path, hub.env, *FLAGS, "--max_tokens", "9e4", "--val_tokens", json.loads((root / FOLDER / MANIFEST).read_text())["arguments"]["val_tokens"])
+        first = run(
+            tmp_path,
+            hub.env,
+            *FLAGS,
+            "--max_tokens",
+            "9e4",
+            "--val_tokens",
+            json.loads((root / FOLDER / MANIFEST).read_text())["arguments"]["val_tokens"],
+        )
         assert "train" in first
         p = subprocess.run(command(*FLAGS), cwd=tmp_path, env=hub.env, capture_output=True, text=True, preexec_fn=limit)
         assert p.returncode == 2 and p.stderr.count("\n") == 1
@@ -413,7 +424,7 @@ def local(tmp_path_factory):
 
 
 def config(local, tmp_path, **flags):
-    flags = {"shard_size": 9000, "val_tokens": 5000, "num_proc": 2, "out": str(tmp_path / "out")} | flags
+    flags = {"shard_size": 9000, "val_tokens": 5000, "num_proc": 1, "out": str(tmp_path / "out")} | flags
     return PrepareConfig(dataset=(str(local[0]),), **flags)
 
 
@@ -430,7 +441,7 @@ def test_the_number_of_processes_changes_nothing(local, tmp_path, num_proc):
     assert open_shards(folder, "train", GPT2.hash)[:1] == [GPT2.eot]
 
 
-@pytest.mark.parametrize("n,max_tokens", [(3, None), (2, 30_001)])
+@pytest.mark.parametrize("n,max_tokens", [(3, None), pytest.param(2, 30_001, marks=pytest.mark.slow)])
 def test_parts_merge_to_the_bytes_of_one_run(local, tmp_path, n, max_tokens):
     one = prepare(config(local, tmp_path, out=str(tmp_path / "one"), max_tokens=max_tokens))
     lines = []
@@ -440,7 +451,10 @@ def test_parts_merge_to_the_bytes_of_one_run(local, tmp_path, n, max_tokens):
         open_shards(tmp_path / f"out-part-1-of-{n}", "train")
     folder = prepare(config(local, tmp_path, merge=True, max_tokens=max_tokens), lines.append)
     assert digest(folder) == digest(one)
-    assert prepare(config(local, tmp_path, merge=True, max_tokens=max_tokens), lines.append) == folder and "prepared before" in lines[-1]
+    assert (
+        prepare(config(local, tmp_path, merge=True, max_tokens=max_tokens), lines.append) == folder
+        and "prepared before" in lines[-1]
+    )
 
 
 def test_merging_needs_all_parts_and_equal_ones(local, tmp_path):
@@ -452,6 +466,7 @@ def test_merging_needs_all_parts_and_equal_ones(local, tmp_path):
         prepare(config(local, tmp_path, merge=True))
 
 
+@pytest.mark.slow
 def test_a_merge_that_was_stopped_goes_on(local, tmp_path):
     one = prepare(config(local, tmp_path, out=str(tmp_path / "one")))
     for i in (1, 2):
@@ -464,6 +479,7 @@ def test_a_merge_that_was_stopped_goes_on(local, tmp_path):
     assert digest(folder) == digest(one) and any("going on after 3 whole shards" in line for line in lines)
 
 
+@pytest.mark.slow
 def test_parts_that_do_not_reach_max_tokens_are_one_line(local, tmp_path, monkeypatch):
     monkeypatch.setattr("gpt2edu.fineweb.SLACK", -20_000)
     for i in (1, 2):
@@ -475,10 +491,10 @@ def test_parts_that_do_not_reach_max_tokens_are_one_line(local, tmp_path, monkey
 def test_more_tokens_later_are_the_bytes_of_one_run(local, tmp_path):
     want = digest(prepare(config(local, tmp_path, out=str(tmp_path / "one"), max_tokens=60_000)))
     lines = []
-    for n in (20_000, 31_234, 60_000):
+    for n in (31_234, 60_000):
         folder = prepare(config(local, tmp_path, max_tokens=n, num_proc=1), lines.append)
         assert sum(s[1] for s in shards_of(folder)) == n
-    assert digest(folder) == want and sum("going on" in line for line in lines) == 2
+    assert digest(folder) == want and sum("going on" in line for line in lines) == 1
     with pytest.raises(ValueError, match="of max_tokens 60,000, expected 50,000; choose another folder with --out"):
         prepare(config(local, tmp_path, max_tokens=50_000))
 
@@ -487,25 +503,30 @@ def test_more_tokens_later_are_the_bytes_of_one_run(local, tmp_path):
 
 
 def test_training_finds_what_prepare_has_written(dataset, tmp_path, monkeypatch):
-    root, want, _ = dataset
+    root, _, _ = dataset
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"fineweb-edu is not prepared, expected data/fineweb-edu-sample-10BT-gpt2; prepare it with: gpt2edu_prepare$"):
+    with pytest.raises(
+        FileNotFoundError,
+        match=f"fineweb-edu is not prepared, expected {FOLDER}; prepare it with: gpt2edu_prepare$",
+    ):
         prepare_data(preset("gpt2-124m"))
     with serve(root) as hub:
-        out = run(tmp_path, hub.env, "--num_proc", "2")
+        out = run(tmp_path, hub.env, "--num_proc", "1")
     assert "next: gpt2edu_train --preset gpt2-124m\n" in out
     tokenizer, folder = prepare_data(preset("gpt2-124m"))
     assert tokenizer.hash == GPT2.hash and str(folder) == FOLDER
     text = GPT2.eot, *GPT2.encode(texts_of(root / "HuggingFaceFW/fineweb-edu")[0])
     assert open_shards(folder, "val", GPT2.hash)[: len(text)].tolist() == [*text]
-    assert run(tmp_path, os.environ | {"HF_HUB_OFFLINE": "1"}, "--num_proc", "2").count("prepared before") == 1  # without the network
+    assert run(tmp_path, os.environ | {"HF_HUB_OFFLINE": "1"}).count("prepared before") == 1  # without the network
 
 
 def test_an_unfinished_folder_is_not_trained_on(tmp_path):
     folder = hub_folder(str(tmp_path), "fineweb-edu", None, "train", "gpt2", 0)
     folder.mkdir()
     (folder / UNFINISHED).write_text("")
-    with pytest.raises(FileNotFoundError, match="its preparation is not finished; go on with: gpt2edu_prepare --data_dir"):
+    with pytest.raises(
+        FileNotFoundError, match="its preparation is not finished; go on with: gpt2edu_prepare --data_dir"
+    ):
         prepare_data(preset("gpt2-124m", data_dir=str(tmp_path)))
 
 
@@ -555,11 +576,21 @@ def test_a_tokenizer_is_trained_on_the_first_documents(local, tmp_path):
 
 def test_two_first_runs_at_once(tmp_path):
     "Defect: both found nothing, and each removed what the other was writing."
-    code = "from gpt2edu.plan import preset; from gpt2edu.prepare import prepare_data; print(prepare_data(preset('tiny', dataset=('pydocs',), tokenizer='gpt2'))[1])"
-    both = [subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    code = (
+        "from gpt2edu.plan import preset; from gpt2edu.prepare import prepare_data\n"
+        "print(prepare_data(preset('tiny', dataset=('pydocs',), tokenizer='gpt2'))[1])"
+    )
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(3)
+    ]
     outs = [p.communicate(timeout=120) for p in both]
     assert [p.returncode for p in both] == [0] * 3, outs
-    assert len({out for out, _ in outs}) == 1 and [p.name for p in (tmp_path / "data").iterdir()] == [outs[0][0].strip()[5:]]
+    assert len({out for out, _ in outs}) == 1 and [p.name for p in (tmp_path / "data").iterdir()] == [
+        outs[0][0].strip()[5:]
+    ]
     assert open_shards(tmp_path / outs[0][0].strip(), "train", GPT2.hash)
 
 
@@ -575,7 +606,9 @@ def tree_memory(pid, peak, stop):
             p = todo.pop()
             try:
                 total += int(Path(f"/proc/{p}/statm").read_text().split()[1]) * page
-                todo += [int(c) for t in Path(f"/proc/{p}/task").iterdir() for c in (t / "children").read_text().split()]
+                todo += [
+                    int(c) for t in Path(f"/proc/{p}/task").iterdir() for c in (t / "children").read_text().split()
+                ]
             except (OSError, IndexError):
                 continue
         peak[0] = max(peak[0], total)
@@ -610,7 +643,9 @@ def one_long_document(tmp_path, megabytes, limit, form):
     if form == "parquet":
         pq.write_table(pa.table({"text": ["A short one."] * 3 + ["".join(parts)]}), tmp_path / "in" / "a.parquet")
     else:
-        (tmp_path / "in" / "a.jsonl").write_text("\n".join(json.dumps({"text": t}) for t in ["A short one."] * 3 + ["".join(parts)]))
+        (tmp_path / "in" / "a.jsonl").write_text(
+            "\n".join(json.dumps({"text": t}) for t in ["A short one."] * 3 + ["".join(parts)])
+        )
     peak = watched(tmp_path, "--dataset", "in", "--out", "out", "--num_proc", "2", "--val_tokens", "8")
     ids = open_shards(tmp_path / "out", "train", verify=False)
     assert len(ids) > 0.1 * (megabytes << 20)
@@ -701,9 +736,15 @@ BAD = {
     "jsonl without text": (["--dataset", "bad.jsonl"], "bad.jsonl, line 2: no text under 'text'"),
     "lone surrogate": (["--dataset", "half.jsonl"], "lone surrogate"),
     "nothing for training": (["--dataset", "tiny.jsonl", "--val_tokens", "1e6"], "no document is left for training"),
-    "other tokenizer": (["--out", "taken", "--tokenizer", "small.json"], "taken: holds other shards, of tokenizer name gpt2, expected small"),
+    "other tokenizer": (
+        ["--out", "taken", "--tokenizer", "small.json"],
+        "taken: holds other shards, of tokenizer name gpt2, expected small",
+    ),
     "other source": (["--out", "taken"], "taken: holds other shards, of source dataset"),
-    "other shard size": (["--dataset", "tiny.jsonl", "--out", "taken", "--shard_size", "5"], "of shard_size 100,000,000, expected 5"),
+    "other shard size": (
+        ["--dataset", "tiny.jsonl", "--out", "taken", "--shard_size", "5"],
+        "of shard_size 100,000,000, expected 5",
+    ),
     "shards of unknown origin": (["--out", "strange"], "strange: holds shards of unknown origin (x_train_000001.bin)"),
     "a broken manifest": (["--out", "broken"], "manifest.json: not a manifest"),
     "no room": (["--max_tokens", "1e15", "--dataset", "tiny.jsonl", "--out", "big"], None),
@@ -733,7 +774,7 @@ def mistakes(dataset, tmp_path_factory):
     driver = (
         "import contextlib, io, json, os, shutil, sys\n"
         "from gpt2edu import cli, progress\n"
-        "cases, out = json.loads(sys.argv[1]), {}\n"
+        "cases, out, usage = json.loads(sys.argv[1]), {}, shutil.disk_usage\n"
         "cli.prepare(['--dataset', 'tiny.jsonl', '--out', 'taken', '--num_proc', '1'])\n"
         "for name, flags in cases.items():\n"
         "    err, code = io.StringIO(), 0\n"
@@ -742,13 +783,17 @@ def mistakes(dataset, tmp_path_factory):
         "        try: cli.prepare([*flags, '--num_proc', '1'])\n"
         "        except SystemExit as e: code = e.code\n"
         "    out[name] = code, err.getvalue()\n"
-        "    if name == 'no room': progress.shutil.disk_usage = os.statvfs and __import__('importlib').reload(shutil).disk_usage\n"
+        "    progress.shutil.disk_usage = usage\n"
         "print('RESULT', json.dumps(out))\n"
     )
     with serve(root) as hub:
         cases = json.dumps({k: v[0] for k, v in BAD.items()})
-        (folder / "driver.py").write_text(f"if __name__ == '__main__':\n{''.join('    ' + line + chr(10) for line in driver.splitlines())}")
-        p = subprocess.run([sys.executable, "driver.py", cases], cwd=folder, env=hub.env, capture_output=True, text=True, timeout=200)
+        (folder / "driver.py").write_text(
+            f"if __name__ == '__main__':\n{''.join('    ' + line + chr(10) for line in driver.splitlines())}"
+        )
+        p = subprocess.run(
+            [sys.executable, "driver.py", cases], cwd=folder, env=hub.env, capture_output=True, text=True, timeout=200
+        )
         assert p.returncode == 0, p.stdout + p.stderr
         return json.loads(p.stdout.split("RESULT ")[1])
 
@@ -764,8 +809,14 @@ def test_without_a_network(tmp_path):
     env = os.environ | {"HF_ENDPOINT": "http://127.0.0.1:9"}
     code = "from gpt2edu import cli, hub; hub.GREETING = 0.5; cli.main(['prepare'])"
     p = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True)
-    assert p.returncode == 2 and p.stderr.count("\n") == 1 and "asking http://127.0.0.1:9 for HuggingFaceFW/fineweb-edu: no answer" in p.stderr
-    p = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env | {"HF_HUB_OFFLINE": "1"}, capture_output=True, text=True)
+    assert (
+        p.returncode == 2
+        and p.stderr.count("\n") == 1
+        and "asking http://127.0.0.1:9 for HuggingFaceFW/fineweb-edu: no answer" in p.stderr
+    )
+    p = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=env | {"HF_HUB_OFFLINE": "1"}, capture_output=True, text=True
+    )
     assert p.returncode == 2 and "HF_HUB_OFFLINE is set" in p.stderr and p.stderr.count("\n") == 1
 
 
