@@ -41,7 +41,7 @@ def memory(
         forward, backward = kept + 4 * logits + halves * stream, kept + 8 * logits
     else:  # kept: the gradients of the stream and of the token table
         kept, chunk = stream + table, math.ceil(n / chunks) * V
-        forward = kept + stream + (12 + halves * 2 * width) * chunk + halves * width * V * C
+        forward = kept + stream + (8 + halves * width) * chunk + halves * width * V * C
         backward = 2 * kept
     before = weights if ranks > 1 or config.total_batch > n * ranks else 0  # gradients of earlier micro-batches
     fixed = weights + optimizer

@@ -107,6 +107,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
                 dx[start : start + len(ts)] = d @ weight  # (n, V) @ (V, C) -> (n, C)
                 dw += d.t() @ xs  # (V, n) @ (n, C) -> (V, C)
             start += len(ts)
+            logp = d = None  # before the next chunk takes its room
         if with_grad:
             ctx.save_for_backward(dx, dw, count)
         return loss / count
