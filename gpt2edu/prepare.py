@@ -147,7 +147,8 @@ def prepared_before(config: TrainConfig) -> Path:
     if (folder / UNFINISHED).exists():
         raise FileNotFoundError(f"{folder}: its preparation is not finished; go on with: {command}")
     what = "" if name in HUB else f"there is no file {name}; if it is a dataset of the hub, "
-    raise FileNotFoundError(f"{what}{name} is not prepared, expected {folder}; prepare it with: {command}")
+    fix = f"name shards that you have with --shards, or prepare it with: {command}"
+    raise FileNotFoundError(f"{what}{name} is not prepared, expected {folder}; {fix}")
 
 # %% ../nbs/aids/prepare.ipynb #b59d4d15
 def shards_folder(

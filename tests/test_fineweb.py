@@ -507,7 +507,7 @@ def test_training_finds_what_prepare_has_written(dataset, tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(
         FileNotFoundError,
-        match=f"fineweb-edu is not prepared, expected {FOLDER}; prepare it with: gpt2edu_prepare$",
+        match=f"fineweb-edu is not prepared, expected {FOLDER}; .* with --shards, or prepare it with: gpt2edu_prepare$",
     ):
         prepare_data(preset("gpt2-124m"))
     with serve(root) as hub:
@@ -693,6 +693,14 @@ def test_200_megabytes_with_faults(tmp_path):
     counts = {f: sum(x == f for _, _, x in hub.requests) for f in ("429", "503", "reset", "stall", "cut")}
     sys.__stderr__.write(f"\n{len(hub.requests)} requests, faults {counts}, {peak / 1e6:.0f} MB resident\n")
     assert all(counts.values()) and peak < 1.5e9
+
+
+@pytest.mark.slow
+def test_two_processes_are_as_fast_as_two_threads_of_tiktoken():
+    benchmark = Path(__file__).parent.parent / "benchmarks" / "encoding.py"
+    p = subprocess.run([sys.executable, benchmark, "16", "4"], capture_output=True, text=True, check=True)
+    result = json.loads(p.stdout)
+    assert result["ours_over_tiktoken"] >= 0.9 and result["resident_megabytes"]["tree"] < 1500, result
 
 
 # what the user is told
