@@ -83,6 +83,6 @@ print(f"{device.describe('cpu')}; {args.steps} steps of {B} x {T} characters, in
 for name, (model, _, loss_of) in both.items():
     ms = statistics.median(seconds[name]) * 1e3
     loss = evaluate(loss_of)
-    print(f"{name:8} {num_params(model):,} parameters, {ms:.1f} ms a step (median), validation {loss:.4f} nats/character")
+    print(f"{name:8} {num_params(model):,} parameters, {ms:.1f} ms a step, validation {loss:.4f} nats/character")
 ratio = statistics.median(b / a for a, b in zip(seconds["gpt2edu"], seconds["nanoGPT"], strict=True))
 print(f"nanoGPT's step takes {ratio:.2f} times ours (median of the pairs)")

@@ -8,6 +8,7 @@ what runs on the clock (validation, samples, checkpoints) does not, and a checkp
 
 import argparse
 import contextlib
+import itertools
 import tempfile
 import time
 
@@ -22,7 +23,7 @@ parser.add_argument("--steps", type=int, default=30)
 steps = parser.parse_args().steps
 
 work, spent = tempfile.TemporaryDirectory(), 0.0
-flags = {"dataset": ("pydocs",), "data_dir": f"{work.name}/data", "out_dir": f"{work.name}/runs", "max_steps": steps + 3}
+flags = {"dataset": ("pydocs",), "data_dir": f"{work.name}/data", "max_steps": steps + 3}
 flags |= {"val_tokens": 4096, "sample_every": 10_000, "save_every": 10_000, "eval_every": 10_000}
 trainer = Trainer(preset("small-cpu", **flags), f"{work.name}/runs/overhead")
 
@@ -59,7 +60,7 @@ def train_step(stop=None):
 
 trainer.train_step = train_step
 trainer.run()
-pairs = [(b[0] - a[0], b[1] - a[1]) for a, b in zip(times[2:-1], times[3:], strict=True)]  # the first steps warm up
+pairs = [(b[0] - a[0], b[1] - a[1]) for a, b in itertools.pairwise(times[2:])]  # the first steps warm up
 total, parts = (sum(column) for column in zip(*pairs, strict=True))
 each = sorted(1 - part / whole for whole, part in pairs)
 t0 = time.perf_counter()
@@ -68,4 +69,5 @@ copied = time.perf_counter() - t0
 trainer.saved()
 print(f"{device.describe('cpu')}; {len(pairs)} steps of small-cpu, {trainer.config.total_batch:,} tokens each")
 print(f"step {total / len(pairs) * 1e3:.0f} ms; own share {1 - parts / total:.2%}, median {each[len(each) // 2]:.2%}")
-print(f"a checkpoint holds the next step back by {copied * 1e3:.0f} ms and is on the disk after {(time.perf_counter() - t0) * 1e3:.0f} ms")
+written = time.perf_counter() - t0
+print(f"a checkpoint holds the next step back by {copied * 1e3:.0f} ms, is on disk after {written * 1e3:.0f} ms")

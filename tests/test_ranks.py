@@ -261,7 +261,7 @@ def test_sigterm_at_twenty_random_times(one):
 BAD = [
     ({"RANK": "0"}, 0, {}, "got RANK without WORLD_SIZE and LOCAL_RANK"),
     ({}, 2, {"device": "cuda"}, "device=cuda"),
-    ({}, 2, {"total_batch": 224, "micro_batch": 1}, "cannot be shared by 2 ranks in windows of block_size=32; try --total_b"),
+    ({}, 2, {"total_batch": 224, "micro_batch": 1}, "cannot be shared by 2 ranks in windows of block_size=32; try"),
     ({}, 2, {"max_steps": "many"}, "max_steps"),
     ({}, 2, {"dataset": "/nowhere.txt"}, "/nowhere.txt"),
 ]

@@ -43,7 +43,8 @@ def panache(page, text):
     if page.suffix == ".ipynb":
         name = ROOT / "book" / page.relative_to(ROOT / "nbs").with_suffix(".qmd")
         text = re.sub(r"(?m)^```\{code-cell\} ipython3", "```{python}", text)
-    cmd = [str(Path(sys.executable).with_name("panache")), "lint", "--message-format", "short", "--select", RULES, "--stdin-filename", str(name), "-"]
+    tool = Path(sys.executable).with_name("panache")  # CI calls the interpreter by its path
+    cmd = [tool, "lint", "--message-format", "short", "--select", RULES, "--stdin-filename", str(name), "-"]
     lines = subprocess.run(cmd, input=text, capture_output=True, text=True, cwd=ROOT).stdout.splitlines()
     return [f"{page.relative_to(ROOT)}: {line.split(': ', 1)[-1]}" for line in lines if line.startswith("<stdin>")]
 
