@@ -17,6 +17,7 @@ from .flags import command, parse
 from .plan import HORIZONS, TrainConfig, count_params, flops_per_token, padded, preset
 from .runs import OPENAI, auto_run, find_run, load_model, load_run, new_run
 from .stops import Stopped, stop_signals
+from .tokenizer import get_tokenizer
 
 # %% ../nbs/tough/ch20_commands.ipynb #b37df5d5
 def take_flag(args: list[str], name: str, bare: str) -> tuple[str | None, list[str]]:  # its value; the other arguments
@@ -25,7 +26,7 @@ def take_flag(args: list[str], name: str, bare: str) -> tuple[str | None, list[s
         key, eq, value = arg.partition("=")
         if key == f"--{name}":
             has_value = not eq and i + 1 < len(args) and not args[i + 1].startswith("--")
-            return (value if eq else args[i + 1] if has_value else bare), args[:i] + args[i + 1 + has_value :]
+            return (value or bare if eq else args[i + 1] if has_value else bare), args[:i] + args[i + 1 + has_value :]
     return None, args
 
 
@@ -56,16 +57,23 @@ def read_train_flags(
         args = args if "max_steps" in given else ["--max_steps", "None", *args]
     more = "With --resume [RUN], go on with a run, by default the latest; --resume auto begins one where there is none yet."
     default = default if kind is TrainConfig else kind(**asdict(default))
-    return parse(kind, args, prog, default, more), folder
+    config = parse(kind, args, prog, default, more)
+    if folder and config.preset != default.preset:
+        raise ValueError(f"{folder} was begun with preset={default.preset}, not {config.preset}; leave --preset out, or begin another run")
+    if values["name"] and (values["name"] == ".." or Path(values["name"]).name != values["name"]):
+        raise ValueError(f"name={values['name']!r} must be the name of one folder; choose where it stands with --out_dir")
+    if config.num_epochs == 0:
+        raise ValueError("num_epochs=0.0 must be above 0; a part of an epoch is fine, for example 0.1")
+    return config, folder
 
 
 def describe_plan(config: TrainConfig) -> list[str]:
     "Say what a run would be."
-    vocab = padded(50257 if config.tokenizer == "gpt2" else config.vocab_size)
+    vocab = padded({"gpt2": 50257, "train": config.vocab_size}.get(config.tokenizer) or get_tokenizer(config.tokenizer).n_vocab)
     n = count_params(config.n_layer, config.n_embd, config.block_size, vocab)
     flops = flops_per_token(n, config.n_layer, config.n_embd, config.block_size)
     micro = config.total_batch // (config.micro_batch * config.block_size)
-    end = next(f"{getattr(config, k)} {k.split('_')[1]}" for k in HORIZONS if getattr(config, k))
+    end = next(f"{getattr(config, k)} {k.split('_')[1]}" for k in HORIZONS if getattr(config, k) is not None)
     return [
         f"plan: preset {config.preset}, {n:,} parameters, {flops / 1e9:.3f} GFLOP per token",
         f"plan: {config.total_batch:,} tokens a step in {micro} micro-batches of {config.micro_batch} x {config.block_size}; {end}",
@@ -108,9 +116,9 @@ def train(args: list[str]):
     with stop_signals() as stop:
         try:
             config, resume = read_train_flags(args)
-            if os.environ.get("RANK", "0") == "0":
-                for line in describe_plan(config):
-                    say(line)
+            lines = describe_plan(config)  # on every rank, so that a mistake ends all of them
+            for line in lines * (os.environ.get("RANK", "0") == "0"):
+                say(line)
             if not config.dry_run:
                 train_here(config, resume, stop)
         except Stopped:
@@ -183,6 +191,8 @@ def generate(args: list[str]):
     generator = torch.Generator()
     if config.seed is None:
         generator.seed()
+    elif not 0 <= config.seed < 2**63:
+        raise ValueError(f"seed={config.seed} must be from 0 to 2^63 - 1; for example 1")
     else:
         generator.manual_seed(config.seed)
     options = {"temperature": config.temperature, "top_k": config.top_k, "top_p": config.top_p, "generator": generator}

@@ -130,6 +130,14 @@ def test_flags(flags, part, capsys):
     assert part in capsys.readouterr().out
 
 
+def test_the_plan_counts_the_vocabulary_of_the_tokenizer(work, monkeypatch, capsys):
+    monkeypatch.chdir(work)
+    other = "--shards x --tokenizer runs/first/tokenizer.json --vocab_size 9999 --dry_run".split()
+    cli.train([*SIZES, *other])
+    said = re.search(r"([\d,]+) parameters", capsys.readouterr().out)[1]
+    assert f"model: {said} parameters" in (work / "train.out").read_text()
+
+
 def test_help_names_every_flag(work):
     from dataclasses import fields
 
@@ -163,7 +171,8 @@ def test_python_m(work):
 def test_resume_by_name_and_bare(work, monkeypatch, capsys):
     shutil.copytree(work / "runs" / "first", work / "resumed" / "a")
     monkeypatch.chdir(work)
-    for args in ("--resume --out_dir resumed --max_steps 14", "--max_steps=15 --out_dir=resumed --resume=a",
+    for args in ("--resume --out_dir resumed --max_steps 14", "--resume= --out_dir resumed",
+                 "--max_steps=15 --out_dir=resumed --resume=a",
                  "--resume resumed/a"):  # fmt: skip
         cli.train(args.split())
         out = capsys.readouterr().out
@@ -271,7 +280,7 @@ BAD = {
     "unknown flag": ("train --n_layers 3", "--n_layers"),
     "unknown flag with a value": ("train --max_step=3", "--max_step"),
     "stray word": ("train stories", "stories"),
-    "FineWeb-Edu": ("train --preset gpt2-124m --micro_batch 4", "fineweb-edu cannot be prepared", "--shards"),
+    "FineWeb-Edu": ("train --preset gpt2-124m --micro_batch 4", "fineweb-edu is not prepared", "--shards"),
     "not a number": ("train --max_steps many", "max_steps", "'many'"),
     "zero": ("train --n_layer 0", "n_layer=0"),
     "negative": ("train --lr -1", "lr=-1"),
@@ -309,6 +318,10 @@ BAD = {
     "checkpoint of another width": ("train --resume first --n_embd 64", "n_embd=32", "not 64"),
     "no such run": ("train --resume nothere", "nothere"),
     "no run to resume": ("train --resume --out_dir norun", "norun", "gpt2edu_train"),
+    "no epochs": ("train --num_epochs 0", "num_epochs=0.0 must be above 0"),
+    "name with a slash": ("train --name a/b", "name='a/b'", "--out_dir"),
+    "name that leads away": ("train --name=..", "name='..'", "--out_dir"),
+    "another preset": ("train --resume first --preset small-cpu", "runs/first", "preset=tiny, not small-cpu"),
     "name taken": ("train --name first", "runs/first", "--resume"),
     "not writable": ("train --out_dir empty.txt", "empty.txt", "--out_dir"),
     "data not writable": ("train --dataset pydocs --data_dir empty.txt", "empty.txt", "--data_dir"),
@@ -321,6 +334,7 @@ BAD = {
     "generate: top_k": ("generate --run first --top_k 0", "top_k=0"),
     "generate: top_p": ("generate --run first --top_p 2", "top_p=2"),
     "generate: num_seq": ("generate --run first --num_seq 0", "num_seq=0"),
+    "generate: seed": ("generate --run first --seed 99999999999999999999", "seed=99999999999999999999 must be from 0"),
     "generate: max_tokens": ("generate --run first --max_tokens 0", "max_tokens=0"),
     "generate: unknown flag": ("generate --promt x", "--promt"),
     "generate: cut short": ("generate --run ckcut", "model.safetensors", "cut short"),

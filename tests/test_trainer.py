@@ -511,6 +511,49 @@ def test_a_second_signal_acts_as_ever():
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_a_signal_to_another_rank_has_a_name(config, tmp_path, monkeypatch):
+    "The mean that the ranks exchange says that one was told to stop; it was not this one."
+    said, usual = [], trainer.dist.mean_over_ranks
+    monkeypatch.setattr(trainer.dist, "mean_over_ranks", lambda t: usual(t) + torch.tensor([0.0, 0.5])[: len(t)])
+    t = Trainer(config, tmp_path / "a", say=said.append)
+    assert t.run() is None and t.step == 1
+    assert said[-1].startswith("a signal to another rank: saved step 1 of 12; go on with --resume ")
+
+
+NOTEBOOK = """
+from pathlib import Path
+from gpt2edu import plan, runlog
+from gpt2edu.trainer import Trainer
+runlog.LivePlot.__init__.__defaults__ = (0.0,)  # draw at every step
+flags, folder = {flags!r}, {folder!r}
+Trainer(plan.preset("tiny", **flags), Path(folder)).run(live=True)["val_loss"] > 0
+"""
+
+
+def test_a_live_plot_moves_in_a_kernel_and_leaves_one_picture(data_dir, tmp_path):
+    import nbformat
+    from nbclient import NotebookClient
+
+    class Counting(NotebookClient):
+        seen = ()
+
+        def process_message(self, msg, cell, cell_index):
+            self.seen = (*self.seen, msg["msg_type"])
+            return super().process_message(msg, cell, cell_index)
+
+    flags = TINY | {"data_dir": str(data_dir), "dataset": ("pydocs",), "vocab_size": 300}
+    code = NOTEBOOK.format(flags=flags, folder=str(tmp_path / "live"))
+    first = "%matplotlib inline"  # a kernel that nobody has told how to show figures would write their names
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in (first, code)])
+    client = Counting(nb, timeout=120)
+    client.execute()
+    assert client.seen.count("update_display_data") >= 10
+    outputs = nb.cells[1].outputs
+    pictures = [o for o in outputs if "image/png" in o.get("data", {})]
+    assert len(pictures) == 1 and outputs[-1]["data"]["text/plain"] == "True"
+    assert not pictures[0].metadata and "transient" not in pictures[0]
+
+
 # what a run tells, and what ends it
 
 
