@@ -14,6 +14,7 @@ import threading
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection, wait
+from queue import Queue
 
 import numpy as np
 
@@ -136,27 +137,37 @@ def encode_batch(
     tokenizer: Tokenizer,
 ) -> np.ndarray:  # (N,) uint16; <|endoftext|> stands before each document
     "Encode one batch. Raises ValueError for what is not UTF-8."
-    chunks = [text[a:b].decode() for a, b in zip([0, *ends], ends, strict=False)]
     out = []
-    for ids, begins in zip(tokenizer.encode_batch(chunks, num_threads=1), first, strict=True):
-        out.append(np.array([tokenizer.eot] * begins + ids, dtype="<u2"))
+    for a, b, begins in zip([0, *ends[:-1]], ends, first, strict=True):
+        out.append(np.array([tokenizer.eot] * begins + tokenizer.encode(text[a:b].decode()), dtype="<u2"))
     return np.concatenate(out)
 
 # %% ../nbs/aids/parallel.ipynb #6d21087f
 def work(pipe: Connection):
     "The life of a worker: the tokenizer, then batch in, ids out, until the pipe is closed."
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        tokenizer = Tokenizer(*pipe.recv())
-        while True:
-            batch = pipe.recv()
-            try:
-                answer = encode_batch(*batch, tokenizer)
-            except ValueError as e:
-                answer = str(e)
-            pipe.send(answer)
-    except (EOFError, OSError):  # the parent has closed the pipe, or is gone
+    inbox = Queue()
+
+    def receive():  # on a thread of its own, so that the next batch is here when this one is done
+        try:
+            while True:
+                inbox.put(pipe.recv())
+        except (EOFError, OSError):  # the parent has closed the pipe, or is gone
+            inbox.put(None)
+
+    threading.Thread(target=receive, daemon=True).start()
+    if (recipe := inbox.get()) is None:
         return
+    tokenizer = Tokenizer(*recipe)
+    while (batch := inbox.get()) is not None:
+        try:
+            answer = encode_batch(*batch, tokenizer)
+        except ValueError as e:
+            answer = str(e)
+        try:
+            pipe.send(answer)
+        except OSError:
+            return
 
 
 def exchange(action: Callable, *args):
@@ -211,7 +222,7 @@ class Workers:
         batches: Iterable[tuple],  # a label, then what `make_batches` gives
     ) -> Iterator[tuple]:  # the label, ids (N,) uint16: in the order of the batches
         "Encode batches. Raises ValueError for what is not UTF-8, OSError when a worker has died."
-        batches, idle, running, answers = iter(batches), list(self.pipes), {}, {}
+        batches, idle, running, answers = iter(batches), self.pipes * 2, {p: [] for p in self.pipes}, {}
         sent = due = 0
         labels, more = {}, True
         while True:
@@ -220,19 +231,20 @@ class Workers:
                 if item is None:
                     more = False
                 else:
+                    pipe = idle.pop(0)
                     labels[sent], *batch = item
-                    running[idle[-1]] = sent
-                    exchange(idle.pop().send, batch)
+                    exchange(pipe.send, batch)
+                    running[pipe].append(sent)
                     sent += 1
             if due in answers:
                 yield labels.pop(due), answers.pop(due)
                 due += 1
-            elif running:
-                for pipe in wait(list(running)):
-                    answer = exchange(pipe.recv)
+            elif due < sent:
+                for pipe in wait([p for p in running if running[p]]):
+                    answer, n = exchange(pipe.recv), running[pipe].pop(0)  # a worker answers in the order of its batches
                     if isinstance(answer, str):
-                        raise ValueError(f"{labels[running[pipe]]}: {answer}")
-                    answers[running.pop(pipe)] = answer
+                        raise ValueError(f"{labels[n]}: {answer}")
+                    answers[n] = answer
                     idle.append(pipe)
             else:
                 return
