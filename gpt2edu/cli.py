@@ -247,7 +247,9 @@ def main(args: list[str] | None = None):
     if name not in commands:
         sys.stderr.write(f"gpt2edu: unknown command {name!r}; expected one of {', '.join(commands)}\n")
         sys.exit(2)
-    commands[name](rest)
+    if args is None:
+        sys.argv[:] = [f"gpt2edu_{name}", *rest]
+    commands[name](None if args is None else rest)
 
 # %% ../nbs/tough/ch20_commands.ipynb #1b447d38
 if __name__ == "__main__":

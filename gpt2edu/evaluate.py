@@ -107,7 +107,7 @@ def hub_items(
         rows = datasets.load_dataset(repo, split="validation")
     except Exception as e:  # noqa: BLE001  the client passes on errors of the libraries below it
         why = f"it is not in the cache, and {constants.ENDPOINT} does not have it or does not answer ({type(e).__name__})"
-        raise ValueError(f"{repo}: {why}; connect, or give a file with --data hellaswag_val.jsonl") from None
+        raise ValueError(f"{repo}: {why}; connect, or give a .jsonl file (eval: --data, train: --hellaswag FILE or None)") from None
     finally:
         logging.set_verbosity(level)
     items = list(rows.select(range(min(limit or len(rows), len(rows)))))

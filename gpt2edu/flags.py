@@ -12,6 +12,7 @@ import io
 import itertools
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable
 
@@ -33,7 +34,7 @@ def one_line(
     text = re.sub(r"^Error parsing (\w+Config: )?", "", text).replace("{None}|", "")
     if "Perhaps you meant:" in lines:
         text += f"; did you mean {lines[lines.index('Perhaps you meant:') + 1].split()[0]}?"
-    return text.split(" Got errors:")[0] or box.strip()
+    return text.split(" Got errors:")[0].rstrip(" .") or box.strip()
 
 
 def parse(
@@ -65,6 +66,8 @@ def command(
         prog = f"gpt2edu_{run.__name__.strip('_')}"
         try:
             run(sys.argv[1:] if args is None else args)
+            if args is None:  # a console script that is done: nothing is left but Python's own end
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
         except BrokenPipeError:  # the reader has left, as `head` does
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except KeyboardInterrupt:

@@ -81,6 +81,9 @@ class TrainConfig:
                 raise ValueError(f"{f.name}={value} must be a number, 0 or more")
         if self.min_lr > self.lr:
             raise ValueError(f"min_lr={self.min_lr} is above lr={self.lr}; lower --min_lr too")
+        if max(self.beta1, self.beta2) >= 1 or not self.grad_clip:
+            got = f"beta1={self.beta1}, beta2={self.beta2} and grad_clip={self.grad_clip}"
+            raise ValueError(f"got {got}, expected betas below 1 and a clip above 0; try 0.9, 0.95 and 1.0")
         if self.val_overlap >= 1:
             raise ValueError(f"val_overlap={self.val_overlap} must be below 1; try 0.5")
         if self.n_embd % self.n_head:

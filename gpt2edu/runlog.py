@@ -8,7 +8,9 @@ __all__ = ['TRACKERS', 'RunLog', 'draw_loss', 'plot_loss', 'LivePlot', 'open_tra
 # %% ../nbs/aids/runlog.ipynb #3808f3c2
 import importlib
 import importlib.util
+import io
 import json
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -67,9 +69,7 @@ class LivePlot:
     "The loss curve under a notebook's cell, drawn anew while the run goes on; nothing outside of a notebook."
 
     def __init__(self, log: RunLog, seconds: float = 2.0):
-        from IPython import get_ipython
-
-        shell = get_ipython() if importlib.util.find_spec("IPython") else None
+        shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
         self.log, self.seconds, self.last, self.handle = log, seconds, 0.0, None
         self.on = shell is not None and hasattr(shell, "kernel")
 
@@ -77,13 +77,14 @@ class LivePlot:
         "Draw, if it is time."
         if not self.on or (not last and time.monotonic() - self.last < self.seconds):
             return
-        from IPython.display import display
+        from IPython.display import Image, display
 
-        figure, self.last = draw_loss(self.log, self.log.path.parent.name), time.monotonic()
+        draw_loss(self.log, self.log.path.parent.name).savefig(png := io.BytesIO())
+        picture, self.last = Image(png.getvalue(), width=700), time.monotonic()
         if self.handle:
-            self.handle.update(figure)
+            self.handle.update(picture)
         else:
-            self.handle = display(figure, display_id=True)
+            self.handle = display(picture, display_id=True)
 
 # %% ../nbs/aids/runlog.ipynb #8440abdc
 TRACKERS = ("tensorboard", "wandb", "trackio")

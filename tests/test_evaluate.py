@@ -328,7 +328,7 @@ def test_items_from_the_hub_then_from_its_cache(place, tmp_path):
     for repo, (code, out, err) in (("some/absent", absent), ("some/other", unknown)):
         why = f"{repo}: it is not in the cache, and {url} does not have it or does not answer"
         assert (code, out, len(err)) == (2, [], 1) and err[0].startswith(f"gpt2edu_eval: {why} (")
-        assert err[0].endswith("; connect, or give a file with --data hellaswag_val.jsonl")
+        assert err[0].endswith("; connect, or give a .jsonl file (eval: --data, train: --hellaswag FILE or None)")
 
 
 @pytest.mark.slow

@@ -53,7 +53,7 @@ WORKER = """
         return done
     trainer.Trainer.run = run_and_tell
     from gpt2edu.cli import train
-    train(sys.argv[1:])
+    train()
 """
 
 
