@@ -113,6 +113,8 @@ def check_spike(answer):
         fail(f"{got} is where the patience ended; the batch to look at is where the spike began, {at}")
     if got != at:
         fail(f"five high losses from step {at} on: expected {at}, got {got!r}")
+    if (got := answer([*calm, *[level + 0.5] * 8], 1.0, 5)) is not None:
+        fail(f"a rise of 0.5 nats is within limit=1.0; you answered {got!r}")
     creeping = [*calm, *[level + 1.5] * 5]
     if (got := answer(creeping, 1.0, 5)) != at:
         fail(f"a rise of 1.5 nats at step {at} with limit=1.0: expected {at}, got {got!r}; do high losses lift your mean?")
