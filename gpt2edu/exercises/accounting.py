@@ -54,7 +54,8 @@ def check_resting_bytes(answer):
 @exercise(hint="For each b from 1 to windows: does it divide windows, and is fixed + b * per_window at most memory?")
 def check_largest(answer):
     "Finds the micro-batch that fits and divides."
-    fixed, per, windows = random.randint(50, 99), random.randint(5, 9), 2 ** random.randint(5, 7)
+    per, windows = random.randint(5, 9), 2 ** random.randint(5, 7)
+    fixed = per * windows + random.randint(50, 99)  # so much that to forget it changes the answer
     b = windows // 4
     memory = fixed + per * (b + b // 2)  # room for more than b, not for 2b
     got = answer(memory, fixed, per, windows)
