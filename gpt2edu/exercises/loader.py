@@ -93,10 +93,10 @@ def check_undo_round(answer):
 def check_where_is_it(answer):
     "Position and epoch are right."
     rng = np.random.default_rng()
-    steps, B, world_size = (int(v) for v in rng.integers(2, 50, 3))
-    n_windows = int(rng.integers(5, 40)) * 2 + 1
+    steps, B, world_size = (int(v) for v in rng.integers(5, 50, 3))
+    n_windows = int(rng.integers(5, 40)) * 2 + 1  # fewer than the position
     position = steps * B * world_size
-    if position % n_windows == 0:
+    while position % n_windows == 0:
         n_windows += 1
     got = tuple(answer(steps, B, world_size, n_windows))
     if got[0] == steps * B:
