@@ -17,6 +17,7 @@ import pytest
 
 from gpt2edu import cli
 from gpt2edu.flags import parse
+from gpt2edu.plan import TrainConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 LAUNCH = ROOT / "launch"
@@ -243,13 +244,14 @@ def examples():
 def test_an_example_is_understood(line):
     name, *flags = shlex.split(line)
     if name == "gpt2edu_train":
-        cli.read_train_flags(cli.take_flag(flags, "resume", "auto")[1], name)
+        assert isinstance(cli.read_train_flags(cli.take_flag(flags, "resume", "auto")[1], name)[0], TrainConfig)
         return
     classes = {"generate": "cli.GenerateConfig", "export": "cli.ExportConfig", "prepare": "fineweb.PrepareConfig"}
     classes |= {"eval": "evaluate.EvalConfig", "plan": "estimate.PlanConfig"}
     module, kind = classes[name.removeprefix("gpt2edu_")].split(".")
     kind = getattr(import_module(f"gpt2edu.{module}"), kind)
     if name == "gpt2edu_plan":
-        cli.read_train_flags(flags, name, kind)
+        config = cli.read_train_flags(flags, name, kind)[0]
     else:
-        parse(kind, flags, name)
+        config = parse(kind, flags, name)
+    assert isinstance(config, kind)

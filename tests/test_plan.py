@@ -249,8 +249,9 @@ def test_errors_say_what_to_do(flags, message):
 
 
 def test_the_fix_of_an_error_works():
-    PlanConfig(**PRESETS["tiny"], gpus=4, micro_batch=4)
-    PlanConfig(**PRESETS["tiny"], gpus=3, total_batch=6144)
+    for fix in ({"gpus": 4, "micro_batch": 4}, {"gpus": 3, "total_batch": 6144}):
+        c = PlanConfig(**PRESETS["tiny"] | fix)
+        assert c.total_batch % (c.micro_batch * c.block_size * c.gpus) == 0
 
 
 def test_largest_micro_batch_is_the_largest():
