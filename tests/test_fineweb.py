@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from loopback_hub import SHA, serve, words, write_dataset, write_parquet
 
@@ -107,6 +107,7 @@ class TestCuts:
         ]
     )
 
+    @example([("\xa0", 2), ("\u180e", 2)], 8)  # white space, then what only some libraries call so
     @given(st.lists(st.tuples(hard, st.integers(1, 30)), max_size=25), st.integers(8, 60))
     @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
     def test_chunks_give_the_ids_of_the_whole(self, runs, size):

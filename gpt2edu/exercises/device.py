@@ -83,7 +83,8 @@ def check_next_scale(answer):
 def check_merge_tiles(answer):
     "Two halves give the softmax of the whole."
     rng = np.random.default_rng()
-    scores, values = rng.normal(size=8) * 3, rng.normal(size=8)
+    scores, values = rng.normal(size=8), rng.normal(size=8)
+    scores[5] = scores[:5].max() + rng.choice([-1, 1]) * rng.uniform(0.5, 2)  # both halves count
 
     def triple(part):
         m = scores[part].max()
@@ -102,5 +103,7 @@ def check_merge_tiles(answer):
         fail("you divided by s already; the triple is merged again later, divide at the very end")
     if not close(got, want):
         fail(f"expected (m, s, o) = {want}, got {got}")
+    if not close(tuple(answer(b, a)), want):
+        fail("with the two halves the other way round, the answer should be the same")
     if not close(tuple(answer((-math.inf, 0.0, 0.0), b)), b):
         fail("an empty tile (m = -inf, s = 0, o = 0) should change nothing")

@@ -107,7 +107,7 @@ def check_spike(answer):
     if (got := answer(scattered, 1.0, 5)) is not None:
         fail(f"five odd batches, none after another: the run is sound; you answered {got!r}. Begin the count anew after a calm step")
     if (got := answer([*calm, *[up] * 4], 1.0, 5)) is not None:
-        fail("four high steps are not five")
+        fail(f"four high steps are not five; you answered {got!r}")
     got = answer([*calm, *[up] * 5], 1.0, 5)
     if got == at + 4:
         fail(f"{got} is where the patience ended; the batch to look at is where the spike began, {at}")

@@ -146,9 +146,9 @@ def check_evaluate(answer):
             fail("gradients were on: torch.no_grad() saves the memory of the whole graph")
         if model.training != mode:
             fail(f"the model was in {'training' if mode else 'evaluation'} mode before and is no longer")
-        if close(got, sum(each)):
-            fail("that is the sum: divide by the number of batches")
-        if close(got, each[-1]):
-            fail("that is the last batch alone")
         if not close(got, sum(each) / 3):
+            if close(got, sum(each)):
+                fail("that is the sum: divide by the number of batches")
+            if close(got, each[-1]):
+                fail("that is the last batch alone")
             fail(f"the mean of {[round(e, 3) for e in each]} is {sum(each) / 3:.4f}, got {got}")
