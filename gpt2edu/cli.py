@@ -10,11 +10,12 @@ __all__ = ['take_flag', 'read_train_flags', 'describe_plan', 'say', 'report', 't
 import json
 import os
 import sys
-from dataclasses import asdict, dataclass, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from .flags import command, parse
-from .plan import HORIZONS, TrainConfig, count_params, flops_per_token, padded, preset
+from .plan import HORIZONS, MAY_CHANGE, TrainConfig, count_params, flops_per_token, padded, preset
 from .runs import OPENAI, auto_run, find_run, load_model, load_run, new_run
 from .stops import Stopped, stop_signals
 from .tokenizer import get_tokenizer
@@ -58,8 +59,12 @@ def read_train_flags(
     more = "With --resume [RUN], go on with a run, by default the latest; --resume auto begins one where there is none yet."
     default = default if kind is TrainConfig else kind(**asdict(default))
     config = parse(kind, args, prog, default, more)
-    if folder and config.preset != default.preset:
-        raise ValueError(f"{folder} was begun with preset={default.preset}, not {config.preset}; leave --preset out, or begin another run")
+    stays = [f.name for f in fields(TrainConfig) if f.name == "preset" or f.name not in MAY_CHANGE]
+    if folder and (changed := next((k for k in stays if getattr(config, k) != getattr(default, k)), None)):
+        was, now = getattr(default, changed), getattr(config, changed)
+        raise ValueError(f"{folder} was begun with {changed}={was!r}, not {now!r}; leave --{changed} out, or begin another run")
+    if folder and resume != "auto" and values["name"] not in (None, folder.name):
+        raise ValueError(f"--resume goes on with {folder}, which keeps its name; leave --name out")
     if values["name"] and (values["name"] == ".." or Path(values["name"]).name != values["name"]):
         raise ValueError(f"name={values['name']!r} must be the name of one folder; choose where it stands with --out_dir")
     if config.num_epochs == 0:
@@ -131,7 +136,7 @@ def train_here(config: TrainConfig, resume: Path | None, stop):
     from gpt2edu.device import pick_device
     from gpt2edu.trainer import Trainer
 
-    ranks = dist.start(pick_device(config.device).value.type)
+    ranks, folder = dist.start(pick_device(config.device).value.type), None
     try:
         folder = dist.from_rank0(ranks, lambda: resume or new_run(config))
         if ranks.is_main:
@@ -142,6 +147,9 @@ def train_here(config: TrainConfig, resume: Path | None, stop):
             report(done | {"step": trainer.step}, folder, config.choice_items)
     finally:
         dist.stop()
+        if ranks.is_main and folder:
+            with suppress(OSError):  # a folder in which nothing was written is of a run that was refused
+                folder.rmdir()
 
 # %% ../nbs/tough/ch20_commands.ipynb #104a23c6
 @command

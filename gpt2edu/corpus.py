@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FULL', 'SHAKESPEARE', 'SHAKESPEARE_SHA256', 'EMBEDDED', 'SUFFIXES', 'Story', 'story', 'stories', 'read_back',
-           'story_items', 'download', 'cut_text', 'read_jsonl', 'read_parquet', 'find_files', 'documents']
+           'story_items', 'reachable', 'download', 'cut_text', 'read_jsonl', 'read_parquet', 'find_files', 'documents']
 
 # %% ../nbs/easy/ch03_corpus.ipynb #441eeb81
 import glob
@@ -13,6 +13,8 @@ import http.client
 import json
 import os
 import random
+import socket
+import urllib.parse
 import urllib.request
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -112,6 +114,18 @@ def story_items(
 # %% ../nbs/easy/ch03_corpus.ipynb #9c79daa2
 SHAKESPEARE = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
+
+
+def reachable(
+    url: str,
+) -> bool:
+    "Whether a server's name is known here. Without a network it is not, and to try again would not help."
+    if urllib.request.getproxies():
+        return True  # the proxy looks the name up
+    try:
+        return bool(socket.getaddrinfo(urllib.parse.urlsplit(url).hostname, None))
+    except OSError:
+        return False
 
 
 def download(

@@ -16,6 +16,8 @@ from fnmatch import fnmatchcase
 from json import JSONDecodeError
 from typing import NamedTuple
 
+from .corpus import reachable
+
 # %% ../nbs/aids/hub.ipynb #fbb05d40
 FIRST, LONGEST = 0.25, 60.0  # seconds: the first pause is at most so long, and none is longer
 PATIENCE = 900.0  # seconds without one answer after which reading gives up
@@ -203,6 +205,8 @@ def list_files(
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
     def ask():
+        if not reachable(constants.ENDPOINT):
+            raise HubError(f"cannot ask {constants.ENDPOINT} for {repo}: its name is not known here; check the network")
         timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
         return HfApi().dataset_info(repo, revision=revision, files_metadata=True, timeout=timeout)
 

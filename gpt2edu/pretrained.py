@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from .corpus import reachable
 from .model import GPT, GPTConfig
 from .tokenizer import EOT, GPT2_PATTERN, Tokenizer, from_printable, to_printable
 
@@ -139,7 +140,7 @@ def download(repo: str) -> Path:  # "owner/name" on the hub → the folder in th
 
     for file in FILES:
         try:
-            path = hf_hub_download(repo, file)
+            path = hf_hub_download(repo, file, local_files_only=not reachable(constants.ENDPOINT))
         except hub.LocalEntryNotFoundError:
             why = f"it is not in the cache and {constants.ENDPOINT} does not answer; connect, or give a folder"
         except hub.RepositoryNotFoundError:

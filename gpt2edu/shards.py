@@ -100,8 +100,8 @@ def read_shard(
     "Map a shard into memory after checking its header and length. Raises FileNotFoundError, ValueError."
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such shard; check the path, or prepare the data again")
-    size, fix = path.stat().st_size, "download or prepare it again"
+        raise FileNotFoundError(f"{path}: no such shard; check the path, or delete the folder and prepare the data again")
+    size, fix = path.stat().st_size, "delete its folder, then download or prepare it again"
     if path.suffix == ".npy":
         try:
             tokens = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -260,7 +260,7 @@ def read_manifest(
         manifest = json.loads(path.read_bytes())
         manifest["tokenizer"]["hash"], [(s["file"], s["split"], s["tokens"], s["sha256"]) for s in manifest["shards"]]
     except (ValueError, KeyError, TypeError) as e:
-        raise ValueError(f"{path}: not a manifest of shards ({type(e).__name__}: {e}); prepare the data again") from e
+        raise ValueError(f"{path}: not a manifest of shards ({type(e).__name__}: {e}); delete the folder and prepare the data again") from e
     return manifest
 
 # %% ../nbs/easy/ch05_shards.ipynb #68c1af04
@@ -288,12 +288,12 @@ def open_shards(
     shards = ShardSet([path for path, _, _ in entries], manifest)
     for (path, n, want), tokens in zip(entries, shards.shards, strict=True):
         if n is not None and n != len(tokens):
-            raise ValueError(f"{path}: got {len(tokens):,} tokens, {MANIFEST} expected {n:,}; prepare the data again")
+            raise ValueError(f"{path}: got {len(tokens):,} tokens, {MANIFEST} expected {n:,}; delete the folder and prepare the data again")
         if verify:
             sha, largest = scan(path, tokens.offset)
             if want and sha != want:
                 what = f"got SHA-256 {sha[:12]}, expected {want[:12]}"
-                raise ValueError(f"{path}: altered since it was written, {what}; prepare the data again")
+                raise ValueError(f"{path}: altered since it was written, {what}; delete the folder and prepare the data again")
             if n_vocab and largest >= n_vocab:
                 raise ValueError(f"{path}: got id {largest}, expected 0 to {n_vocab - 1}; use the right tokenizer")
     return shards

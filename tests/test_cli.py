@@ -316,12 +316,16 @@ BAD = {
     "config altered": ("train --resume ckconfig", "ckconfig/config.json"),
     "checkpoint of another config": ("train --resume first --n_layer 2", "n_layer=1", "not 2"),
     "checkpoint of another width": ("train --resume first --n_embd 64", "n_embd=32", "not 64"),
+    "resume on another dataset": ("train --resume first --dataset gone.txt", "runs/first", "--dataset"),
+    "resume under another name": ("train --resume first --name other", "runs/first", "--name"),
+    "half a step": ("train --max_steps 1.5", "max_steps: expected a whole number, got '1.5'"),
+    "unknown tracker": ("train --tracker mlflow", "tracker='mlflow'", "trackio"),
     "no such run": ("train --resume nothere", "nothere"),
     "no run to resume": ("train --resume --out_dir norun", "norun", "gpt2edu_train"),
     "no epochs": ("train --num_epochs 0", "num_epochs=0.0 must be above 0"),
     "name with a slash": ("train --name a/b", "name='a/b'", "--out_dir"),
     "name that leads away": ("train --name=..", "name='..'", "--out_dir"),
-    "another preset": ("train --resume first --preset small-cpu", "runs/first", "preset=tiny, not small-cpu"),
+    "another preset": ("train --resume first --preset small-cpu", "runs/first", "preset='tiny', not 'small-cpu'"),
     "name taken": ("train --name first", "runs/first", "--resume"),
     "not writable": ("train --out_dir empty.txt", "empty.txt", "--out_dir"),
     "data not writable": ("train --dataset pydocs --data_dir empty.txt", "empty.txt", "--data_dir"),
@@ -400,9 +404,11 @@ def words(args):
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input_is_one_line_and_exit_code_2(bad, name, capsys, in_work):
     command, *args = bad[name]
+    before = set(Path("runs").iterdir())
     with pytest.raises(SystemExit) as e:
         getattr(cli, command)(words(args))
     check_bad(name, e.value.code, capsys.readouterr().err)
+    assert set(Path("runs").iterdir()) == before  # no empty folder is left behind
 
 
 def check_processes(bad, work, names):

@@ -833,6 +833,15 @@ def test_without_a_network(tmp_path):
     assert p.returncode == 2 and "HF_HUB_OFFLINE is set" in p.stderr and p.stderr.count("\n") == 1
 
 
+def test_a_server_whose_name_is_unknown(tmp_path):
+    "Laptops without a network: nothing is tried twice."
+    env = os.environ | {"HF_ENDPOINT": "http://hub.invalid", "HF_HOME": str(tmp_path / "cache")}
+    for args, what in (("prepare", "its name is not known here"), ("generate --run gpt2", "not in the cache")):
+        line = [sys.executable, "-m", "gpt2edu.cli", *args.split()]
+        p = subprocess.run(line, cwd=tmp_path, env=env, capture_output=True, text=True)
+        assert p.returncode == 2 and p.stderr.count("\n") == 1 and "http://hub.invalid" in p.stderr and what in p.stderr
+
+
 def test_one_writer_for_a_folder(local, tmp_path):
     from gpt2edu.prepare import one_writer
 

@@ -177,7 +177,7 @@ def test_saved_at_two_ranks_resumed_at_another_number(two, nproc, micro):
         if int(path.name.removeprefix("step_")) > 20:
             shutil.rmtree(path)
     out = train(place, nproc, name, micro_batch=micro, resume="auto")
-    assert "step 20" in out and "resume: the run had 2 ranks" in out
+    assert "step 20" in out and "resume: the number of ranks was 2" in out
     assert windows(place, name).items() >= {p: h for p, h in windows(place, "one").items() if 320 <= p < 800}.items()
     assert min(windows(place, name)) == 320  # 20 steps of 16 windows
     for event in ("train", "val"):
