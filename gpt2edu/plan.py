@@ -128,7 +128,15 @@ GPT2_RUN = {
     "save_every": 1000,
 }
 PRESETS = {
-    "tiny": {"max_steps": 1050, "val_overlap": 0.5, "eval_every": 350, "sample_every": 525, "save_every": 350},
+    "tiny": {
+        "weight_decay": 0.02,
+        "beta2": 0.99,
+        "max_steps": 1050,
+        "val_overlap": 0.5,
+        "eval_every": 350,
+        "sample_every": 525,
+        "save_every": 350,
+    },
     "small-cpu": {"n_layer": 4, "n_head": 4, "n_embd": 256, "block_size": 256, "total_batch": 8192, "max_steps": 2000},
     "gpt2-124m": GPT2_RUN | {"n_layer": 12, "n_head": 12, "n_embd": 768, "micro_batch": 32},
     "gpt2-350m": GPT2_RUN | {"n_layer": 24, "n_head": 16, "n_embd": 1024, "micro_batch": 16},
