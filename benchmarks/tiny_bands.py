@@ -1,7 +1,7 @@
 """What the loss of the tiny preset is, step by step, in several runs: the table of the page "Is my loss right?".
 
     gpt2edu_train --seed 1 --out_dir /tmp/seed1                  # about two minutes on two quiet cores
-    python benchmarks/tiny_bands.py trim /tmp/seed1/tiny 97bf7b2 > benchmarks/logs/tiny_seed1.jsonl
+    python benchmarks/tiny_bands.py trim /tmp/seed1/tiny 23fb338 > benchmarks/logs/tiny_seed1.jsonl
     python benchmarks/tiny_bands.py                              the table; a test compares it with the page
 
 A log here is the run's own log.jsonl without samples and saves, after a line that says what made it.
