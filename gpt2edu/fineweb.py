@@ -125,7 +125,7 @@ def plan_run(config: PrepareConfig) -> tuple[Path, dict, int, Tokenizer | None]:
         more = (config.max_tokens, config.shard_size) if unusual else ()
         folder, short, sha, val_tokens, size = shards_folder(train, tokenizer, more, val_tokens)
         source = {"dataset": [*config.dataset], "sha256": sha}
-    header = {"tokenizer": describe(tokenizer) if tokenizer else {}, "source": source, "arguments": {"name": short} | arguments}
+    header = {"tokenizer": describe(tokenizer) if tokenizer else {"name": short}, "source": source, "arguments": {"name": short} | arguments}
     header["arguments"] |= {} if val_tokens is None else {"val_tokens": val_tokens}
     return Path(config.out) if config.out else folder, header, size, tokenizer
 

@@ -208,6 +208,7 @@ def local_source(
 
         return Source(made_of, size, lambda start: iter([Unit((0, 0), size, read)] if start == (0, 0) else []))
     files = [(str(p), p.stat().st_size, lambda p=p: open(p, "rb")) for p in find_files(dataset)]
+    size = int(sum(n * (PACKED if path.endswith(".parquet") else 1) for path, n, _ in files))
     return Source(made_of, size, lambda start: units_of(files, text_key, start))
 
 # %% ../nbs/aids/sources.ipynb #6b5d1cad

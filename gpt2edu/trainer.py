@@ -251,6 +251,8 @@ class Trainer:
                     raise ValueError(f"the loss is {loss:.3f} at step {self.step}, {c.max_spike} nats above its recent mean since "
                                      f"window {at}; the last checkpoint is whole; try a lower --lr, or --max_spike 0 to go on")  # fmt: skip
                 bar.update()
+                if self.step == 1:
+                    self.say(f"step 1/{self.max_steps} train {loss:.3f} (ln V, knowing nothing: {math.log(self.model.config.vocab_size):.3f})")
                 last, rate = self.step == self.max_steps, len(recent) * c.total_batch / busy  # tokens/s
                 if self.step % 10 == 0 or last:
                     values = {"loss": sum(recent) / len(recent), "norm": norm, "lr": self.optimizers[-1].param_groups[0]["lr"]}
