@@ -269,15 +269,15 @@ def load(
         if found := first_difference(content["state"].get("config", {}), asked):
             field, has, want = found
             raise ValueError(f"{path} has {field}={has!r}, not {want!r}; use {field}={has!r} or another run folder")
-    tensors = {}
+    tensors, head = {}, raw[OPTIM][8 : 8 + int.from_bytes(raw[OPTIM][:8], "little")]
     for name in (MODEL, OPTIM):
         try:
-            tensors[name] = safetensors.torch.load(raw[name])
+            tensors[name] = safetensors.torch.load(raw.pop(name))
         except SafetensorError as e:
             raise ValueError(f"{path / name} is not a safetensors file ({e}); {remedy}") from None
     model = tensors[MODEL] | {name: tensors[MODEL][first] for name, first in content["tied"].items()}
-    header = json.loads(raw[OPTIM][8 : 8 + int.from_bytes(raw[OPTIM][:8], "little")])
-    return Checkpoint(model, unflatten(tensors[OPTIM], header["__metadata__"]["optim"]), content["state"])
+    optim = unflatten(tensors[OPTIM], json.loads(head)["__metadata__"]["optim"])
+    return Checkpoint(model, optim, content["state"])
 
 # %% ../nbs/tough/ch16_checkpoint.ipynb #1f0fa4a2
 class AsyncSaver:

@@ -10,7 +10,7 @@ __all__ = ['take_flag', 'read_train_flags', 'describe_plan', 'say', 'report', 't
 import json
 import os
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from .tokenizer import get_tokenizer
 # %% ../nbs/tough/ch20_commands.ipynb #b37df5d5
 def take_flag(args: list[str], name: str, bare: str) -> tuple[str | None, list[str]]:  # its value; the other arguments
     "Take one flag out of the arguments; without a value it means `bare`."
-    for i, arg in enumerate(args):
+    for i, arg in reversed(list(enumerate(args))):  # of several, the last counts
         key, eq, value = arg.partition("=")
         if key == f"--{name}":
             has_value = not eq and i + 1 < len(args) and not args[i + 1].startswith("--")
@@ -42,6 +42,8 @@ def read_train_flags(
     folder = None
     if resume == "auto":
         folder = auto_run(values["out_dir"] or "runs", values["name"] or values["preset"] or "tiny")
+    elif resume == "":
+        raise ValueError("--resume got an empty name; name a run, or leave the name out to go on with the latest")
     elif resume:
         folder = find_run(None if resume == "latest" else resume, values["out_dir"] or "runs")
     if folder:
@@ -89,8 +91,11 @@ def say(line: str):
     "Print a line above the progress bar, if there is one."
     from tqdm import tqdm
 
-    tqdm.write(line, file=sys.stdout)
-    sys.stdout.flush()
+    try:
+        tqdm.write(line, file=sys.stdout)
+        sys.stdout.flush()
+    except OSError:  # the reader has left, as `head` does, or the disk is full: training goes on without a word
+        sys.stdout = open(os.devnull, "w")
 
 
 def report(done: dict, folder: Path, items: int):
@@ -134,19 +139,33 @@ def train_here(config: TrainConfig, resume: Path | None, stop):
     "Train in this process, which may be one of many."
     from gpt2edu import dist  # PyTorch is loaded only now, so that --help is quick
     from gpt2edu.device import pick_device
+    from gpt2edu.prepare import not_writable, one_writer
     from gpt2edu.trainer import Trainer
 
-    ranks, folder = dist.start(pick_device(config.device).value.type), None
+    ranks, folder, failed = dist.start(pick_device(config.device).value.type), None, True
+    lock = ExitStack()
+
+    def claim() -> Path:
+        found = resume or new_run(config)
+        try:
+            lock.enter_context(one_writer(found, flag="--name"))
+        except OSError as e:
+            raise not_writable(found, e, "--out_dir") from e
+        return found
+
     try:
-        folder = dist.from_rank0(ranks, lambda: resume or new_run(config))
+        folder = dist.from_rank0(ranks, claim)
         if ranks.is_main:
             say(f"run: {folder}")
         trainer = Trainer(config, folder, resume is not None, say, ranks)
         done = trainer.run(stop)
+        failed, stop.waits = False, True  # a signal that comes now changes nothing
         if done and ranks.is_main:
             report(done | {"step": trainer.step}, folder, config.choice_items)
     finally:
-        dist.stop()
+        stop.waits = True
+        lock.close()
+        dist.stop(failed)
         if ranks.is_main and folder:
             with suppress(OSError):  # a folder in which nothing was written is of a run that was refused
                 folder.rmdir()

@@ -169,13 +169,13 @@ def cut_text(
 
 def read_jsonl(path: Path, text_key: str) -> Iterator[str]:
     "Read the texts of a .jsonl file. ValueError with file and line number."
-    with open(path, encoding="utf-8") as f:
+    with open(path, encoding="utf-8-sig") as f:  # with or without a byte order mark
         for n, line in enumerate(f, start=1):
             if line.strip():
                 try:
                     row = json.loads(line)
-                except (json.JSONDecodeError, RecursionError) as e:
-                    why = getattr(e, "msg", "nested too deeply")
+                except (ValueError, RecursionError) as e:  # JSONDecodeError is a ValueError, and so is a number too long
+                    why = getattr(e, "msg", "nested too deeply" if isinstance(e, RecursionError) else "a number too long")
                     raise ValueError(f"{path}, line {n}: not JSON ({why}); expected one object a line") from None
                 if not isinstance(row, dict) or not isinstance(row.get(text_key), str):
                     keys = ", ".join(row) if isinstance(row, dict) else type(row).__name__
@@ -214,7 +214,7 @@ def find_files(
     found = set()
     for name in names:
         if Path(name).is_dir():
-            paths = [p for p in Path(name).rglob("*") if p.suffix in SUFFIXES]
+            paths = [p for p in Path(name).rglob("*") if p.suffix in SUFFIXES and p.is_file()]
         else:
             paths = [Path(p) for p in ([name] if Path(name).is_file() else glob.glob(name, recursive=True))]
         if not paths:

@@ -174,13 +174,16 @@ def start(
     return ranks
 
 
-def stop() -> None:
+def stop(
+    failed: bool = False,  # whether this rank ends by an error, so that the others may be elsewhere
+) -> None:
     """Leave the group, if there is one. Call it at the end, so that no rank waits for one that is gone.
 
+    With NCCL the ranks leave together: one that fails alone would wait for the others before it says why. So it does not.
     A thread of gloo that still holds a tensor when Python ends aborts the process (pytorch issue 190489), and after DDP
     the threads live on. A pause lets them put down what they hold.
     """
-    if dist.is_initialized():
+    if dist.is_initialized() and not (failed and dist.get_backend() == "nccl"):
         dist.destroy_process_group()
         time.sleep(0.1)
 

@@ -63,7 +63,8 @@ class PlanConfig(TrainConfig):
 
     def micro_batches(self) -> list[int]:
         "List the micro-batches that divide the batch, up to the one that was asked for."
-        return [b for b in range(1, self.micro_batch + 1) if self.total_batch % (b * self.block_size * self.gpus) == 0]
+        most = min(self.micro_batch, self.total_batch // self.block_size)
+        return [b for b in range(1, most + 1) if self.total_batch % (b * self.block_size * self.gpus) == 0]
 
 # %% ../nbs/aids/estimate.ipynb #75f65659
 N_STORIES, TOKENIZER_CHARS = 24_000, 1_000_000  # of gpt2edu.prepare
@@ -99,6 +100,8 @@ def look_at_data(
     if not sample:
         return n_vocab, None, ""
     read = whole = sum(len(t.encode()) for t in sample)
+    if not read:
+        raise ValueError(f"{', '.join(c.dataset)}: holds no text")
     if size >= TOKENIZER_CHARS:
         whole = read / len(sample) * N_STORIES if name == "stories" else sum(p.stat().st_size for p in find_files(c.dataset))
     tokens = sum(len(ids) + 1 for ids in tokenizer.encode_batch(sample)) * whole / read

@@ -69,15 +69,15 @@ def read_items(
 
     items = []
     try:
-        with open(path, encoding="utf-8") as f:
+        with open(path, encoding="utf-8-sig") as f:
             for n, line in enumerate(f, start=1):
                 if len(items) == limit:
                     break
                 if line.strip():
                     try:
                         item = json.loads(line)
-                    except (json.JSONDecodeError, RecursionError) as e:
-                        why = getattr(e, "msg", "nested too deeply")
+                    except (ValueError, RecursionError) as e:
+                        why = getattr(e, "msg", "nested too deeply" if isinstance(e, RecursionError) else "a number too long")
                         raise ValueError(f"{path}, line {n}: not JSON ({why}); expected one object a line") from None
                     for convention in conventions:
                         check_item(item, convention, f"{path}, line {n}")
@@ -99,8 +99,11 @@ def hub_items(
     from huggingface_hub import constants
     from huggingface_hub.utils import logging
 
+    from gpt2edu.corpus import reachable
     from gpt2edu.hellaswag import check_item
 
+    if not reachable(constants.ENDPOINT):
+        datasets.config.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE = True  # what is in the cache is found at once
     level = logging.get_verbosity()
     logging.set_verbosity_error()  # it would write a line for each attempt
     try:
@@ -206,6 +209,7 @@ def evaluate(
 ) -> dict:  # all figures, with predictions; the same on every rank
     "Judge a model. ValueError, FileNotFoundError, OSError: one line."
     from gpt2edu.runs import OPENAI, find_run
+    from gpt2edu.shards import write_atomically
 
     names, items, run, data = CONVENTIONS[config.convention], None, None, config.data or HUB
     if config.model not in OPENAI and not (Path(config.model or "") / "model.safetensors").is_file():
@@ -215,6 +219,8 @@ def evaluate(
         items = get_items(data, names, config.limit)  # what is wrong with a file is said before PyTorch is loaded
     if config.out and not Path(config.out).absolute().parent.is_dir():
         raise FileNotFoundError(f"no folder for {config.out}; make it first")
+    if config.out and Path(config.out).exists() and not Path(config.out).is_file():
+        raise ValueError(f"out={config.out!r} is no file; name one, for example result.json")
 
     from gpt2edu import device, dist
     from gpt2edu.corpus import story_items
@@ -223,10 +229,11 @@ def evaluate(
 
     where = device.pick_device(config.device).value
     dtype = device.pick_dtype(config.dtype, where)
-    device.set_precision(where)
+    if config.dtype != "fp32":
+        device.set_precision(where)  # TF32, where published figures have fp32
     batch = config.batch_size or (8 if where.type == "cpu" else 64)
     ranks = dist.start(where.type)
-    tell = say if ranks.is_main else lambda line: None
+    tell, failed = say if ranks.is_main else lambda line: None, True
     try:
         with dist.rank0_first(ranks):  # a download happens once
             model, tokenizer = load_model(config.model, config.out_dir, where.type)
@@ -255,8 +262,9 @@ def evaluate(
             found |= validation(config, run, model, tokenizer, batch, where, dtype.value, ranks, tell)
             tell(f"validation loss    {found['val_loss']:.4f} nats/token on {found['val_tokens']:,} tokens")
         if config.out and ranks.is_main:
-            Path(config.out).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+            write_atomically(Path(config.out), (json.dumps(found, indent=1) + "\n").encode())
             tell(f"written: {config.out}")
+        failed = False
     finally:
-        dist.stop()
+        dist.stop(failed)
     return found

@@ -9,6 +9,7 @@ __all__ = ['BYTES_PER_TOKEN', 'DEFAULT_VAL', 'SLACK', 'PrepareConfig', 'source_s
 # %% ../nbs/tough/ch19_fineweb.ipynb #83ed8b68
 import os
 import re
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -58,8 +59,8 @@ class PrepareConfig:
                 object.__setattr__(self, name, int(value))  # 1e8 → 100000000
         if self.shard_size >= 2**31:
             raise ValueError(f"shard_size={self.shard_size} does not fit into a shard's header; use 1e8")
-        if self.num_proc is not None and self.num_proc < 1:
-            raise ValueError(f"num_proc={self.num_proc} must be 1 or more")
+        if self.num_proc is not None and not 1 <= self.num_proc <= 1024:
+            raise ValueError(f"num_proc={self.num_proc} must be 1 to 1024; leave it out for one process a core")
         if not self.dataset:
             raise ValueError("dataset names nothing; expected fineweb-edu, owner/name, stories or files")
         if self.part and not ((m := re.fullmatch(r"(\d+)/(\d+)", self.part)) and 1 <= int(m[1]) <= int(m[2])):
@@ -234,7 +235,7 @@ def report(config: PrepareConfig, folder: Path, manifest: dict, say: Callable):
         say(f"next: gpt2edu_train --preset gpt2-124m{more}")
     else:
         name = "gpt2" if config.tokenizer == "gpt2" else folder / "tokenizer.json"
-        say(f"next: gpt2edu_train --shards {folder} --tokenizer {name}")
+        say(f"next: gpt2edu_train --shards {shlex.quote(str(folder))} --tokenizer {shlex.quote(str(name))}")
 
 # %% ../nbs/tough/ch19_fineweb.ipynb #f40a6638
 def merge(config: PrepareConfig, folder: Path, header: dict, state: dict, say: Callable) -> Path:
@@ -256,6 +257,9 @@ def merge(config: PrepareConfig, folder: Path, header: dict, state: dict, say: C
     expected = sum(s["tokens"] for m in manifests for s in m["shards"])
     expected = min(expected, header["arguments"]["max_tokens"] or expected)
     need_room(folder, 2 * (expected - sum(s["tokens"] for s in state.get("shards", []))))
+    if config.dry_run:
+        say(f"prepare: would write {folder}")
+        return folder
     writer = start(folder, header, tokenizer, state, say)
     ended = fill(writer, after(writer.total, parts_stream(folders, manifests)), expected, say)
     if ended and not all(m["complete"] for m in manifests):

@@ -33,7 +33,7 @@ def one_line(
     lines = list(itertools.dropwhile(is_rule, lines))
     text = " ".join(itertools.takewhile(lambda line: not is_rule(line), lines))
     text = re.sub(r"^Error parsing (\w+Config: )?", "", text).replace("{None}|", "")
-    text = re.sub(r"no type matching INT could be instantiated from \['(.*)'\]", r"expected a whole number, got '\1'", text)
+    text = re.sub(r"no type matching INT could be instantiated from \['(.*?)'\]", r"expected a whole number, got '\1'", text)
     if "Perhaps you meant:" in lines:
         text += f"; did you mean {lines[lines.index('Perhaps you meant:') + 1].split()[0]}?"
     return text.split(" Got errors:")[0].rstrip(" .") or box.strip()
@@ -48,9 +48,11 @@ def whole_number(info):
 
     def read(words: list[str]) -> int:
         try:
-            if (value := Decimal(words[0])) == int(value):
+            if abs(value := Decimal(words[0])) >= 2**63:
+                raise ValueError(f"{words[0]} is too large, expected less than 2^63")
+            if value == int(value):
                 return int(value)
-        except (ArithmeticError, ValueError):  # no number at all, or infinity
+        except ArithmeticError:  # no number at all
             pass
         raise ValueError(f"expected a whole number, got {words[0]!r}")
 
@@ -87,6 +89,10 @@ def command(
     @functools.wraps(run)
     def script(args: list[str] | None = None):
         prog = f"gpt2edu_{run.__name__.strip('_')}"
+        sys.stdout, sys.stderr = (s or open(os.devnull, "w") for s in (sys.stdout, sys.stderr))  # closed by `>&-`
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="replace")  # a text must not end a run because a terminal cannot show it
         try:
             run(sys.argv[1:] if args is None else args)
             if args is None:  # a console script that is done: nothing is left but Python's own end
@@ -101,6 +107,11 @@ def command(
             if isinstance(e, OSError) and e.filename:
                 text = f"{e.filename}: {text}"
             sys.stderr.write(f"{prog}: {text}\n")
+            sys.exit(2)
+        except (MemoryError, RuntimeError) as e:
+            if not (isinstance(e, MemoryError) or "allocate memory" in str(e) or type(e).__name__ == "OutOfMemoryError"):
+                raise
+            sys.stderr.write(f"{prog}: out of memory; take a smaller model, context or batch\n")
             sys.exit(2)
 
     return script

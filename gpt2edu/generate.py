@@ -55,7 +55,7 @@ def next_token_probs(
     logits = logits[:, :n_vocab].float()  # (B, n_vocab)
     if logits.isnan().any():
         raise ValueError("the model's logits are nan: its training diverged; use an earlier checkpoint")
-    if temperature == 0:
+    if temperature < 1e-6:  # the largest has it all; float32 could not divide by less
         return torch.zeros_like(logits).scatter_(1, logits.argmax(1, keepdim=True), 1.0)
     logits = (logits - logits.amax(1, keepdim=True)) / temperature  # largest is 0: a small temperature cannot overflow
     if top_k is None and top_p is None:
@@ -66,6 +66,7 @@ def next_token_probs(
     probs = ranked.softmax(1)
     if top_p is not None and top_p < 1:
         before = probs.cumsum(1) - probs  # probability of all that is ranked higher
+        before[:, 0] = -1.0  # the first stays, however small top_p is
         probs = probs.masked_fill(before >= top_p, 0.0)
         probs = probs / probs.sum(1, keepdim=True)
     return torch.zeros_like(probs).scatter_(1, ids, probs)  # back to the order of ids

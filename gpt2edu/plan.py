@@ -69,7 +69,7 @@ class TrainConfig:
     def __post_init__(self):
         if self.preset not in PRESETS:
             raise ValueError(f"unknown preset {self.preset!r}; expected one of {', '.join(PRESETS)}")
-        if not self.dataset:
+        if not self.dataset or "" in self.dataset:
             raise ValueError("dataset names nothing; expected stories, pydocs, tinyshakespeare or files")
         if self.optimizer not in ("adamw", "muon"):
             raise ValueError(f"optimizer={self.optimizer!r} is unknown; use adamw or muon")
@@ -91,7 +91,8 @@ class TrainConfig:
             raise ValueError(f"n_head={self.n_head} must divide n_embd={self.n_embd}; {near_divisors(self)}")
         step = self.micro_batch * self.block_size
         if self.total_batch % step:
-            ways = [b for b in range(1, self.micro_batch + 1) if self.total_batch % (b * self.block_size) == 0]
+            most = min(self.micro_batch, self.total_batch // self.block_size)
+            ways = [b for b in range(1, most + 1) if self.total_batch % (b * self.block_size) == 0]
             fix = f"try --micro_batch {ways[-1]}" if ways else f"try --total_batch {max(1, self.total_batch // step) * step}"
             raise ValueError(
                 f"total_batch={self.total_batch} tokens is not a whole number of micro-batches of "
@@ -108,7 +109,7 @@ def near_divisors(
     config: TrainConfig,  # one whose n_head does not divide n_embd
 ) -> str:  # "try 6, 8 or 12"
     "Name the numbers of heads nearest to the one that was asked for."
-    divisors = [d for d in range(1, config.n_embd + 1) if config.n_embd % d == 0]
+    divisors = [d for d in range(1, min(config.n_embd, 100_000) + 1) if config.n_embd % d == 0]
     *some, last = sorted(sorted(divisors, key=lambda d: abs(d - config.n_head))[:3])
     return f"try {', '.join(map(str, some))} or {last}"
 

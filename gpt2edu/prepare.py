@@ -72,7 +72,8 @@ def try_lock(file) -> bool:
     except OSError as e:
         if e.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
             return False
-        raise
+        if e.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):  # a network disk without locks: go on without
+            raise
     return True
 
 
@@ -80,6 +81,7 @@ def try_lock(file) -> bool:
 def one_writer(
     folder: Path,  # what is written; the lock is a hidden file beside it
     waiting: Callable | None = None,  # told once that another process writes; None: do not wait, raise ValueError
+    flag: str = "--out",  # with which another folder is chosen
 ):
     "Hold the right to write a folder. Raises ValueError, OSError."
     path, told = folder.parent / f".{folder.name}.lock", False
@@ -96,7 +98,7 @@ def one_writer(
                     return
                 continue
         if waiting is None:
-            raise ValueError(f"{folder}: another process is writing there; wait for it, or choose another folder with --out")
+            raise ValueError(f"{folder}: another process is writing there; wait for it, or choose another folder with {flag}")
         if not told:
             waiting()
             told = True

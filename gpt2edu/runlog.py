@@ -32,12 +32,12 @@ class RunLog:
 
     def read(self) -> list[dict]:
         "Read all whole lines; the last one of a killed run may be cut."
-        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
+        lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines() if self.path.exists() else []
         events = []
         for line in lines:
             with suppress(json.JSONDecodeError):
                 events.append(json.loads(line))
-        return events
+        return [e for e in events if isinstance(e, dict) and "event" in e]
 
     def curve(self, event: str, field: str) -> tuple[list, list]:  # steps, values
         "Read a curve; where a resumed run did a step again, the last value counts."

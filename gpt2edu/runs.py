@@ -47,12 +47,16 @@ def auto_run(out_dir: str | Path, name: str) -> Path | None:  # None where there
 def new_run(config: TrainConfig) -> Path:
     "Choose the folder of a new run. ValueError, one line, if the name that was asked for is taken."
     root = Path(config.out_dir)
+
+    def taken(name):
+        return any((root / name / part).exists() for part in ("config.json", "log.jsonl", "checkpoints"))
+
     if config.name:
-        if (root / config.name / "config.json").exists():
+        if taken(config.name):
             raise ValueError(f"the run {root / config.name} exists; go on with --resume {root / config.name}, or choose another --name")
         return root / config.name
     names = [config.preset, *(f"{config.preset}-{i}" for i in range(2, 10_000))]
-    return next(root / n for n in names if not (root / n / "config.json").exists())
+    return next(root / n for n in names if not taken(n))
 
 # %% ../nbs/aids/runs.ipynb #53b11475
 def load_run(folder: Path, where: str = "cpu"):  # a GPT in evaluation mode, its tokenizer

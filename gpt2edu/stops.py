@@ -6,6 +6,7 @@
 __all__ = ['Stopped', 'Stop', 'stop_signals', 'SpikeWatch', 'explain']
 
 # %% ../nbs/aids/stops.ipynb #dbbba4a2
+import re
 import signal
 from collections import deque
 from collections.abc import Iterator
@@ -26,11 +27,11 @@ class Stop:
     @contextmanager
     def held(self) -> Iterator[None]:
         "Let nothing interrupt the block. A signal that came meanwhile is in `caught`."
-        self.waits = True
+        before, self.waits = self.waits, True
         try:
             yield
         finally:
-            self.waits = False
+            self.waits = before
 
 
 @contextmanager
@@ -85,10 +86,12 @@ def explain(
         fix = f"try --micro_batch {b // 2}; the batch of a step stays the same" if b > 1 else "try a smaller --block_size"
         where = f"micro_batch={b} x block_size={config.block_size} at step {step}"
         raise ValueError(f"out of memory with {where}; {fix}") from e
-    if ranks.world_size == 1:
+    named = any(kind.__name__ == "DistError" for kind in type(e).__mro__)
+    network = named or re.search(r"gloo|nccl|connection (closed|reset)|broken pipe|timed out|timeout", str(e), re.IGNORECASE)
+    if ranks.world_size == 1 or not (network or stop.caught):
         raise e
     if not stop.caught:
-        why = str(e).strip().splitlines()[0]
+        why = (str(e).strip() or type(e).__name__).splitlines()[0]
         raise ConnectionError(
             f"rank {ranks.rank} of {ranks.world_size} lost the others at step {step} ({why}); "
             "the last checkpoint is whole; go on with --resume auto"

@@ -83,11 +83,11 @@ class Trainer:
         self.fixed = {k: v for k, v in json.loads(json.dumps(asdict(c))).items() if k not in MAY_CHANGE}
         self.fixed |= {"tokenizer_hash": hash_, "data": data.name}
         self.saver, self.log, self.tell, self.untell = checkpoint.AsyncSaver(), RunLog(self.folder / "log.jsonl"), None, None
+        self.peak = measure_peak(self.device, self.dtype) * ranks.world_size  # FLOP/s
         if resume:
             self.restore()
         hardware = f"{device.describe(self.device)}, {ranks.world_size} rank{'s' * (ranks.world_size > 1)}"
         self.flops = flops_per_token(num_params(self.model), c.n_layer, c.n_embd, c.block_size)
-        self.peak = measure_peak(self.device, self.dtype) * ranks.world_size  # FLOP/s
         if ranks.is_main:
             self.tell, self.untell = open_tracker(c.tracker, self.folder, asdict(c))
             self.tokenizer.save(self.folder)  # from here on there is a run
@@ -128,7 +128,7 @@ class Trainer:
         load_states(self.optimizers, saved.optim)
         now = {"threads": torch.get_num_threads(), "ranks": self.ranks.world_size}
         s = {"best": math.inf, "judged": saved.state["step"]} | saved.state  # older checkpoints know neither
-        self.scaler.load_state_dict(s["scaler"])
+        self.scaler.load_state_dict(s["scaler"] or self.scaler.state_dict())  # empty if it was not fp16
         if "rng" in s:
             checkpoint.set_rng_state(s["rng"])
         self.step, self.position, self.seconds = s["step"], s["position"], s["seconds"]
@@ -168,8 +168,9 @@ class Trainer:
         self.check_finite("loss", loss)
         self.check_finite("norm of the gradient", 0.0 if self.scaler.is_enabled() else norm)  # a scaler skips it
         for o in self.optimizers:
-            self.scaler.step(o)
-            o.zero_grad(set_to_none=True)
+            if math.isfinite(norm):  # under fp16 all take the step, or none
+                self.scaler.step(o)
+            o.zero_grad(set_to_none=self.ranks.world_size == 1)  # DDP has room of its own for them: no second one
         self.scaler.update()
         self.step += 1
         self.position += c.total_batch // c.block_size  # windows
@@ -186,14 +187,13 @@ class Trainer:
         "Validate, and answer questions where there are some."
         c = self.config
         where = {"device": self.device, "dtype": self.dtype, "ranks": self.ranks}
-        sizes = (c.val_tokens, c.block_size, c.micro_batch, c.val_overlap)
+        sizes = (c.val_tokens, c.block_size, self.B, c.val_overlap)
         self.val_loss = validation_loss(self.compiled, self.val_shards, *sizes, **where)
         self.check_finite("validation loss", self.val_loss)
         self.best, self.judged = min(self.best, self.val_loss), self.step
         found = {"loss": self.val_loss, "best": self.best}
         if self.items:
-            options = (c.micro_batch, self.device, self.dtype, self.ranks)
-            answers = choices(self.items, self.model, self.tokenizer, "plain", (), *options)["acc_norm"]
+            answers = choices(self.items, self.model, self.tokenizer, "plain", (), self.B, *where.values())["acc_norm"]
             found |= {"hellaswag": answers["accuracy"], "hellaswag_error": answers["error"]}
         if self.ranks.is_main:
             if self.is_stories and c.choice_items:
@@ -216,7 +216,8 @@ class Trainer:
         try:
             with nullcontext(stop) if stop else stop_signals() as stop:
                 try:
-                    done = self.loop(stop, plot)
+                    with stop.held() if self.ranks.world_size > 1 else nullcontext():  # ranks stop together, after a step
+                        done = self.loop(stop, plot)
                 except Stopped:  # while the model was judged or wrote samples
                     done = None
                 except RuntimeError as e:
@@ -274,7 +275,7 @@ class Trainer:
                 if self.step % c.save_every == 0 or last:
                     with stop.held():  # a thread that is about to start must not be lost
                         self.save(wait=last)
-                    if stop.caught:
+                    if stop.caught and not stop.waits:
                         raise Stopped(stop.caught)
                 if plot:
                     plot.update(last)

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpt2edu import cli, corpus, prepare
+from gpt2edu import cli, corpus, plan, prepare, runs
 from gpt2edu.tokenizer import get_tokenizer
 
 BIN = Path(sys.executable).parent
@@ -240,6 +240,35 @@ def test_a_reader_that_leaves_is_no_error(in_work):
     assert p.stderr == "" and len(p.stdout) == 3
 
 
+def test_training_goes_on_when_nobody_reads(work):
+    flags = shlex.join(["--dataset", "pydocs", *SIZES, "--max_steps", "8", "--name", "unread"])
+    p = subprocess.run(f"{BIN}/gpt2edu_train {flags} | head -n 1", shell=True, cwd=work, env=ENV, capture_output=True)
+    assert p.stdout.count(b"\n") == 1 and p.stderr == b""
+    assert json.loads((work / "runs" / "unread" / "log.jsonl").read_text().splitlines()[-1])["event"] == "done"
+
+
+def test_an_output_that_cannot_show_a_character(work):
+    cmd = [BIN / "gpt2edu_generate", "--run", "first", "--prompt", "über", "--max_tokens", "3"]
+    p = subprocess.run(cmd, cwd=work, env=ENV | {"PYTHONIOENCODING": "ascii"}, capture_output=True, text=True)
+    assert p.returncode == 0 and p.stdout.startswith("?ber"), p.stderr
+
+
+def test_one_run_has_one_writer(in_work, capsys):
+    with prepare.one_writer(Path("runs/busy")), pytest.raises(SystemExit) as e:
+        cli.train(["--dataset", "pydocs", *SIZES, "--max_steps", "2", "--name", "busy"])
+    assert e.value.code == 2 and "runs/busy: another process is writing there" in capsys.readouterr().err
+
+
+def test_the_last_of_two_presets_counts(capsys):
+    cli.train(["--preset", "tiny", "--preset", "small-cpu", "--dry_run"])
+    assert "preset small-cpu, 3,487,232 parameters" in capsys.readouterr().out
+
+
+def test_what_is_left_of_a_run_keeps_its_name(tmp_path):
+    (tmp_path / "tiny" / "checkpoints").mkdir(parents=True)
+    assert runs.new_run(plan.preset("tiny", out_dir=str(tmp_path))) == tmp_path / "tiny-2"
+
+
 def test_a_terminal_sees_a_bar_and_ctrl_c_ends_in_order(work):
     main, side = pty.openpty()
     fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 150, 0, 0))
@@ -320,6 +349,10 @@ BAD = {
     "resume under another name": ("train --resume first --name other", "runs/first", "--name"),
     "half a step": ("train --max_steps 1.5", "max_steps: expected a whole number, got '1.5'"),
     "unknown tracker": ("train --tracker mlflow", "tracker='mlflow'", "trackio"),
+    "empty dataset": ("train --dataset=", "dataset names nothing"),
+    "a number without end": ("train --max_steps 1e400", "max_steps", "whole number"),
+    "too many processes": ("prepare --num_proc 1e9", "num_proc=1000000000", "1024"),
+    "a folder of something else": ("prepare --dataset pydocs --out runs/first", "runs/first", "holds other things"),
     "no such run": ("train --resume nothere", "nothere"),
     "no run to resume": ("train --resume --out_dir norun", "norun", "gpt2edu_train"),
     "no epochs": ("train --num_epochs 0", "num_epochs=0.0 must be above 0"),
@@ -338,7 +371,7 @@ BAD = {
     "generate: top_k": ("generate --run first --top_k 0", "top_k=0"),
     "generate: top_p": ("generate --run first --top_p 2", "top_p=2"),
     "generate: num_seq": ("generate --run first --num_seq 0", "num_seq=0"),
-    "generate: seed": ("generate --run first --seed 99999999999999999999", "seed=99999999999999999999 must be from 0"),
+    "generate: seed": ("generate --run first --seed 99999999999999999999", "expected a whole number, got '99999999999999999999';"),
     "generate: max_tokens": ("generate --run first --max_tokens 0", "max_tokens=0"),
     "generate: unknown flag": ("generate --promt x", "--promt"),
     "generate: cut short": ("generate --run ckcut", "model.safetensors", "cut short"),

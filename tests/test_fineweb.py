@@ -454,6 +454,7 @@ def test_parts_merge_to_the_bytes_of_one_run(local, tmp_path, n, max_tokens):
         prepare(config(local, tmp_path, part=f"{i}/{n}", num_proc=1, max_tokens=max_tokens), lines.append)
     with pytest.raises(FileNotFoundError, match="no train shards"):
         open_shards(tmp_path / f"out-part-1-of-{n}", "train")
+    assert not prepare(config(local, tmp_path, merge=True, max_tokens=max_tokens, dry_run=True)).exists()
     folder = prepare(config(local, tmp_path, merge=True, max_tokens=max_tokens), lines.append)
     assert digest(folder) == digest(one)
     assert (
@@ -727,7 +728,7 @@ def test_numbers_of_tokens():
         ({"max_tokens": 1.5}, "max_tokens=1.5 must be a whole number"),
         ({"max_tokens": float("nan")}, "max_tokens=nan"),
         ({"shard_size": 3e9}, "does not fit into a shard's header"),
-        ({"num_proc": 0}, "num_proc=0 must be 1 or more"),
+        ({"num_proc": 0}, "num_proc=0 must be 1 to 1024"),
         ({"part": "4/3"}, "part='4/3' must be i/n with i from 1 to n; for example 2/3"),
         ({"part": "1/2", "merge": True}, "expected one of them"),
         ({"dataset": ()}, "dataset names nothing"),

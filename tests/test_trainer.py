@@ -642,3 +642,42 @@ def test_compiled_and_eager_agree_and_share_checkpoints(config, tmp_path):
     shutil.copytree(tmp_path / "compiled", tmp_path / "on")
     more, _ = run(dataclasses.replace(c, max_steps=60), tmp_path / "on", resume=True)  # goes on without compiling
     assert more.step == 60
+
+
+@pytest.mark.parametrize("name", ["transformer.wte.weight", "transformer.h.0.mlp.c_fc.weight"])
+def test_under_fp16_a_bad_gradient_stops_every_optimizer_for_a_step(config, tmp_path, name):
+    t = Trainer(dataclasses.replace(config, dtype="fp16", optimizer="muon"), tmp_path / "a")
+    t.train_step()
+    before, scale = {n: p.detach().clone() for n, p in t.model.named_parameters()}, t.scaler.get_scale()
+    hook = dict(t.model.named_parameters())[name].register_hook(lambda g: torch.full_like(g, math.nan))
+    t.train_step()
+    hook.remove()
+    assert all(torch.equal(p, before[n]) for n, p in t.model.named_parameters())
+    assert t.scaler.get_scale() < scale
+    t.train_step()
+    assert all(p.isfinite().all() for p in t.model.parameters())
+    assert not any(torch.equal(p, before[n]) for n, p in t.model.named_parameters() if p.ndim == 2)
+
+
+def test_a_run_goes_on_in_fp16(config, tmp_path):
+    run(dataclasses.replace(config, max_steps=4), tmp_path / "a")
+    t = Trainer(dataclasses.replace(config, dtype="fp16"), tmp_path / "a", resume=True)
+    t.train_step()
+    assert t.step == 5 and t.scaler.get_scale() > 1
+
+
+def test_only_a_lost_network_is_called_one(config):
+    ranks = trainer.Ranks(0, 8, 0)
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        stops.explain(RuntimeError("mat1 and mat2 shapes cannot be multiplied"), stops.Stop(), config, ranks, 3)
+    for text in ("gloo/transport/tcp/pair.cc:547 Connection closed by peer", "NCCL error: unhandled system error"):
+        with pytest.raises(ConnectionError, match="rank 0 of 8 lost the others at step 3"):
+            stops.explain(RuntimeError(text), stops.Stop(), config, ranks, 3)
+
+
+def test_held_blocks_may_stand_inside_each_other():
+    with stops.stop_signals() as stop, stop.held():
+        with stop.held():
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.caught == "SIGTERM"  # noted, and not raised
