@@ -371,7 +371,7 @@ BAD = {
     "generate: top_k": ("generate --run first --top_k 0", "top_k=0"),
     "generate: top_p": ("generate --run first --top_p 2", "top_p=2"),
     "generate: num_seq": ("generate --run first --num_seq 0", "num_seq=0"),
-    "generate: seed": ("generate --run first --seed 99999999999999999999", "expected a whole number, got '99999999999999999999';"),
+    "generate: seed": ("generate --run first --seed 99999999999999999999", "whole number, got '99999999999999999999';"),
     "generate: max_tokens": ("generate --run first --max_tokens 0", "max_tokens=0"),
     "generate: unknown flag": ("generate --promt x", "--promt"),
     "generate: cut short": ("generate --run ckcut", "model.safetensors", "cut short"),
