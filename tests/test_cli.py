@@ -247,6 +247,17 @@ def test_training_goes_on_when_nobody_reads(work):
     assert json.loads((work / "runs" / "unread" / "log.jsonl").read_text().splitlines()[-1])["event"] == "done"
 
 
+def test_a_full_disk_for_the_output(work):
+    "A training goes on and says so; a command whose output is all there is fails."
+    with open("/dev/full", "w") as full:
+        cmd = [BIN / "gpt2edu_train", "--dataset", "pydocs", *SIZES, "--max_steps", "4", "--name", "full"]
+        p = subprocess.run(cmd, cwd=work, env=ENV, stdout=full, stderr=subprocess.PIPE, text=True)
+        assert p.returncode == 0 and p.stderr.count("\n") == 1 and "training goes on" in p.stderr, p.stderr
+        p = subprocess.run([BIN / "gpt2edu_plan"], cwd=work, env=ENV, stdout=full, stderr=subprocess.PIPE, text=True)
+        assert p.returncode == 2 and p.stderr.count("\n") == 1, p.stderr
+    assert json.loads((work / "runs" / "full" / "log.jsonl").read_text().splitlines()[-1])["event"] == "done"
+
+
 def test_an_output_that_cannot_show_a_character(work):
     cmd = [BIN / "gpt2edu_generate", "--run", "first", "--prompt", "über", "--max_tokens", "3"]
     p = subprocess.run(cmd, cwd=work, env=ENV | {"PYTHONIOENCODING": "ascii"}, capture_output=True, text=True)
