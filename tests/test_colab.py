@@ -1,7 +1,7 @@
 """Colab and Jupyter: the cell that installs, "Run all" in an empty folder, and solutions that are folded.
 
-The environment is one as Colab has it: torch and the rest are there, gpt2edu is not, `google.colab` is loaded (a stand-in).
-The repository's address leads to a git repository on this machine, made from this tree and tagged.
+The environment is one as Colab has it: torch and the rest are there, gpt2edu is not, and a stand-in for `google.colab`
+is loaded. The repository's address leads to a git repository on this machine, made from this tree and tagged.
 `COLAB_PYTHON` names another interpreter that has torch; without it a `python3.12` on the path is asked.
 """
 
@@ -19,6 +19,7 @@ import nbformat
 import pytest
 
 import gpt2edu
+from gpt2edu.plan import PRESETS, preset
 
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = sorted((ROOT / "nbs").glob("*/ch[0-9][0-9]_*.ipynb"))
@@ -159,7 +160,8 @@ def test_one_cell_for_all_chapters():
     for path in CHAPTERS:
         code = [c.source for c in nbformat.read(path, 4).cells if c.cell_type == "code"]
         before = code[: code.index(cell)]
-        assert not any(re.search(r"^(?!#|\s*$)", c, re.M) for c in before), f"{path.name}: code stands above the install cell"
+        above = [c for c in before if re.search(r"^(?!#|\s*$)", c, re.M)]
+        assert not above, f"{path.name}: code stands above the install cell"
 
 
 NOW = "import gpt2edu, importlib.metadata as m; print(gpt2edu.__version__, m.version('torch'))"
@@ -242,13 +244,18 @@ def test_run_all(machine, chapter, tmp_path, request):
     assert not any(n.startswith(("torch", "numpy", "nvidia")) for n in machine.new())
 
 
+def test_a_preset_leaves_the_precision_to_the_device():
+    "On Colab's T4 that is fp16 with a loss scale: tests/test_device.py has the table."
+    assert {name: preset(name).dtype for name in PRESETS} == dict.fromkeys(PRESETS, "auto")
+
+
 # folded solutions
 
 HIDDEN = {"cellView": "form", "collapsed": True, "jupyter": {"outputs_hidden": True, "source_hidden": True}}
 
 
 def folded(nb):
-    return [c for c in nb.cells if "#| code-summary: \"Solution\"" in c.source]
+    return [c for c in nb.cells if '#| code-summary: "Solution"' in c.source]
 
 
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
@@ -301,7 +308,7 @@ def test_folding_survives_jupytext_in_both_directions(small):
     assert "one sentence more" in text and metadata(ipynb) == [HIDDEN] * 5
     assert not any(key in text for key in ("source_hidden", "outputs_hidden", "cellView"))  # a manuscript is text
 
-    replace(md, "# @title Solution\n", "# @title Solution\n# another way\n")  # jupytext takes changed cells for new ones
+    replace(md, "# @title Solution\n", "# @title Solution\n# another way\n")  # for jupytext these are new cells
     book.update(md)
     book.clean(ipynb)
     assert "another way" in ipynb.read_text(encoding="utf-8") and metadata(ipynb) == [HIDDEN] * 5

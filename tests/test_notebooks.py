@@ -1,4 +1,4 @@
-"""Every notebook runs from top to bottom, as "Run all" does; every stub fails its check and every solution passes it."""
+"""Every notebook runs as "Run all" runs it; every stub fails its check and every solution passes it."""
 
 import re
 from pathlib import Path

@@ -49,15 +49,16 @@ def install_cell():
     "Make the first cell of every chapter: tools/install_cell.py with the repository's URL, its branch and the tag."
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     version = re.search(r'__version__ = "(.+)"', (ROOT / "gpt2edu" / "__init__.py").read_text(encoding="utf-8"))[1]
-    names = {"url": project["project"]["urls"]["Repository"], "tag": f"v{version}", "branch": project["tool"]["nbdev"]["branch"]}
+    names = {"url": project["project"]["urls"]["Repository"], "branch": project["tool"]["nbdev"]["branch"]}
+    names["tag"] = f"v{version}"
     text = (ROOT / "tools" / "install_cell.py").read_text(encoding="utf-8").strip()
     return re.sub(r"\{(url|tag|branch)\}", lambda m: names[m[1]], text)
 
 
 def with_install_cell(text):  # of a manuscript
     "Return the manuscript with the install cell as it should be."
-    block = re.compile(r"(?<=^```\{code-cell\} ipython3\n)#\| include: false\n" + re.escape(TITLE) + r".*?(?=\n```$)", re.M | re.S)
-    return block.sub(lambda _: install_cell(), text)
+    block = r"(?<=^```\{code-cell\} ipython3\n)#\| include: false\n" + re.escape(TITLE) + r".*?(?=\n```$)"
+    return re.sub(block, lambda _: install_cell(), text, flags=re.M | re.S)
 
 
 def metadata(cell):
