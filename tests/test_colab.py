@@ -23,7 +23,7 @@ from gpt2edu.plan import PRESETS, preset
 
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = sorted((ROOT / "nbs").glob("*/ch[0-9][0-9]_*.ipynb"))
-ELSEWHERE = [p for p in CHAPTERS if p.stem[:4] in ("ch01", "ch04", "ch08", "ch13", "ch20")]  # under another Python too
+ELSEWHERE = [p for p in CHAPTERS if p.stem[:4] in ("ch02", "ch04", "ch08", "ch12", "ch20")]  # under another Python too
 URL = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
 TAG = f"v{gpt2edu.__version__}"
 MISSING = ("gpt2edu", "__editable__")  # not to be seen in the new environment
