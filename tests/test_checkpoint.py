@@ -406,7 +406,7 @@ def writer(folder, mode):
 
 
 def refused(folder, process, reason):
-    out = process.communicate(timeout=60)[0]
+    out = process.communicate(timeout=600)[0]
     last = out.strip().splitlines()[-1]
     assert process.returncode == 3 and "Traceback" not in out
     assert f": {reason}; the last whole checkpoint is {folder}/step_00000" in last

@@ -172,7 +172,7 @@ def under_torchrun(place, n, *args):
         "gpt2edu.cli",
         "eval",
     ]
-    return subprocess.run([*command, *args], cwd=place, env=env, capture_output=True, text=True, timeout=300)
+    return subprocess.run([*command, *args], cwd=place, env=env, capture_output=True, text=True, timeout=600)
 
 
 @pytest.mark.parametrize("n", [2, 3])
@@ -302,7 +302,7 @@ def evals(place, home, endpoint, *runs, **env):
     base = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}
     base |= {"HF_HOME": str(home), "HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "127.0.0.1"}
     command = [sys.executable, "-c", EVALS, json.dumps(runs)]
-    done = subprocess.run(command, cwd=place, env=base | env, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=place, env=base | env, capture_output=True, text=True, timeout=600)
     parts = [text.splitlines() for text in (done.stdout, done.stderr)]
     found = []
     for _ in runs:

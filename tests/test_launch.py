@@ -52,7 +52,7 @@ class Place:
     def run(self, *command, **env):
         p = self.start(*command, **env)
         try:
-            p.out, p.err = p.communicate(timeout=120)
+            p.out, p.err = p.communicate(timeout=600)
         except subprocess.TimeoutExpired:
             os.killpg(p.pid, signal.SIGKILL)
             raise
@@ -64,7 +64,7 @@ class Place:
         return [e for e in map(json.loads, lines) if e["event"] in kinds]
 
     def wait_for_step(self, step):
-        end = time.monotonic() + 90
+        end = time.monotonic() + 600
         while not any(e["step"] >= step for e in self.events("train")):
             assert time.monotonic() < end, f"step {step} was not reached"
             time.sleep(0.05)
@@ -145,7 +145,7 @@ def test_a_mistake_is_said_once_and_nothing_is_started(place, command, env, word
     t0 = time.monotonic()
     p = place.run("bash", LAUNCH / name, *flags, SLURM_JOB_NODELIST="n", SLURM_JOB_ID="1", SLURM_NNODES="1", **env)
     assert p.returncode == 2 and p.err.count("\n") == 1 and words in p.err
-    assert time.monotonic() - t0 < 10 and not (place.folder / "started").exists()
+    assert time.monotonic() - t0 < 100 and not (place.folder / "started").exists()
 
 
 # a run, in each of the three ways: started, told to stop, started again with the same line
@@ -165,7 +165,7 @@ def test_one_node_trains_is_stopped_and_goes_on(place):
     p = place.start(*line, NPROC="2")
     place.wait_for_step(15)
     p.send_signal(signal.SIGTERM)
-    out, err = p.communicate(timeout=60)
+    out, err = p.communicate(timeout=600)
     assert p.returncode != 0 and "SignalException" in err  # torchrun's way to say that it was told to stop
     (last,) = [e["step"] for e in place.events("stopped")]
     assert last < 400 and (place.folder / f"runs/run/checkpoints/step_{last:08}/state.json").exists(), out + err
@@ -182,7 +182,7 @@ def test_two_hosts_train_as_one_and_stop_together(place):
     p = place.start(*line, **env)
     place.wait_for_step(15)
     p.send_signal(signal.SIGTERM)
-    out, err = p.communicate(timeout=60)
+    out, err = p.communicate(timeout=600)
     (last,) = [e["step"] for e in place.events("stopped")]
     assert p.returncode != 0 and last < 400
     assert (place.folder / f"runs/run/checkpoints/step_{last:08}/state.json").exists(), out + err
@@ -212,7 +212,7 @@ def test_slurm_saves_before_its_time_is_up_and_queues_again(place):
     p = place.start(*line, **env)
     place.wait_for_step(15)
     p.send_signal(signal.SIGTERM)  # what --signal=B:TERM@300 does
-    out, err = p.communicate(timeout=60)
+    out, err = p.communicate(timeout=600)
     (last,) = [e["step"] for e in place.events("stopped")]
     assert p.returncode == 0 and (place.folder / "requeued").read_text() == "42\n", out + err
     assert not (place.folder / "killed").exists()

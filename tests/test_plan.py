@@ -293,7 +293,7 @@ def test_vocabulary_is_that_of_the_run(few_stories):
 
 def command(*args):
     done = subprocess.run(
-        [sys.executable, "-m", "gpt2edu.cli", "plan", *args], capture_output=True, text=True, timeout=300
+        [sys.executable, "-m", "gpt2edu.cli", "plan", *args], capture_output=True, text=True, timeout=600
     )
     return done.returncode, done.stdout, done.stderr
 

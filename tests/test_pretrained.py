@@ -402,7 +402,7 @@ def in_a_process(script, home, **env):
     clean = {k: v for k, v in os.environ.items() if "proxy" not in k.lower() and not k.startswith("HF_")}
     clean |= {"HF_HOME": str(home), "NO_PROXY": "127.0.0.1", "OMP_NUM_THREADS": "1"} | env
     command = [sys.executable, "-c", script]
-    done = subprocess.run(command, env=clean, cwd=home, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=clean, cwd=home, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 

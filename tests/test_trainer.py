@@ -457,7 +457,7 @@ def test_a_signal_saves_and_ends_in_order(long, tmp_path, number):
         pass
     time.sleep(0.15)
     p.send_signal(number)
-    out, err = p.communicate(timeout=60)
+    out, err = p.communicate(timeout=600)
     assert p.returncode == 0 and err == ""
     (line,) = [line for line in out.splitlines() if number.name in line]
     assert "--resume" in line and out.endswith(line + "\n")
@@ -477,7 +477,7 @@ def test_a_run_stopped_while_its_data_are_prepared_can_begin_again(long, tmp_pat
         pass
     time.sleep(random.uniform(0, 0.1))
     p.send_signal(number)
-    _, err = p.communicate(timeout=60)
+    _, err = p.communicate(timeout=600)
     if number == signal.SIGINT:
         assert p.returncode == 130 and err == "gpt2edu_train: interrupted\n"
     assert not (tmp_path / "a" / "config.json").exists()  # no run yet, so nothing to resume
@@ -492,7 +492,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(long, tmp_path):
     before = weights(tmp_path / "a")
     size = (checkpoint.latest(tmp_path / "a" / "checkpoints") / checkpoint.MODEL).stat().st_size
     p = start(flags | {"max_steps": 12}, tmp_path / "a", "resume", size // 2)
-    _, err = p.communicate(timeout=60)
+    _, err = p.communicate(timeout=600)
     assert p.returncode == 2 and err.count("\n") == 1 and "Traceback" not in err
     assert "could not save" in err and "step_00000009" in err and "step_00000006" in err, err
     same(before, weights(tmp_path / "a"))
@@ -544,7 +544,7 @@ def test_a_live_plot_moves_in_a_kernel_and_leaves_one_picture(data_dir, tmp_path
     flags = TINY | {"data_dir": str(data_dir), "dataset": ("pydocs",), "vocab_size": 300}
     code = NOTEBOOK.format(flags=flags, folder=str(tmp_path / "live"))
     nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
-    client = Counting(nb, timeout=120)
+    client = Counting(nb, timeout=600)
     client.execute()
     assert client.seen.count("update_display_data") >= 10
     outputs = nb.cells[0].outputs
@@ -604,7 +604,7 @@ def test_out_of_memory_names_the_flag(config, tmp_path):
     script = "import resource\n" + textwrap.dedent(SCRIPT).replace("    t.run()", f"    {limit}; t.run()")
     args = [sys.executable, "-c", script, json.dumps(flags), str(tmp_path / "a"), "new"]
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    p = subprocess.run(args, capture_output=True, text=True, env=env, timeout=120)
+    p = subprocess.run(args, capture_output=True, text=True, env=env, timeout=600)
     assert p.returncode == 2 and p.stderr.count("\n") == 1, p.stderr[-2000:]
     assert "out of memory with micro_batch=4096 x block_size=32" in p.stderr and "--micro_batch 2048" in p.stderr
 
