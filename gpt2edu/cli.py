@@ -208,6 +208,7 @@ class GenerateConfig:
     run: str | None = None  # folder or name of a run, an exported folder, or gpt2 … gpt2-xl; by default the latest run
     out_dir: str = "runs"  # where runs are kept
     device: str = "auto"  # auto, cpu, cuda or mps
+    self_test: bool = True  # compare a small step with the CPU's before using another device
 
 
 @command
@@ -219,9 +220,11 @@ def generate(args: list[str]):
     import torch
 
     from gpt2edu.generate import check_sampling, stream_text
+    from gpt2edu.selftest import tested_device
 
     check_sampling(config.temperature, config.top_k, config.top_p)
-    model, tokenizer = load_model(config.run, config.out_dir, config.device)
+    where = tested_device(config.device, "fp32", config.self_test, lambda line: sys.stderr.write(f"{line}\n"), update=False)
+    model, tokenizer = load_model(config.run, config.out_dir, where.value)
     generator = torch.Generator()
     if config.seed is None:
         generator.seed()
