@@ -25,10 +25,11 @@ def _probe_updates(model: GPT, generator: torch.Generator) -> dict[str, Tensor]:
     for p in model.parameters():
         p.grad = torch.randn(p.shape, generator=generator).to(p.device)
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    clipped = torch.cat([p.grad.flatten() for p in model.parameters()])  # AdamW's first step does not see how long they are
     for optimizer in build_optimizers(model, "adamw", lr=0.01):
         optimizer.step()
     updates = {f"AdamW's update of {name}": p.detach() - before[name] for name, p in model.named_parameters()}
-    return {"norm that clipping finds": norm} | updates
+    return {"norm that clipping finds": norm, "clipped gradient": clipped} | updates
 
 
 def probe_step(
