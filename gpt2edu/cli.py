@@ -48,7 +48,7 @@ def read_train_flags(
         folder = find_run(None if resume == "latest" else resume, values["out_dir"] or "runs")
     if folder:
         try:
-            saved = json.loads((folder / "config.json").read_text())
+            saved = json.loads((folder / "config.json").read_text(encoding="utf-8"))
             default = TrainConfig(**saved | {"dataset": tuple(saved["dataset"])})
         except (ValueError, TypeError, KeyError) as e:
             raise ValueError(f"{folder}/config.json is not the config of a run ({e}); restore it") from None
@@ -100,7 +100,7 @@ def say_or_go_on(line: str):
     try:
         say(line)
     except OSError as e:
-        sys.stdout = open(os.devnull, "w")
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")
         if not isinstance(e, BrokenPipeError):
             sys.stderr.write(f"gpt2edu_train: cannot write the output ({e.strerror}); training goes on without it\n")
 

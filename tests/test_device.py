@@ -200,7 +200,7 @@ def test_describe_names_the_hardware():
 
 def test_cpu_flags_agree_with_the_kernel():
     try:
-        words = open("/proc/cpuinfo").read().split()
+        words = open("/proc/cpuinfo", encoding="utf-8").read().split()
     except FileNotFoundError:
         pytest.skip("no /proc/cpuinfo")
     if "flags" not in words:
