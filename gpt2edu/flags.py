@@ -89,7 +89,7 @@ def command(
     @functools.wraps(run)
     def script(args: list[str] | None = None):
         prog = f"gpt2edu_{run.__name__.strip('_')}"
-        sys.stdout, sys.stderr = (s or open(os.devnull, "w") for s in (sys.stdout, sys.stderr))  # closed by `>&-`
+        sys.stdout, sys.stderr = (s or open(os.devnull, "w", encoding="utf-8") for s in (sys.stdout, sys.stderr))  # closed by `>&-`
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="replace")  # a text must not end a run because a terminal cannot show it

@@ -60,6 +60,7 @@ class TrainConfig:
     device: str = "auto"  # auto, cpu, cuda or mps
     dtype: str = "auto"  # auto, fp32, bf16 or fp16
     compile: str = "auto"  # auto, on or off
+    self_test: bool = True  # compare a small step with the CPU's before training on another device
     seed: int = 1337  # of the weights and of the order of the data
     # the run
     out_dir: str = "runs"  # where runs are kept
@@ -147,7 +148,7 @@ PRESETS = {
 HORIZONS = ("max_steps", "max_tokens", "num_epochs")
 MAY_CHANGE = frozenset(HORIZONS) | set(
     """lr min_lr muon_lr eval_every sample_every save_every keep_last choice_items hellaswag max_spike tracker device
-    dtype compile micro_batch out_dir data_dir name dry_run preset""".split()
+    dtype compile self_test micro_batch out_dir data_dir name dry_run preset""".split()
 )  # all else stays as it was when a run is resumed
 
 

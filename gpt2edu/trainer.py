@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from . import checkpoint, device, dist
+from . import checkpoint, device, dist, selftest
 from .dist import Ranks
 from .evaluate import choices, get_items
 from .generate import complete
@@ -56,8 +56,8 @@ class Trainer:
             raise ValueError(f"total_batch={c.total_batch} tokens cannot be shared by {ranks.world_size} ranks in windows of block_size="
                              f"{c.block_size}; try --total_batch {max(1, c.total_batch // shared) * shared}")  # fmt: skip
         self.n_micro = c.total_batch // (self.B * shared)
-        self.device, dtype = (chosen := device.pick_device(c.device)).value, device.pick_dtype(c.dtype, chosen.value)
-        compiled = device.pick_compile(c.compile, self.device)
+        self.device = selftest.tested_device(c.device, c.dtype, c.self_test, self.say, dist.agreement(ranks)).value
+        dtype, compiled = device.pick_dtype(c.dtype, self.device), device.pick_compile(c.compile, self.device)
         device.set_precision(self.device)
         self.dtype, self.scaler = dtype.value, device.grad_scaler(self.device, dtype.value)
         with dist.rank0_first(ranks):  # it prepares, the others find what it has written

@@ -60,7 +60,7 @@ WORKER = """
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
-    (folder / "worker.py").write_text(textwrap.dedent(WORKER))
+    (folder / "worker.py").write_text(textwrap.dedent(WORKER), encoding="utf-8")
     return folder
 
 
@@ -89,7 +89,11 @@ def losses(place, name, event="train"):
 
 def windows(place, name):
     "What all ranks together have read: {position: hash of the window}."
-    rows = [line.split() for p in (place / f"seen_{name}").glob("read_*") for line in p.read_text().splitlines()]
+    rows = [
+        line.split()
+        for p in (place / f"seen_{name}").glob("read_*")
+        for line in p.read_text(encoding="utf-8").splitlines()
+    ]
     seen = {}
     for position, digest in rows:
         assert seen.setdefault(int(position), digest) == digest, "one position, two windows"
@@ -128,7 +132,7 @@ def two(one):
 def check_like_one(place, name, nproc):
     for event in ("train", "val"):
         close(losses(place, "one", event), losses(place, name, event))
-    prints = {p.read_text() for p in (place / f"seen_{name}").glob("weights_*")}
+    prints = {p.read_text(encoding="utf-8") for p in (place / f"seen_{name}").glob("weights_*")}
     assert len(prints) == 1 and len(list((place / f"seen_{name}").glob("weights_*"))) == nproc
     want, got = windows(place, "one"), windows(place, name)
     n = 50 * 512 // 32  # what 50 steps consume; a batch more may have been read ahead
@@ -185,7 +189,7 @@ def test_saved_at_two_ranks_resumed_at_another_number(two, nproc, micro):
 
 
 def children(pid):
-    return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()]
 
 
 def wait_for(what, seconds=600):
