@@ -100,9 +100,8 @@ def test_an_old_pip_says_what_is_needed(name, tmp_path):
         (tmp_path / "source" / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / file, tmp_path / "source" / file)
     pip = tmp_path / "env" / "bin" / "pip"
-    done = subprocess.run(
-        [pip, "install", "-q", "-c", "constraints.txt", "-e", "."], cwd=tmp_path / "source", capture_output=True, text=True
-    )
+    install = [pip, "install", "-q", "-c", "constraints.txt", "-e", "."]
+    done = subprocess.run(install, cwd=tmp_path / "source", capture_output=True, text=True)
     lines = [line for line in (done.stdout + done.stderr).splitlines() if "WARNING: " not in line]
     assert done.returncode and len(lines) == 1 and ">=3.11" in lines[0], lines
 
@@ -166,5 +165,6 @@ def test_the_unpacked_sdist_passes_its_tests(built, tmp_path):
     with tarfile.open(built[0]) as tar:
         tar.extractall(tmp_path, filter="data")
     (folder,) = tmp_path.iterdir()
-    out = run(sys.executable, "-m", "pytest", "-m", "quick", cwd=folder, env={**os.environ, "PYTHONPATH": str(folder)})
+    env = {**os.environ, "PYTHONPATH": str(folder)}  # it wins over an installed clone
+    out = run(sys.executable, "-m", "pytest", "-m", "quick", cwd=folder, env=env)
     assert re.search(r"\d+ passed", out)
