@@ -1,7 +1,7 @@
 # The book is made in one direction: book/ (write) → nbs/ (run) → gpt2edu/ (import) → _site/ (read).
 PYTHON ?= python
 
-.PHONY: book book-all check site test slow
+.PHONY: book book-all check site test quick slow
 
 book:            ## notebooks and library of every manuscript that changed: sync, export, execute, clean
 	$(PYTHON) tools/book.py
@@ -23,6 +23,9 @@ site:            ## the website: with Quarto where it is installed, else a previ
 
 test:            ## what the README's second line runs
 	$(PYTHON) -m pytest
+
+quick:           ## what CI runs on every system and every Python
+	$(PYTHON) -m pytest -m quick
 
 slow:            ## the long series of faults
 	$(PYTHON) -m pytest -m slow

@@ -10,3 +10,12 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
 settings.register_profile("same", derandomize=True)
 settings.register_profile("explore", derandomize=False)
 settings.load_profile("same")
+
+# `pytest -m quick`: what CI runs on every system and every Python, in under two minutes on two cores.
+QUICK = "attention generate loader metrics model plan release repo shards site tokenizer".split()
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.stem.removeprefix("test_") in QUICK and not item.get_closest_marker("slow"):
+            item.add_marker("quick")
