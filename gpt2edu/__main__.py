@@ -10,6 +10,6 @@ import sys
 
 from .cli import main
 
-if __name__ == "__main__" and __spec__:  # Python was started with -m; a notebook is __main__, too, and has no spec
+if __name__ == "__main__" and hasattr(sys.modules["__main__"], "__file__"):  # a notebook has no file
     sys.argv += ["--help"] * (len(sys.argv) == 1)
     main()

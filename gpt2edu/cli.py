@@ -287,5 +287,5 @@ def main(args: list[str] | None = None):
     commands[name](None if args is None else rest)
 
 # %% ../nbs/tough/ch20_commands.ipynb #1b447d38
-if __name__ == "__main__" and __spec__:  # Python was started with -m; a notebook is __main__, too, and has no spec
+if __name__ == "__main__" and hasattr(sys.modules["__main__"], "__file__"):  # a notebook has no file
     main()
