@@ -47,14 +47,14 @@ def web_pages(n_bytes, seed=0):
 def resident(pid):
     "Bytes in memory of a process; 0 when it has gone."
     try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
+        return int(Path(f"/proc/{pid}/statm").read_text(encoding="utf-8").split()[1]) * PAGE
     except (OSError, IndexError):
         return 0
 
 
 def processor_seconds(pids):
     "Processor time of this process and others so far, user and system."
-    ticks = [Path(f"/proc/{p}/stat").read_text().rpartition(")")[2].split()[11:13] for p in pids]
+    ticks = [Path(f"/proc/{p}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[11:13] for p in pids]
     return time.process_time() + sum(int(a) + int(b) for a, b in ticks) / os.sysconf("SC_CLK_TCK")
 
 

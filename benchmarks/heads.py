@@ -118,7 +118,7 @@ def measure(folder: Path) -> dict:
                 for q, rows in weights.items()
             }
     chance = {q: [round(sum(w[i] / w[4] for w in rows) / len(rows), 3) for i in (2, 3)] for q, rows in weights.items()}
-    log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    log = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     start, val = log[0], [e for e in log if e["event"] == "val"][-1]
     return {
         "seed": start["config"]["seed"],
@@ -153,7 +153,7 @@ def page(record: dict) -> str:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["page"]:
-        print(page(json.loads(Path(sys.argv[2]).read_text())))
+        print(page(json.loads(Path(sys.argv[2]).read_text(encoding="utf-8"))))
     else:
         git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True)
         record = {"made_by": "benchmarks/heads.py", "commit": git.stdout.strip(), "stories": STORIES}

@@ -35,7 +35,7 @@ sys.modules["nanogpt_model"] = theirs  # dataclasses look themselves up there
 spec.loader.exec_module(theirs)
 
 L, nh, C, T, B, LR = 4, 4, 128, 64, 12, 1e-3
-text = args.text.read_text()
+text = args.text.read_text(encoding="utf-8")
 letters = sorted(set(text))
 ids = np.array([letters.index(c) for c in text], dtype=np.uint16)
 train, val = ids[: len(ids) * 9 // 10], ids[len(ids) * 9 // 10 :]

@@ -42,7 +42,7 @@ FULL = {
 
 
 def status(name: str) -> int:  # bytes
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(name))
 
 
@@ -82,7 +82,7 @@ def child(case: dict) -> dict:
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)
     before = status("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # forget the peak so far
     steps(config, V, dtype, 2)
     return {"before": before, "peak": status("VmHWM") - before}
 

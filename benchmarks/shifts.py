@@ -22,7 +22,7 @@ N = 32_768  # tokens, as the preset reads
 
 
 def main(folder: Path):
-    start = json.loads((folder / "log.jsonl").read_text().splitlines()[0])
+    start = json.loads((folder / "log.jsonl").read_text(encoding="utf-8").splitlines()[0])
     model, tokenizer = load_run(folder)
     val = open_shards(start["data"], "val", tokenizer.hash)[:200_000]
 

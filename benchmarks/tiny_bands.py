@@ -1,18 +1,24 @@
 """What the loss of the tiny preset is, step by step, in several runs: the table of the page "Is my loss right?".
 
-    gpt2edu_train --seed 1 --out_dir /tmp/seed1                  # about two minutes on two quiet cores
-    python benchmarks/tiny_bands.py trim /tmp/seed1/tiny 23fb338 > benchmarks/logs/tiny_seed1.jsonl
-    python benchmarks/tiny_bands.py                              the table; a test compares it with the page
+    gpt2edu_train --seed 1 --out_dir /tmp/seed1                  # two to three minutes on two quiet cores
+    python benchmarks/tiny_bands.py trim /tmp/seed1/tiny COMMIT > benchmarks/logs/tiny_avx512_seed1.jsonl
+    python benchmarks/tiny_bands.py                              the tables; a test compares them with the page
+
+The other kind of processor, on a machine with AVX-512 (benchmarks/logs/tiny_avx2_seed1.jsonl):
+
+    export ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 ONEDNN_MAX_CPU_ISA=AVX2
+    gpt2edu_train --seed 1 --dtype fp32 --out_dir /tmp/avx2
 
 A log here is the run's own log.jsonl without samples and saves, after a line that says what made it.
 """
 
 import json
+import re
 import sys
 from pathlib import Path
 
 LOGS = Path(__file__).parent / "logs"
-STEPS = (10, 20, 50, 100, 200, 350, 700, 1050)
+STEPS = (10, 20, 50, 100, 200)  # and every step with a validation
 
 
 def trim(run: Path, commit: str) -> list[dict]:
@@ -36,7 +42,7 @@ def read(path: Path) -> tuple[dict, dict, dict, dict]:  # what made it; {step: l
 
 def table() -> list[str]:  # lines of Markdown
     "Put the lowest and the highest of all logs beside each step."
-    logs = [read(path) for path in sorted(LOGS.glob("tiny_seed*.jsonl"))]
+    logs = [read(path) for path in sorted(LOGS.glob("tiny_avx*.jsonl"))]
 
     def band(values: list[float], form: str = "{:.3f}") -> str:
         low, high = form.format(min(values)), form.format(max(values))
@@ -44,7 +50,7 @@ def table() -> list[str]:  # lines of Markdown
 
     lines = ["| step | training loss, mean of ten steps | validation loss | of the way from bigram to floor |"]
     lines += ["|---:|---:|---:|---:|"]
-    for step in STEPS:
+    for step in (*STEPS, *logs[0][2]):
         val = [v[step] for _, _, v, _ in logs if step in v]
         way = [100 * (d["bigram"] - v[step]) / (d["bigram"] - d["floor"]) for _, _, v, d in logs if step in v]
         cells = [band([t[step] for _, t, _, _ in logs]), band(val) if val else "", band(way, "{:.1f} %") if way else ""]
@@ -54,12 +60,16 @@ def table() -> list[str]:  # lines of Markdown
 
 def runs() -> list[str]:  # lines of Markdown
     "Put the runs side by side."
-    lines = ["| seed | precision | threads | step 350 | step 700 | step 1050 | stories chosen right |"]
-    lines += ["|---:|---|---:|---:|---:|---:|---:|"]
-    for head, _, val, done in map(read, sorted(LOGS.glob("tiny_seed*.jsonl"), key=lambda p: (len(p.stem), p.stem))):
-        cells = [head["command"].split()[2], head["dtype"].removeprefix("torch."), head["hardware"].split()[2]]
-        cells += [f"{val[step]:.3f}" for step in (350, 700, 1050)]
-        lines.append(f"| {' | '.join(cells)} | {100 * done['story_choice']:.0f} % |")
+    logs = [read(path) for path in sorted(LOGS.glob("tiny_avx*.jsonl"))]
+    steps = list(logs[0][2])
+    head = ["processor", "precision", "threads", "seed", *(f"step {step}" for step in steps), "of the way", "stories chosen right", "seconds"]
+    lines = [f"| {' | '.join(head)} |", f"|---|---|{'---:|' * (len(head) - 2)}"]
+    for made, _, val, done in logs:
+        threads, kind = re.search(r"(\d+) threads, (\w+)", made["hardware"]).groups()
+        way = (done["bigram"] - done["val_loss"]) / (done["bigram"] - done["floor"])
+        cells = [kind, made["dtype"].removeprefix("torch."), threads, made["command"].split()[2]]
+        cells += [*(f"{val[step]:.3f}" for step in steps), f"{100 * way:.1f} %", f"{100 * done['story_choice']:.0f} %", f"{done['seconds']:.0f}"]
+        lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 

@@ -76,7 +76,7 @@ def machine_memory() -> int | None:  # bytes; None where it cannot be told
         found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         with suppress(OSError, ValueError):
-            found.append(int(Path(limit).read_text()))
+            found.append(int(Path(limit).read_text(encoding="utf-8")))
     return min(found, default=None)
 
 # %% ../nbs/aids/budget.ipynb #569d8e8e

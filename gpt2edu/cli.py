@@ -105,7 +105,7 @@ def say_or_go_on(line: str):
     try:
         say(line)
     except OSError as e:
-        sys.stdout = open(os.devnull, "w")
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")
         if not isinstance(e, BrokenPipeError):
             sys.stderr.write(f"gpt2edu_train: cannot write the output ({e.strerror}); training goes on without it\n")
 
@@ -195,6 +195,7 @@ class GenerateConfig:
     run: str | None = None  # folder or name of a run, an exported folder, or gpt2 … gpt2-xl; by default the latest run
     out_dir: str = "runs"  # where runs are kept
     device: Device = "auto"  # where to compute
+    self_test: bool = True  # compare a small step with the CPU's before using another device
 
 
 @command
@@ -206,9 +207,11 @@ def generate(args: list[str]):
     import torch
 
     from gpt2edu.generate import check_sampling, stream_text
+    from gpt2edu.selftest import tested_device
 
     check_sampling(config.temperature, config.top_k, config.top_p)
-    model, tokenizer = load_model(config.run, config.out_dir, config.device)
+    where = tested_device(config.device, "fp32", config.self_test, lambda line: sys.stderr.write(f"{line}\n"), update=False)
+    model, tokenizer = load_model(config.run, config.out_dir, where.value)
     generator = torch.Generator()
     if config.seed is None:
         generator.seed()

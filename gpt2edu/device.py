@@ -134,23 +134,31 @@ def set_precision(device: str | torch.device) -> Choice:  # of "high" (TF32) or 
 
 # %% ../nbs/tough/ch13_device.ipynb #5f69dd83
 def compiler_error() -> str:
-    "Build a library of three lines as `torch.compile` does; return '' if that works, else what is missing."
-    if sys.platform == "win32":
-        command = ["cl", "/help"]
-    else:
-        cxx = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
-        include = ["-x", "c++", "-", "-shared", "-fPIC", f"-I{sysconfig.get_path('include')}"]
-        command = [cxx, *include, *([] if sys.platform == "darwin" else ["-fopenmp"])]
+    "Build a library of a few lines as `torch.compile` does; return '' if that works, else what is missing."
+    source = b"#include <Python.h>\n#include <vector>\nint probe() { return std::vector<int>(1).size(); }\n"
     with tempfile.TemporaryDirectory() as folder:
-        command += [] if command[0] == "cl" else ["-o", f"{folder}/probe.so"]
-        source = b"#include <Python.h>\n#include <vector>\nint probe() { return std::vector<int>(1).size(); }\n"
+        flags = ["-x", "c++", "-", "-shared", "-fPIC", f"-I{sysconfig.get_path('include')}", "-o", f"{folder}/probe.so"]
+        cxx = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+        openmp, header = ["-fopenmp"], b"#include <omp.h>\n"
+        if sys.platform == "darwin":  # PyTorch looks for OpenMP in several places there; we do not
+            openmp, header = [], b""
+        elif sys.platform == "win32":
+            cxx, flags, openmp = "cl", ["/help"], []
+
+        def build(flags: list[str], source: bytes) -> subprocess.CompletedProcess:
+            return subprocess.run([cxx, *flags], input=source, capture_output=True, timeout=60)
+
         try:
-            done = subprocess.run(command, input=source, capture_output=True, timeout=60)
+            done = build([*flags, *openmp], header + source)
+            if not done.returncode:
+                return ""
+            if b"Python.h" in done.stderr:
+                return "no Python.h (package python3-dev)"
+            if openmp and not build(flags, source).returncode:  # all is well, except for OpenMP
+                return f"{cxx} has no OpenMP (package libomp-dev for clang, libgomp1 for gcc)"
         except (OSError, subprocess.TimeoutExpired):
-            return f"no C++ compiler ({command[0]})"
-    if done.returncode:
-        return "no Python.h (package python3-dev)" if b"Python.h" in done.stderr else f"{command[0]} does not work"
-    return ""
+            return f"no C++ compiler ({cxx})"
+    return f"{cxx} does not work"
 
 
 def best_compile(

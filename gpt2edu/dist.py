@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BACKENDS', 'Ranks', 'read_ranks', 'start', 'stop', 'mean_over_ranks', 'gather_counts', 'rank0_first', 'from_rank0',
-           'wrap', 'sync_if']
+           'agreement', 'wrap', 'sync_if']
 
 # %% ../nbs/tough/ch15_distributed.ipynb #05d95c30
 import os
@@ -255,6 +255,22 @@ def from_rank0(
     if not box[1]:
         raise ValueError(f"rank {ranks.rank} stops: rank 0 failed before it; see rank 0's message")
     return box[0]
+
+# %% ../nbs/tough/ch15_distributed.ipynb #04fd24eb
+def agreement(
+    ranks: Ranks,  # from `start`
+) -> Callable[[str], str] | None:  # what this rank has found -> what the first rank that found something has; None alone
+    "Make one finding of those of all ranks; '' stands for nothing. Every rank has to call what this returns."
+    if ranks.world_size == 1:
+        return None
+
+    def agree(found: str) -> str:
+        group, all_found = dist.new_group(backend="gloo"), [""] * ranks.world_size
+        dist.all_gather_object(all_found, found, group=group)
+        dist.destroy_process_group(group)
+        return next((f"{text} (rank {rank})" for rank, text in enumerate(all_found) if text), "")
+
+    return agree
 
 # %% ../nbs/tough/ch15_distributed.ipynb #16584b52
 def wrap(

@@ -148,7 +148,7 @@ def core_peak(
     "Measure one core without PyTorch: NumPy in a Python of its own, since threads are set when NumPy is loaded."
     setup = f"import numpy; a = numpy.ones(({n}, {n}), 'float32')"
     timeit = [sys.executable, "-m", "timeit", "-n", "10", "-r", "7", "-u", "sec", "-s", setup, "a @ a"]
-    said = subprocess.run(timeit, env=os.environ | ONE_THREAD, capture_output=True, text=True, check=True).stdout
+    said = subprocess.run(timeit, env=os.environ | ONE_THREAD, capture_output=True, encoding="utf-8", check=True).stdout
     return 2 * n**3 / float(re.search(r"([\d.e+-]+) sec per loop", said)[1])
 
 

@@ -43,6 +43,7 @@ class EvalConfig:
     val_tokens: int | None = None  # tokens to validate on; by default the run's own number, 10,485,760 with --shards
     # the machine
     device: Device = "auto"  # where to compute
+    self_test: bool = True  # compare a small step with the CPU's before using another device
     dtype: Dtype = "fp32"  # published figures are in fp32; the others are faster and less exact
     batch_size: int | None = None  # items or windows at a time, on each rank; by default 8 on a CPU, 64 elsewhere
     # the result
@@ -226,17 +227,19 @@ def evaluate(
     from gpt2edu.corpus import story_items
     from gpt2edu.model import num_params
     from gpt2edu.runs import load_model
+    from gpt2edu.selftest import tested_device
 
-    where = device.pick_device(config.device).value
-    dtype = device.pick_dtype(config.dtype, where)
-    if config.dtype != "fp32":
-        device.set_precision(where)  # TF32, where published figures have fp32
-    batch = config.batch_size or (8 if where.type == "cpu" else 64)
-    ranks = dist.start(where.type)
+    ranks = dist.start(device.pick_device(config.device).value.type)
     tell, failed = say if ranks.is_main else lambda line: None, True
     try:
+        kind, agree = (config.device, config.dtype, config.self_test), dist.agreement(ranks)
+        where = tested_device(*kind, tell, agree, update=False).value
+        dtype = device.pick_dtype(config.dtype, where)
+        if config.dtype != "fp32":
+            device.set_precision(where)  # TF32, where published figures have fp32
+        batch = config.batch_size or (8 if where.type == "cpu" else 64)
         with dist.rank0_first(ranks):  # a download happens once
-            model, tokenizer = load_model(config.model, config.out_dir, where.type)
+            model, tokenizer = load_model(config.model, config.out_dir, where)
             if "hellaswag" in tasks and items is None:
                 items = get_items(data, names, config.limit)
         name = config.model or f"{find_run(None, config.out_dir)}"
@@ -269,7 +272,7 @@ def evaluate(
         dist.stop(failed)
     return found
 
-# %% ../nbs/aids/evaluate.ipynb #fd1bc894
+# %% ../nbs/aids/evaluate.ipynb #6c213bb8
 def figures(
     found: dict,  # from `evaluate`
 ) -> dict:  # documented in book/commands.qmd

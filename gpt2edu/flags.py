@@ -26,7 +26,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from .choices import in_words
+from .choices import refusal
 from .settings import as_flags, read_settings
 
 # %% ../nbs/aids/flags.ipynb #dbcc31fd
@@ -91,7 +91,7 @@ def one_line(
     text = re.sub(r"^Error parsing (\w+: )?", "", text).replace("{None}|", "")
     if choice := re.match(r"invalid choice '(.*)' for argument '--(\w+)'\. Expected one of (\(.*\))", text):
         words = tuple(word for word in re.findall(r"'(.*?)'", choice[3]) if word != "None")
-        return f"{choice[2]}={choice[1]!r} is not known; use {in_words(words)}"
+        return refusal(choice[2], choice[1], words)
     text = re.sub(r"no type matching INT could be instantiated from \['(.*?)'\]", r"expected a whole number, got '\1'", text)
     if "Perhaps you meant:" in lines:
         text += f"; did you mean {lines[lines.index('Perhaps you meant:') + 1].split()[0]}?"
@@ -211,7 +211,7 @@ def command(
     @functools.wraps(run)
     def script(args: list[str] | None = None):
         prog = f"gpt2edu_{run.__name__.strip('_')}"
-        sys.stdout, sys.stderr = (s or open(os.devnull, "w") for s in (sys.stdout, sys.stderr))  # closed by `>&-`
+        sys.stdout, sys.stderr = (s or open(os.devnull, "w", encoding="utf-8") for s in (sys.stdout, sys.stderr))  # closed by `>&-`
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="replace")  # a text must not end a run because a terminal cannot show it

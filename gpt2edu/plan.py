@@ -63,6 +63,7 @@ class TrainConfig:
     device: Device = "auto"  # where to compute
     dtype: Dtype = "auto"  # precision of the matrix products
     compile: Compile = "auto"  # whether torch.compile makes the model faster first
+    self_test: bool = True  # compare a small step with the CPU's before training on another device
     seed: int = 1337  # of the weights and of the order of the data
     # the run
     out_dir: str = "runs"  # where runs are kept
@@ -150,7 +151,7 @@ PRESETS = {
 HORIZONS = ("max_steps", "max_tokens", "num_epochs")
 MAY_CHANGE = frozenset(HORIZONS) | set(
     """lr min_lr muon_lr eval_every sample_every save_every keep_last choice_items hellaswag max_spike tracker device
-    dtype compile micro_batch out_dir data_dir name dry_run preset""".split()
+    dtype compile self_test micro_batch out_dir data_dir name dry_run preset""".split()
 )  # all else stays as it was when a run is resumed
 
 

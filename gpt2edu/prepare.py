@@ -87,7 +87,7 @@ def one_writer(
     path, told = folder.parent / f".{folder.name}.lock", False
     folder.parent.mkdir(parents=True, exist_ok=True)
     while True:
-        with open(path, "a") as file:
+        with open(path, "a", encoding="utf-8") as file:
             if try_lock(file):
                 if path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino:
                     try:

@@ -59,10 +59,9 @@ def new_run(config: TrainConfig) -> Path:
     return next(root / n for n in names if not taken(n))
 
 # %% ../nbs/aids/runs.ipynb #53b11475
-def load_run(folder: Path, where: str = "cpu"):  # a GPT in evaluation mode, its tokenizer
+def load_run(folder: Path, where="cpu"):  # a GPT in evaluation mode, its tokenizer
     "Load the latest checkpoint of a run. FileNotFoundError, ValueError: one line."
     from gpt2edu import checkpoint
-    from gpt2edu.device import pick_device
     from gpt2edu.model import GPT, GPTConfig
     from gpt2edu.tokenizer import Tokenizer
 
@@ -77,16 +76,15 @@ def load_run(folder: Path, where: str = "cpu"):  # a GPT in evaluation mode, its
     sizes = {k: c[k] for k in ("n_layer", "n_head", "n_embd", "block_size")}
     model = GPT(GPTConfig(**sizes, vocab_size=padded(tokenizer.n_vocab)))
     model.load_state_dict(saved.model)
-    return model.to(pick_device(where).value).eval(), tokenizer
+    return model.to(where).eval(), tokenizer
 
 
-def load_model(name: str | None, out_dir: str | Path = "runs", where: str = "cpu"):  # a GPT in evaluation mode, its tokenizer
+def load_model(name: str | None, out_dir: str | Path = "runs", where="cpu"):  # a GPT in evaluation mode, its tokenizer
     "Load a run, an exported folder, or a model of the hub such as `gpt2`. FileNotFoundError, ValueError: one line."
     exported = name is not None and (Path(name) / "model.safetensors").is_file()
     if exported or name in OPENAI:
-        from gpt2edu.device import pick_device
         from gpt2edu.pretrained import from_pretrained
 
         model, tokenizer = from_pretrained(name)
-        return model.to(pick_device(where).value).eval(), tokenizer
+        return model.to(where).eval(), tokenizer
     return load_run(find_run(name, out_dir), where)

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from . import checkpoint, device, dist
+from . import checkpoint, device, dist, selftest
 from .dist import Ranks
 from .evaluate import choices, get_items
 from .generate import complete
@@ -28,6 +28,7 @@ from .model import GPT, GPTConfig, num_params
 from .optim import build_optimizers, load_states, lr_at, set_lr
 from .plan import MAY_CHANGE, TrainConfig, flops_per_token, horizon, measure_peak, mfu, padded
 from .prepare import not_writable, prepare_data
+from .progress import duration
 from .runlog import LivePlot, RunLog, check_tracker, open_tracker, plot_loss
 from .shards import open_shards, write_atomically
 from .stops import SpikeWatch, Stop, Stopped, explain, stop_signals
@@ -55,8 +56,8 @@ class Trainer:
             raise ValueError(f"total_batch={c.total_batch} tokens cannot be shared by {ranks.world_size} ranks in windows of block_size="
                              f"{c.block_size}; try --total_batch {max(1, c.total_batch // shared) * shared}")  # fmt: skip
         self.n_micro = c.total_batch // (self.B * shared)
-        self.device, dtype = (chosen := device.pick_device(c.device)).value, device.pick_dtype(c.dtype, chosen.value)
-        compiled = device.pick_compile(c.compile, self.device)
+        self.device = selftest.tested_device(c.device, c.dtype, c.self_test, self.say, dist.agreement(ranks)).value
+        dtype, compiled = device.pick_dtype(c.dtype, self.device), device.pick_compile(c.compile, self.device)
         device.set_precision(self.device)
         self.dtype, self.scaler = dtype.value, device.grad_scaler(self.device, dtype.value)
         with dist.rank0_first(ranks):  # it prepares, the others find what it has written
@@ -74,7 +75,9 @@ class Trainer:
         self.model.to(self.device)
         self.compiled = torch.compile(self.model) if compiled.value else self.model  # the same weights
         self.forward = dist.wrap(self.compiled, ranks)
-        self.optimizers = build_optimizers(self.model, c.optimizer, c.lr, c.weight_decay, (c.beta1, c.beta2), c.muon_lr)
+        muon_dtype = None if self.dtype == torch.bfloat16 else torch.float32  # None: what the hardware multiplies
+        options = c.optimizer, c.lr, c.weight_decay, (c.beta1, c.beta2), c.muon_lr
+        self.optimizers = build_optimizers(self.model, *options, dtype=muon_dtype)
         self.loader = Loader(self.train_shards, self.B, c.block_size, c.seed, ranks.rank, ranks.world_size)
         if (n := min(c.val_tokens, len(self.val_shards) - 1)) < c.block_size:  # refused now, not at the first validation
             raise ValueError(f"got {n} tokens to validate on, expected block_size={c.block_size} at least; give more text")
@@ -87,6 +90,8 @@ class Trainer:
         if resume:
             self.restore()
         hardware = f"{device.describe(self.device)}, {ranks.world_size} rank{'s' * (ranks.world_size > 1)}"
+        precision = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[self.dtype]
+        self.machine = f"{hardware.rpartition(', torch ')[0]}, {precision}"  # for the line on the wait
         self.flops = flops_per_token(num_params(self.model), c.n_layer, c.n_embd, c.block_size)
         if ranks.is_main:
             self.tell, self.untell = open_tracker(c.tracker, self.folder, asdict(c))
@@ -234,20 +239,35 @@ class Trainer:
             if self.untell:
                 self.untell()
 
+    def wait_ahead(self, step_seconds: float) -> float:  # seconds
+        "Estimate the time to the end from that of a step: the steps that are left, and every validation on the way."
+        c = self.config
+        judgements = self.max_steps // c.eval_every - self.step // c.eval_every + (self.max_steps % c.eval_every > 0)
+        n = min(c.val_tokens, len(self.val_shards)) / (1 - c.val_overlap)
+        n += 100 * c.choice_items * self.is_stories + 250 * len(self.items or ())  # tokens that an item takes, about
+        forward = step_seconds / c.total_batch / 3  # seconds per token; a training step costs three forward passes
+        return (self.max_steps - self.step) * step_seconds + judgements * n * forward
+
     def loop(self, stop: Stop, plot: LivePlot | None) -> dict | None:
         "Take the steps that are left, and do on the clock what is due; then finish."
         c, watch, recent, busy = self.config, SpikeWatch(self.config.max_spike), [], 0.0
         off = not (sys.stderr.isatty() and self.ranks.is_main)
         with tqdm(total=self.max_steps, initial=self.step, unit="step", disable=off) as bar:
-            begin, first, rate = time.perf_counter(), self.step, 0.0
+            begin, first, rate, steady = time.perf_counter(), self.step, 0.0, []
             if self.step and self.judged < self.step and self.step % c.eval_every == 0:
                 self.judge()  # a signal had ended the run before it was done
             while self.step < self.max_steps:
                 before, t0 = self.position, time.perf_counter()
                 with stop.held():
                     loss, norm = self.train_step(stop)
-                busy += time.perf_counter() - t0
+                busy += (took := time.perf_counter() - t0)
                 recent.append(loss)
+                if self.step > first + 1 and steady is not None:  # the first step chooses kernels, or compiles
+                    steady.append(took)
+                    if len(steady) == 6 or sum(steady) > 20:
+                        wait = duration(self.wait_ahead(sorted(steady)[len(steady) // 2]))
+                        self.say(f"time: about {wait} on this machine ({self.machine})")
+                        steady = None  # said once
                 if (at := watch.sees(loss, before)) is not None:
                     raise ValueError(f"the loss is {loss:.3f} at step {self.step}, {c.max_spike} nats above its recent mean since "
                                      f"window {at}; the last checkpoint is whole; try a lower --lr, or --max_spike 0 to go on")  # fmt: skip
@@ -269,7 +289,7 @@ class Trainer:
                     found = self.judge()
                     more = "".join(f" {k} {found[k]:.3f}" for k in ("story_choice", "hellaswag") if k in found)
                     left = (self.max_steps - self.step) * (time.perf_counter() - begin) / (self.step - first)
-                    self.say(f"step {self.step}/{self.max_steps} train {loss:.3f} val {self.val_loss:.3f}{more} tokens/s {rate:,.0f} left {left:.0f} s")
+                    self.say(f"step {self.step}/{self.max_steps} train {loss:.3f} val {self.val_loss:.3f}{more} tokens/s {rate:,.0f} left {duration(left)}")
                 if self.step % c.sample_every == 0 and not last and self.ranks.is_main:
                     self.say(f"step {self.step} sample: {self.samples(1)[0]}")
                 if self.step % c.save_every == 0 or last:

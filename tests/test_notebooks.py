@@ -1,7 +1,6 @@
-"""Every notebook runs from top to bottom; every stub fails its check and every solution passes it."""
+"""Every notebook runs as "Run all" runs it; every stub fails its check and every solution passes it."""
 
 import re
-import time
 from pathlib import Path
 
 import nbformat
@@ -10,7 +9,7 @@ from nbclient import NotebookClient
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "nbs").glob("*/*.ipynb"))
-SECONDS = {"ch01_quickstart": 120}  # the rest: 60 (DESIGN, "A chapter"); doubled here, since CI machines are noisy
+HANGS = 600  # seconds for one cell; ten times what a chapter may take. A slow machine passes, a hanging cell does not
 
 
 def outputs(cell):
@@ -20,13 +19,12 @@ def outputs(cell):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
-def test_runs(path):
+def test_runs(path, tmp_path):
+    "Defect: cells marked `eval: false` were left out here, and Jupyter runs them: four chapters stopped at one."
     nb = nbformat.read(path, 4)
-    skipped = [c for c in nb.cells if re.search(r"^#\|\s*eval:\s*false", c.source, re.M)]
-    nb.cells = [c for c in nb.cells if c not in skipped]
-    t0 = time.time()
-    NotebookClient(nb, timeout=300, resources={"metadata": {"path": str(path.parent)}}).execute()
-    assert time.time() - t0 < 2 * SECONDS.get(path.stem, 60)
+    NotebookClient(nb, timeout=HANGS, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    left = [p.name for p in tmp_path.iterdir()]
+    assert not left, f"the notebook leaves {left} in the working folder"
     for i, cell in enumerate(nb.cells):
         if name := re.search(r"^#\|\s*exercise:\s*(\w+)", cell.source, re.M):
             stub, solution = nb.cells[i + 1], next(c for c in nb.cells[i + 2 :] if "code-summary" in c.source)

@@ -8,7 +8,19 @@ import pytest
 import torch
 from torch import nn
 
-from gpt2edu.optim import block_matrices, build_optimizers, decay_groups, lr_at, set_lr
+from gpt2edu import optim
+from gpt2edu.optim import (
+    ROUNDS,
+    Muon,
+    block_matrices,
+    build_optimizers,
+    decay_groups,
+    fast_dtype,
+    lr_at,
+    orthogonalise,
+    orthogonalise_wide,
+    set_lr,
+)
 
 
 class Net(nn.Module):
@@ -83,7 +95,7 @@ def test_groups():
 def test_muon_takes_the_block_matrices_only():
     model = net()
     muon, adamw = build_optimizers(model, "muon", lr=1e-3, muon_lr=2e-2)
-    assert isinstance(muon, torch.optim.Muon) and isinstance(adamw, torch.optim.AdamW)
+    assert isinstance(muon, Muon) and isinstance(adamw, torch.optim.AdamW)
     theirs = [p for g in muon.param_groups for p in g["params"]]
     rest = [p for g in adamw.param_groups for p in g["params"]]
     assert [p.shape for p in theirs] == [p.shape for p in block_matrices(model)] == [(32, 8), (8, 32)]
@@ -91,6 +103,100 @@ def test_muon_takes_the_block_matrices_only():
     assert not {id(p) for p in theirs} & {id(p) for p in rest}
     assert [g["peak_lr"] for g in muon.param_groups + adamw.param_groups] == [2e-2, 1e-3, 1e-3]
     assert build_optimizers(model, "muon", lr=3e-3)[0].param_groups[0]["peak_lr"] == 3e-3
+
+
+SHAPES = [(24, 24), (24, 72), (96, 24), (24, 96), (24, 24), (40, 8), (1, 16)]
+
+
+def matrices(seed=0):
+    g = torch.Generator().manual_seed(seed)
+    return [nn.Parameter(torch.randn(s, generator=g)) for s in SHAPES]
+
+
+def steps(optimizer, n, seed=1, skip=()):
+    "Take n steps along random gradients; some matrices get none."
+    g, (group,) = torch.Generator().manual_seed(seed), optimizer.param_groups
+    for _ in range(n):
+        for i, p in enumerate(group["params"]):
+            grad = torch.randn(p.shape, generator=g) * 10.0 ** (i - 3)  # the scale of a gradient must not matter
+            p.grad = None if i in skip else grad
+        optimizer.step()
+    return [p.detach().clone() for p in group["params"]]
+
+
+def torchs(params):
+    return torch.optim.Muon(params, lr=0.02, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("skip", [(), (0, 3)])
+def test_muon_steps_as_torchs(dtype, skip):
+    "To bf16's rounding: 2^-9 a number, and five rounds that amplify it a little; without weights the direction stands out."
+    before = matrices()
+    ours = steps(Muon(matrices(), lr=0.02, dtype=dtype), 10, skip=skip)
+    theirs = steps(torchs(matrices()), 10, skip=skip)
+    for i, (b, o, t) in enumerate(zip(before, ours, theirs, strict=True)):
+        if i in skip:
+            assert torch.equal(o, b) and torch.equal(t, b)
+        else:
+            assert (o - t).norm() < 0.02 * (t - b).norm(), SHAPES[i]
+
+
+@pytest.mark.parametrize("shape", [(3, 16, 16), (2, 16, 64), (2, 64, 16), (16, 48), (1, 8)])
+def test_both_ways_of_orthogonalising_agree_with_the_svd(shape):
+    "In float64: both are the same polynomial of the singular values, with the singular vectors untouched."
+    G = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    U, s, Vh = torch.linalg.svd(G / G.norm(dim=(-2, -1), keepdim=True), full_matrices=False)
+    for a, b, c in ROUNDS:
+        s = a * s + b * s**3 + c * s**5
+    for way in (orthogonalise, orthogonalise_wide):
+        torch.testing.assert_close(way(G), U @ (s[..., None] * Vh), rtol=0, atol=1e-9)
+
+
+def test_muon_stacks_at_most_at_once(monkeypatch):
+    "However many matrices are alike, a stack stays small, and the step is the same."
+    whole = steps(Muon(matrices(), lr=0.02, dtype=torch.float32), 3)
+    monkeypatch.setattr(optim, "AT_ONCE", 24 * 24)
+    pieces = steps(Muon(matrices(), lr=0.02, dtype=torch.float32), 3)
+    for w, p in zip(whole, pieces, strict=True):
+        torch.testing.assert_close(w, p, rtol=0, atol=1e-6)  # a batched product may sum in another order
+
+
+def test_muon_never_changes_a_gradient_of_zero_into_a_step():
+    (p,) = params = [nn.Parameter(torch.ones(4, 8))]
+    p.grad = torch.zeros_like(p)
+    Muon(params, lr=0.02, weight_decay=0.0).step()
+    assert torch.equal(p.detach(), torch.ones(4, 8))
+
+
+def test_muon_takes_matrices_only():
+    with pytest.raises(ValueError) as e:
+        Muon([nn.Parameter(torch.zeros(3))])
+    assert str(e.value) == "Muon got a tensor of shape (3,), expected matrices; give the rest to AdamW"
+
+
+def test_muon_loads_the_state_of_torchs():
+    "A checkpoint of a run that trained with torch.optim.Muon goes on with ours."
+    a, b = matrices(), matrices(seed=5)
+    theirs = torchs(a)
+    steps(theirs, 5)
+    ours = Muon(b, lr=0.7)
+    ours.load_state_dict(copy.deepcopy(theirs.state_dict()))
+    for p, q in zip(a, b, strict=True):
+        q.data.copy_(p.data)
+    start = [p.detach().clone() for p in a]
+    for s, x, y in zip(start, steps(theirs, 5, seed=2), steps(ours, 5, seed=2), strict=True):
+        assert (x - y).norm() < 0.02 * (x - s).norm()
+
+
+def test_fast_dtype_is_what_the_hardware_multiplies(monkeypatch):
+    for flags, dtype in ((frozenset(), torch.float32), ({"amx_bf16"}, torch.bfloat16), ({"avx512_bf16"}, torch.bfloat16)):
+        monkeypatch.setattr(optim, "cpu_flags", lambda flags=flags: flags)
+        assert fast_dtype("cpu") == dtype
+        assert fast_dtype("mps") == torch.float32
+    for capability, dtype in (((7, 5), torch.float32), ((8, 0), torch.bfloat16), ((9, 0), torch.bfloat16)):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, capability=capability: capability)
+        assert fast_dtype("cuda") == dtype
 
 
 def test_set_lr_scales_each_group_from_its_peak():

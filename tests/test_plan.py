@@ -280,7 +280,7 @@ def test_vocabulary_is_that_of_the_run(few_stories):
     c = PlanConfig(**PRESETS["tiny"], data_dir=few_stories, measure=True)
     n_vocab, tokens, how = look_at_data(c)
     tokenizer, folder = prepare.prepare_data(c)
-    real = json.loads((folder / "manifest.json").read_text())
+    real = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     assert n_vocab == tokenizer.n_vocab < c.vocab_size
     train = sum(s["tokens"] for s in real["shards"] if s["split"] == "train")
     assert tokens == pytest.approx(train, rel=0.05) and how == "estimated from the size of the text"
@@ -293,7 +293,7 @@ def test_vocabulary_is_that_of_the_run(few_stories):
 
 def command(*args):
     done = subprocess.run(
-        [sys.executable, "-m", "gpt2edu.cli", "plan", *args], capture_output=True, text=True, timeout=300
+        [sys.executable, "-m", "gpt2edu.cli", "plan", *args], capture_output=True, text=True, timeout=600
     )
     return done.returncode, done.stdout, done.stderr
 

@@ -165,7 +165,9 @@ def rewrite(folder, out, weights=lambda w: w, config=lambda c: c):
     for path in folder.iterdir():
         (out / path.name).write_bytes(path.read_bytes())
     save_file(weights(load_file(folder / "model.safetensors")), out / "model.safetensors", {"format": "pt"})
-    (out / "config.json").write_text(json.dumps(config(json.loads((folder / "config.json").read_text()))))
+    (out / "config.json").write_text(
+        json.dumps(config(json.loads((folder / "config.json").read_text(encoding="utf-8")))), encoding="utf-8"
+    )
     return out
 
 
@@ -257,7 +259,7 @@ def test_broken_files(theirs, tmp_path):
     assert "is not JSON" in broken("json", "config.json", b"{")
     assert "has no model_type" in broken("list", "config.json", b"[]")
     assert "not laid out as GPT-2's" in broken("tok", "tokenizer.json", b'{"model": {"vocab": {"a": 0}, "merges": []}}')
-    data = json.loads((theirs / "tokenizer.json").read_text())
+    data = json.loads((theirs / "tokenizer.json").read_text(encoding="utf-8"))
     data["model"]["merges"] = data["model"]["merges"][1:]
     assert "not laid out as GPT-2's" in broken("merges", "tokenizer.json", json.dumps(data).encode())
 
@@ -402,7 +404,7 @@ def in_a_process(script, home, **env):
     clean = {k: v for k, v in os.environ.items() if "proxy" not in k.lower() and not k.startswith("HF_")}
     clean |= {"HF_HOME": str(home), "NO_PROXY": "127.0.0.1", "OMP_NUM_THREADS": "1"} | env
     command = [sys.executable, "-c", script]
-    done = subprocess.run(command, env=clean, cwd=home, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=clean, cwd=home, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 

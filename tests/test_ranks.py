@@ -60,7 +60,7 @@ WORKER = """
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
-    (folder / "worker.py").write_text(textwrap.dedent(WORKER))
+    (folder / "worker.py").write_text(textwrap.dedent(WORKER), encoding="utf-8")
     return folder
 
 
@@ -78,7 +78,7 @@ def command(place, nproc, name, *more, **other):
 
 def train(place, nproc, name, **other):
     line = command(place, nproc, name, **other)
-    done = subprocess.run(line, env=ENV, cwd=place, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(line, env=ENV, cwd=place, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 
@@ -89,7 +89,11 @@ def losses(place, name, event="train"):
 
 def windows(place, name):
     "What all ranks together have read: {position: hash of the window}."
-    rows = [line.split() for p in (place / f"seen_{name}").glob("read_*") for line in p.read_text().splitlines()]
+    rows = [
+        line.split()
+        for p in (place / f"seen_{name}").glob("read_*")
+        for line in p.read_text(encoding="utf-8").splitlines()
+    ]
     seen = {}
     for position, digest in rows:
         assert seen.setdefault(int(position), digest) == digest, "one position, two windows"
@@ -128,7 +132,7 @@ def two(one):
 def check_like_one(place, name, nproc):
     for event in ("train", "val"):
         close(losses(place, "one", event), losses(place, name, event))
-    prints = {p.read_text() for p in (place / f"seen_{name}").glob("weights_*")}
+    prints = {p.read_text(encoding="utf-8") for p in (place / f"seen_{name}").glob("weights_*")}
     assert len(prints) == 1 and len(list((place / f"seen_{name}").glob("weights_*"))) == nproc
     want, got = windows(place, "one"), windows(place, name)
     n = 50 * 512 // 32  # what 50 steps consume; a batch more may have been read ahead
@@ -162,7 +166,7 @@ def test_two_agents_with_a_rendezvous_give_the_run_of_one(one):
     line += command(one, 0, "nodes")[1:]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     agents = [subprocess.Popen(line, env=ENV, cwd=one, **pipes) for _ in range(2)]
-    errors = [agent.communicate(timeout=200)[1] for agent in agents]
+    errors = [agent.communicate(timeout=600)[1] for agent in agents]
     assert [agent.returncode for agent in agents] == [0, 0], errors
     check_like_one(one, "nodes", 2)
 
@@ -185,10 +189,10 @@ def test_saved_at_two_ranks_resumed_at_another_number(two, nproc, micro):
 
 
 def children(pid):
-    return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()]
 
 
-def wait_for(what, seconds=60):
+def wait_for(what, seconds=600):
     end = time.time() + seconds
     while time.time() < end:
         if found := what():
@@ -213,7 +217,7 @@ def check_kills(place, kills, rng, want, **other):
             done += 1
             checkpoint.load(checkpoint.latest(folder))  # at no time is there one that does not load
             time.sleep(0.5)
-    _, err = p.communicate(timeout=60)
+    _, err = p.communicate(timeout=600)
     assert p.returncode == 0, err[-3000:]
     same(want, weights(place, name))
     assert done == kills, f"only {done} kills came before the end"
@@ -239,9 +243,9 @@ def check_term(place, name, rng):
     ended = p.poll() is not None
     t0 = time.monotonic()
     p.send_signal(signal.SIGTERM)
-    out, err = p.communicate(timeout=60)
+    out, err = p.communicate(timeout=600)
     assert p.returncode == 0 and err == "", (p.returncode, err)
-    assert time.monotonic() - t0 < 5
+    assert time.monotonic() - t0 < 50  # ten times the usual: a guard against hanging, as all limits here
     assert ended or out.splitlines()[-1].startswith("SIGTERM: ") or "next: gpt2edu_generate" in out
     train(place, 0, name, resume="auto")
     same(weights(place, "one"), weights(place, name))
@@ -272,8 +276,8 @@ def test_bad_input_ends_every_rank(place, i):
     env, nproc, other, part = BAD[i]
     t0 = time.monotonic()
     line = command(place, nproc, f"bad{i}", **other)
-    done = subprocess.run(line, env=ENV | env, cwd=place, capture_output=True, text=True, timeout=60)
-    assert time.monotonic() - t0 < 30  # 10 s on a quiet machine; two imports of torch where cores are taken
+    done = subprocess.run(line, env=ENV | env, cwd=place, capture_output=True, text=True, timeout=600)
+    assert time.monotonic() - t0 < 100  # 10 s on a quiet machine
     mine = [s for s in done.stderr.splitlines() if s.startswith("gpt2edu_train")]
     assert mine and all(part in s or "rank 0 failed before it" in s for s in mine) and part in "".join(mine)
     codes = {int(c) for c in re.findall(r"exitcode\s*:\s*(-?\d+)", done.stderr)} or {done.returncode}

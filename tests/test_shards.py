@@ -102,7 +102,7 @@ def test_every_document_once_and_whole_on_its_side(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*files, "manifest.json"])
     for s in manifest["shards"]:
         assert s["sha256"] == hashlib.sha256((tmp_path / s["file"]).read_bytes()).hexdigest()
-    assert json.loads((tmp_path / "manifest.json").read_text()) == manifest == train.manifest
+    assert json.loads((tmp_path / "manifest.json").read_text(encoding="utf-8")) == manifest == train.manifest
 
 
 def test_validation_may_need_several_shards(tmp_path):
@@ -218,7 +218,7 @@ def test_spoiled_npy(tmp_path, how):
     if how == "short":
         path.write_bytes(path.read_bytes()[:-50])
     if how == "text":
-        path.write_text("not an array")
+        path.write_text("not an array", encoding="utf-8")
     if how == "empty":
         path.write_bytes(b"")
     with pytest.raises(ValueError) as e:
@@ -259,7 +259,7 @@ NO_SPLIT = '{"tokenizer": {"hash": "x"}, "shards": [{"file": "a"}]}'
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"shards": []}', NO_SPLIT])
 def test_spoiled_manifest(tmp_path, text):
     make(tmp_path)
-    (tmp_path / "manifest.json").write_text(text)
+    (tmp_path / "manifest.json").write_text(text, encoding="utf-8")
     with pytest.raises(ValueError) as e:
         S.open_shards(tmp_path, "train")
     one_line(e, tmp_path / "manifest.json", "not a manifest", "prepare the data again")
@@ -372,7 +372,7 @@ def test_folder_that_is_not_writable(tmp_path):
 
 
 def test_file_where_the_folder_should_be(tmp_path):
-    (tmp_path / "data").write_text("")
+    (tmp_path / "data").write_text("", encoding="utf-8")
     with pytest.raises(OSError) as e:
         make(tmp_path / "data")
     one_line(e, tmp_path / "data", "choose another folder")
@@ -487,7 +487,7 @@ def test_100m_tokens_cost_under_50_mb(tmp_path):
     sha = S.write_shard(path, np.tile(rng.integers(0, 50257, 1_000_000, dtype=np.uint16), 100))
     manifest = {"tokenizer": {"name": "x", "hash": "x", "n_vocab": 50257, "eot": 0}}
     manifest["shards"] = [{"file": path.name, "split": "train", "tokens": 100_000_000, "sha256": sha}]
-    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     for verify in (False, True):
         code = f"s = S.open_shards(sys.argv[1], 'train', verify={verify}); assert len(s) == 100_000_000"
         assert max(resident(code, tmp_path)) < 50

@@ -40,7 +40,7 @@ def test_code_is_not_taken_for_prose():
 
 
 def test_every_glossary_term_is_unique_and_in_order():
-    terms = re.findall(r"^\[(.+?)\]\{#([\w-]+)\}$", (ROOT / "book" / "glossary.qmd").read_text(), re.M)
+    terms = re.findall(r"^\[(.+?)\]\{#([\w-]+)\}$", (ROOT / "book" / "glossary.qmd").read_text(encoding="utf-8"), re.M)
     key = [name.lower().replace("-", "").replace(" ", "") for name, _ in terms]
     assert key == sorted(key) and len(key) > 50
     assert len({anchor for _, anchor in terms}) == len(terms)

@@ -82,7 +82,7 @@ def first(data_dir, tmp_path_factory):
 
 def test_the_log(first):
     _, done, folder, _ = first
-    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     count = collections.Counter(e["event"] for e in lines)
     assert count == {"start": 1, "train": 4, "val": 10, "sample": 5, "save": 10, "done": 1}
     assert lines[0]["event"] == "start" and lines[0]["config"]["n_layer"] == 1 and "torch" in lines[0]["hardware"]
@@ -138,7 +138,7 @@ def test_the_folder(first):
         "tokenizer.json",
     ]
     assert sorted(p.name for p in (folder / "checkpoints").iterdir()) == ["step_00000036", "step_00000040"]  # keep_last
-    assert json.loads((folder / "config.json").read_text())["max_steps"] == 40
+    assert json.loads((folder / "config.json").read_text(encoding="utf-8"))["max_steps"] == 40
 
 
 def test_a_second_run_finds_its_shards(config, tmp_path, monkeypatch, first):
@@ -153,16 +153,16 @@ def test_shards_are_found_by_content(config, tmp_path, first):
         return prepare.prepare_data(dataclasses.replace(config, data_dir=str(tmp_path / "data"), **changes))[1].name
 
     a, b = tmp_path / "a.txt", tmp_path / "b.txt"
-    a.write_text("Mia had a ball. " * 300 + "\n\n" + "Tom ran. " * 3000)
+    a.write_text("Mia had a ball. " * 300 + "\n\n" + "Tom ran. " * 3000, encoding="utf-8")
     shutil.copy(a, b)
     one = folder(dataset=(str(a),))
     assert one == folder(dataset=(str(a),)) != folder(dataset=(str(a),), vocab_size=290)
     assert one.split("-")[1] == folder(dataset=(str(b),)).split("-")[1]  # the same content
-    a.write_text(a.read_text() + "x")
+    a.write_text(a.read_text(encoding="utf-8") + "x", encoding="utf-8")
     assert folder(dataset=(str(a),)) != one
     lines = "\n".join(json.dumps({"text": f"Mia had ball {i}. " * 20}) for i in range(200))
-    (tmp_path / "c.txt").write_text(lines)
-    (tmp_path / "c.jsonl").write_text(lines)
+    (tmp_path / "c.txt").write_text(lines, encoding="utf-8")
+    (tmp_path / "c.jsonl").write_text(lines, encoding="utf-8")
     assert folder(dataset=(str(tmp_path / "c.txt"),)) != folder(dataset=(str(tmp_path / "c.jsonl"),))
 
 
@@ -245,11 +245,11 @@ def test_a_run_goes_on_with_a_lower_lr(config, tmp_path):
 
 def test_resume_on_changed_text_is_refused(config, tmp_path):
     text = tmp_path / "a.txt"
-    text.write_text("\n\n".join(s.text * 5 for s in corpus.stories(60)))
+    text.write_text("\n\n".join(s.text * 5 for s in corpus.stories(60)), encoding="utf-8")
     config = dataclasses.replace(config, dataset=(str(text),), tokenizer="gpt2", total_batch=64, micro_batch=2)
     Trainer(config, tmp_path / "a").save()
     Trainer(config, tmp_path / "a", resume=True)
-    text.write_text(text.read_text().replace("Mia", "Tom"))
+    text.write_text(text.read_text(encoding="utf-8").replace("Mia", "Tom"), encoding="utf-8")
     with pytest.raises(ValueError, match="data="):
         Trainer(config, tmp_path / "a", resume=True)
 
@@ -257,13 +257,13 @@ def test_resume_on_changed_text_is_refused(config, tmp_path):
 def test_resume_with_a_longer_horizon_is_remembered(config, tmp_path):
     run(config, tmp_path / "a")
     t, _ = run(dataclasses.replace(config, max_steps=16), tmp_path / "a", resume=True)
-    assert t.step == 16 and json.loads((tmp_path / "a" / "config.json").read_text())["max_steps"] == 16
+    assert t.step == 16 and json.loads((tmp_path / "a" / "config.json").read_text(encoding="utf-8"))["max_steps"] == 16
 
 
 def test_a_cut_line_in_the_log_does_not_swallow_the_next(tmp_path):
     log = RunLog(tmp_path / "log.jsonl")
     log.write("val", step=1, loss=2.0)
-    with open(log.path, "a") as f:
+    with open(log.path, "a", encoding="utf-8") as f:
         f.write('{"event": "val", "st')
     log.write("val", step=2, loss=1.0)
     log.write("val", step=1, loss=3.0)  # step 1 again, after a resume
@@ -345,11 +345,11 @@ def test_divergence_is_one_line_and_is_not_saved(config, tmp_path, clock):
     assert "\n" not in str(e.value) and "--lr" in str(e.value) and "at step" in str(e.value)
     if path := checkpoint.latest(tmp_path / "a" / "checkpoints"):
         assert all(t.isfinite().all() for t in checkpoint.load(path).model.values())
-    assert "NaN" not in (tmp_path / "a" / "log.jsonl").read_text()
+    assert "NaN" not in (tmp_path / "a" / "log.jsonl").read_text(encoding="utf-8")
 
 
 def test_too_little_text_is_refused_before_training(config, tmp_path):
-    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": "Mia ran."}) for _ in range(40)))
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": "Mia ran."}) for _ in range(40)), encoding="utf-8")
     with pytest.raises(ValueError) as e:
         Trainer(dataclasses.replace(config, dataset=(str(tmp_path / "a.jsonl"),)), tmp_path / "a")
     assert "\n" not in str(e.value) and "to validate on" in str(e.value) and "more text" in str(e.value)
@@ -457,7 +457,7 @@ def test_a_signal_saves_and_ends_in_order(long, tmp_path, number):
         pass
     time.sleep(0.15)
     p.send_signal(number)
-    out, err = p.communicate(timeout=60)
+    out, err = p.communicate(timeout=600)
     assert p.returncode == 0 and err == ""
     (line,) = [line for line in out.splitlines() if number.name in line]
     assert "--resume" in line and out.endswith(line + "\n")
@@ -477,7 +477,7 @@ def test_a_run_stopped_while_its_data_are_prepared_can_begin_again(long, tmp_pat
         pass
     time.sleep(random.uniform(0, 0.1))
     p.send_signal(number)
-    _, err = p.communicate(timeout=60)
+    _, err = p.communicate(timeout=600)
     if number == signal.SIGINT:
         assert p.returncode == 130 and err == "gpt2edu_train: interrupted\n"
     assert not (tmp_path / "a" / "config.json").exists()  # no run yet, so nothing to resume
@@ -492,7 +492,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(long, tmp_path):
     before = weights(tmp_path / "a")
     size = (checkpoint.latest(tmp_path / "a" / "checkpoints") / checkpoint.MODEL).stat().st_size
     p = start(flags | {"max_steps": 12}, tmp_path / "a", "resume", size // 2)
-    _, err = p.communicate(timeout=60)
+    _, err = p.communicate(timeout=600)
     assert p.returncode == 2 and err.count("\n") == 1 and "Traceback" not in err
     assert "could not save" in err and "step_00000009" in err and "step_00000006" in err, err
     same(before, weights(tmp_path / "a"))
@@ -544,7 +544,7 @@ def test_a_live_plot_moves_in_a_kernel_and_leaves_one_picture(data_dir, tmp_path
     flags = TINY | {"data_dir": str(data_dir), "dataset": ("pydocs",), "vocab_size": 300}
     code = NOTEBOOK.format(flags=flags, folder=str(tmp_path / "live"))
     nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
-    client = Counting(nb, timeout=120)
+    client = Counting(nb, timeout=600)
     client.execute()
     assert client.seen.count("update_display_data") >= 10
     outputs = nb.cells[0].outputs
@@ -569,7 +569,7 @@ def test_the_log_tells_the_share_of_the_peak(first):
 
 def test_hellaswag_is_answered_on_the_clock(config, tmp_path):
     items = [i | {"ind": n} for n, i in enumerate(corpus.story_items(30, seed=5))]
-    (tmp_path / "items.jsonl").write_text("".join(json.dumps(i) + "\n" for i in items))
+    (tmp_path / "items.jsonl").write_text("".join(json.dumps(i) + "\n" for i in items), encoding="utf-8")
     c = dataclasses.replace(config, hellaswag=str(tmp_path / "items.jsonl"))
     said = []
     t, done = run(c, tmp_path / "a", say=said.append)
@@ -604,7 +604,7 @@ def test_out_of_memory_names_the_flag(config, tmp_path):
     script = "import resource\n" + textwrap.dedent(SCRIPT).replace("    t.run()", f"    {limit}; t.run()")
     args = [sys.executable, "-c", script, json.dumps(flags), str(tmp_path / "a"), "new"]
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    p = subprocess.run(args, capture_output=True, text=True, env=env, timeout=120)
+    p = subprocess.run(args, capture_output=True, text=True, env=env, timeout=600)
     assert p.returncode == 2 and p.stderr.count("\n") == 1, p.stderr[-2000:]
     assert "out of memory with micro_batch=4096 x block_size=32" in p.stderr and "--micro_batch 2048" in p.stderr
 

@@ -8,11 +8,13 @@
 """
 
 import argparse
+import copy
 import os
 import re
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import jupytext
@@ -25,6 +27,10 @@ from nbdev.export import nb_export
 ROOT = Path(__file__).resolve().parent.parent
 NOT_RUN = r"^#\|\s*(eval:\s*false|export|default_exp|include:\s*false)"  # no output is expected
 TIERS = ("aids", "exercises", "easy", "medium", "tough")
+TITLE = "# @title Install gpt2edu\n"  # Colab shows the title in place of the cell
+KEEP = {"jupytext": {"cell_metadata_filter": "-all"}}  # lets jupytext leave the metadata of cells as they are
+FOLDED = {"cellView": "form", "jupyter": {"source_hidden": True}}  # Colab; JupyterLab, Notebook and VS Code
+SOLUTION = {"cellView": "form", "collapsed": True, "jupyter": {"outputs_hidden": True, "source_hidden": True}}
 
 
 def manuscripts():
@@ -39,9 +45,36 @@ def cells(nb):
     return [(c.cell_type, c.source) for c in nb.cells]
 
 
+def install_cell():
+    "Make the first cell of every chapter: tools/install_cell.py with the repository's URL, its branch and the tag."
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    version = re.search(r'__version__ = "(.+)"', (ROOT / "gpt2edu" / "__init__.py").read_text(encoding="utf-8"))[1]
+    names = {"url": project["project"]["urls"]["Repository"], "branch": project["tool"]["nbdev"]["branch"]}
+    names["tag"] = f"v{version}"
+    text = (ROOT / "tools" / "install_cell.py").read_text(encoding="utf-8").strip()
+    return re.sub(r"\{(url|tag|branch)\}", lambda m: names[m[1]], text)
+
+
+def with_install_cell(text):  # of a manuscript
+    "Return the manuscript with the install cell as it should be."
+    block = r"(?<=^```\{code-cell\} ipython3\n)#\| include: false\n" + re.escape(TITLE) + r".*?(?=\n```$)"
+    return re.sub(block, lambda _: install_cell(), text, flags=re.M | re.S)
+
+
+def metadata(cell):
+    "Return the metadata that a cell should have: what makes it folded where a notebook is opened."
+    if cell.cell_type != "code":
+        return {}
+    if re.search(r"^#\| code-summary: .*Solution", cell.source, re.M):
+        return copy.deepcopy(SOLUTION)
+    return copy.deepcopy(FOLDED) if TITLE in cell.source else {}
+
+
 def update(md):
     "Bring the notebook up to its manuscript: outputs and ids of unchanged cells stay. Return whether it changed."
-    ipynb = twin(md)
+    ipynb, text = twin(md), md.read_text(encoding="utf-8")
+    if with_install_cell(text) != text:
+        md.write_text(with_install_cell(text), encoding="utf-8")
     if ipynb.exists() and cells(jupytext.read(md)) == cells(nbformat.read(ipynb, 4)):
         return False
     ipynb.parent.mkdir(parents=True, exist_ok=True)
@@ -69,7 +102,9 @@ def execute(ipynb):
 def clean(ipynb):
     nb = nbformat.read(ipynb, 4)
     clean_nb(nb)
-    nb.metadata = nbformat.NotebookNode({"kernelspec": nb.metadata["kernelspec"]})
+    for cell in nb.cells:
+        cell.metadata = nbformat.from_dict(metadata(cell))
+    nb.metadata = nbformat.from_dict(KEEP | {"kernelspec": nb.metadata["kernelspec"]})
     nbformat.write(nb, ipynb)
 
 
@@ -91,6 +126,9 @@ def findings():
             yield f"{name}: no manuscript"
             continue
         nb = nbformat.read(ipynb, 4)
+        text = known[ipynb].read_text(encoding="utf-8")
+        if with_install_cell(text) != text:
+            yield f"{known[ipynb].relative_to(ROOT)}: its install cell is not tools/install_cell.py; run make book"
         if cells(jupytext.read(known[ipynb])) != cells(nb):
             yield f"{name}: differs from {known[ipynb].relative_to(ROOT)}; run make book"
         code = [c for c in nb.cells if c.cell_type == "code"]

@@ -17,9 +17,9 @@ RULES = "undefined-references,undefined-anchor,citation-keys,duplicate-reference
 
 def pages():
     "Map each page, as links name it, to its text: manuscripts stand for their notebooks."
-    out = {p: p.read_text() for p in sorted((ROOT / "book").glob("*.qmd"))}
+    out = {p: p.read_text(encoding="utf-8") for p in sorted((ROOT / "book").glob("*.qmd"))}
     for p in sorted((ROOT / "book").glob("*/*.md")):
-        out[ROOT / "nbs" / p.relative_to(ROOT / "book").with_suffix(".ipynb")] = p.read_text()
+        out[ROOT / "nbs" / p.relative_to(ROOT / "book").with_suffix(".ipynb")] = p.read_text(encoding="utf-8")
     return out
 
 

@@ -57,8 +57,8 @@ def fill(match):
 
 
 if __name__ == "__main__":
-    old = PAGE.read_text()
+    old = PAGE.read_text(encoding="utf-8")
     new = re.sub(r"<!-- table: (\S+) -->.*?<!-- end -->", fill, old, flags=re.S)
     if new != old and "--check" in sys.argv:
         sys.exit("book/commands.qmd: a table is not that of its dataclass; run python tools/commands.py")
-    PAGE.write_text(new)
+    PAGE.write_text(new, encoding="utf-8")
