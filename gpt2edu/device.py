@@ -20,6 +20,8 @@ from typing import Any
 
 import torch
 
+from .choices import Compile, Device, Dtype, check_choice
+
 # %% ../nbs/tough/ch13_device.ipynb #5c67def2
 @dataclass(frozen=True)
 class Choice:
@@ -32,17 +34,10 @@ class Choice:
         return f"{str(self.value).removeprefix('torch.')}: {self.reason}"
 
 
-def _asked(name: str, value: str, options: tuple[str, ...]) -> None:
-    "Raise ValueError unless the value of a flag is one of its options."
-    if value not in options:
-        number = value.removeprefix("cuda:")  # a GPU is chosen by number in the environment
-        hint = f"; for that GPU: CUDA_VISIBLE_DEVICES={number}" if f"cuda:{number}" == value and number.isdecimal() else ""
-        raise ValueError(f"{name}={value!r} is not known; use {', '.join(options[:-1])} or {options[-1]}{hint}")
-
 # %% ../nbs/tough/ch13_device.ipynb #9bfdd0ea
 def pick_device(choice: str = "auto") -> Choice:  # of a torch.device
     "Choose auto, cpu, cuda or mps. Raise ValueError for a device that this machine or this PyTorch does not have."
-    _asked("device", choice, ("auto", "cpu", "cuda", "mps"))
+    check_choice("device", choice, Device)
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if choice == "auto":
         kind = next(k for k, available in there.items() if available)
@@ -120,7 +115,7 @@ def pick_dtype(
 ) -> Choice:  # of a torch.dtype
     "Choose the precision of the matrix products; weights stay fp32. What is asked for is given, with a warning."
     dtypes = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-    _asked("dtype", choice, ("auto", *dtypes))
+    check_choice("dtype", choice, Dtype)
     device = torch.device(device)
     best = best_dtype(device.type, _capability(device), cpu_flags() if device.type == "cpu" else frozenset())
     if choice == "auto":
@@ -187,7 +182,7 @@ def pick_compile(
     device: str | torch.device,
 ) -> Choice:  # of a bool
     "Choose whether to compile the model. Raise ValueError if it is asked for and cannot work."
-    _asked("compile", choice, ("auto", "on", "off"))
+    check_choice("compile", choice, Compile)
     if choice == "off":
         return Choice(False, "asked for")
     device = torch.device(device)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TASKS', 'CONVENTIONS', 'HUB', 'ModelName', 'EvalConfig', 'read_items', 'hub_items', 'is_hub_name', 'get_items',
-           'choose_tasks', 'read_run', 'sum_over_ranks', 'validation', 'choices', 'evaluate']
+           'choose_tasks', 'read_run', 'sum_over_ranks', 'validation', 'choices', 'evaluate', 'figures']
 
 # %% ../nbs/aids/evaluate.ipynb #310f745e
 import json
@@ -13,10 +13,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
+from .choices import Device, Dtype, check_choice
 from .plan import TrainConfig
 
 # %% ../nbs/aids/evaluate.ipynb #ff63f424
@@ -34,24 +35,23 @@ class EvalConfig:
     tasks: str = "auto"  # any of hellaswag,val,stories; auto: those that fit the model
     # multiple choice
     data: str | None = None  # a .jsonl file with HellaSwag's fields, or a dataset of the hub; by default Rowan/hellaswag
-    convention: str = "both"  # plain (0.2955 for gpt2), harness (0.3114 for gpt2), or both
+    convention: Literal[*CONVENTIONS] = "both"  # gpt2 has 0.2955 by plain and 0.3114 by harness
     limit: int | None = None  # judge only so many items, the first ones
     choice_items: int = 400  # stories to ask about
     # validation loss
     shards: str | None = None  # a folder of shards; by default those that the run was validated on
     val_tokens: int | None = None  # tokens to validate on; by default the run's own number, 10,485,760 with --shards
     # the machine
-    device: str = "auto"  # auto, cpu, cuda or mps
+    device: Device = "auto"  # where to compute
     self_test: bool = True  # compare a small step with the CPU's before using another device
-    dtype: str = "fp32"  # fp32 as published figures have it; bf16, fp16 or auto are faster and less exact
+    dtype: Dtype = "fp32"  # published figures are in fp32; the others are faster and less exact
     batch_size: int | None = None  # items or windows at a time, on each rank; by default 8 on a CPU, 64 elsewhere
     # the result
     out: str | None = None  # a .json file for all figures and all predictions
     out_dir: str = "runs"  # where runs are kept
 
     def __post_init__(self):
-        if self.convention not in CONVENTIONS:
-            raise ValueError(f"unknown convention {self.convention!r}; expected {', '.join(CONVENTIONS)}")
+        check_choice("convention", self.convention, Literal[*CONVENTIONS])
         if self.tasks != "auto" and (unknown := [t for t in self.tasks.split(",") if t not in TASKS]):
             raise ValueError(f"unknown task {unknown[0]!r}; expected auto, or some of {','.join(TASKS)} with commas between")
         for f in fields(self):
@@ -271,3 +271,23 @@ def evaluate(
     finally:
         dist.stop(failed)
     return found
+
+# %% ../nbs/aids/evaluate.ipynb #6c213bb8
+def figures(
+    found: dict,  # from `evaluate`
+) -> dict:  # documented in book/commands.qmd
+    "Leave the predictions out, and name every number's unit."
+
+    def brief(scores):
+        keys = {"accuracy": "accuracy", "error": "standard_error", "right": "right_items", "n": "items"}
+        return {name: {new: score[old] for old, new in keys.items()} for name, score in scores.items()}
+
+    out = {k: found[k] for k in ("model", "parameters", "dtype", "tasks", "data", "val_tokens") if k in found}
+    out["dtype"] = out["dtype"].removeprefix("torch.")
+    if "val_loss" in found:
+        out["val_loss_nats_per_token"] = found["val_loss"]
+    if "hellaswag" in found:
+        out["hellaswag"] = {convention: brief(scores) for convention, scores in found["hellaswag"].items()}
+    if "stories" in found:
+        out["stories"] = brief(found["stories"])
+    return out

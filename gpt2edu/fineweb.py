@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BYTES_PER_TOKEN', 'DEFAULT_VAL', 'SLACK', 'PrepareConfig', 'source_stream', 'fill', 'plan_run', 'describe',
-           'first_texts', 'prepare', 'open_source', 'start', 'report', 'merge']
+           'first_texts', 'prepare', 'open_source', 'start', 'report', 'summary', 'merge']
 
 # %% ../nbs/tough/ch19_fineweb.ipynb #83ed8b68
 import os
@@ -35,7 +35,7 @@ class PrepareConfig:
     "What to turn into shards, and how; each field is a flag of `gpt2edu_prepare`."
 
     dataset: tuple[str, ...] = ("fineweb-edu",)  # fineweb-edu, tinystories, owner/name (on the hub), tinyshakespeare, stories, pydocs, or files
-    config: str | None = None  # which configuration of a dataset on the hub; by default sample-10BT for fineweb-edu, else the card's default
+    subset: str | None = None  # which configuration of a dataset on the hub; by default sample-10BT for fineweb-edu, else the card's default
     split: str = "train"  # which split of a dataset on the hub
     text_key: str = "text"  # field of a .jsonl line, column of a .parquet file
     tokenizer: str = "gpt2"  # gpt2, train (learn one from the first documents), or the path of a tokenizer.json
@@ -115,9 +115,9 @@ def plan_run(config: PrepareConfig) -> tuple[Path, dict, int, Tokenizer | None]:
     val_tokens, few = config.val_tokens, max(1, (config.max_tokens or 2**62) // 40)
     if name := hub_name(config.dataset):
         repo, default = HUB.get(name, (name, None))
-        folder = hub_folder(config.data_dir, name, config.config, config.split, config.tokenizer, config.vocab_size)
+        folder = hub_folder(config.data_dir, name, config.subset, config.split, config.tokenizer, config.vocab_size)
         source = {"dataset": repo.partition("@")[0], "split": config.split, "text_key": config.text_key}
-        source |= {"config": config.config or default} if config.config or default else {}
+        source |= {"config": config.subset or default} if config.subset or default else {}
         short = re.sub(r"[^\w-]", "_", name.partition("@")[0].rpartition("/")[2])
     else:
         flags = {"dataset": config.dataset, "text_key": config.text_key, "vocab_size": config.vocab_size, "max_steps": 1}
@@ -146,6 +146,7 @@ def first_texts(source: Source) -> Iterator[str]:
 def prepare(
     config: PrepareConfig,
     say: Callable = lambda line: None,  # prints a line
+    facts: dict | None = None,  # told expected_tokens, once they are known
 ) -> Path:  # the folder of shards
     "Turn a dataset into shards, or go on with it. ValueError, OSError: one line."
     folder, header, size, tokenizer = plan_run(config)
@@ -172,6 +173,8 @@ def prepare(
                 check_same(folder, state, header)
             small = 1 if tokenizer and tokenizer.n_vocab > 10_000 else 0.5  # a small vocabulary needs about twice the tokens
             expected = min(config.max_tokens or 2**62, int(source.size / (BYTES_PER_TOKEN * small))) // part[1]
+            if facts is not None:
+                facts["expected_tokens"] = expected
             say("prepare: " + ", ".join(f"{k} {v[:12] if k in ('revision', 'sha256') else v}" for k, v in source.made_of.items()))
             say(f"prepare: about {expected:,} tokens, {gigabytes(2 * expected)} of shards")
             say(f"prepare: {'would write' if config.dry_run else 'writing'} {folder}")
@@ -199,7 +202,7 @@ def open_source(config: PrepareConfig, header: dict, state: dict, size: int, say
     repo, default = HUB.get(name, (name, None))
     repo, _, revision = repo.partition("@")
     revision = state.get("source", {}).get("revision") or revision or None
-    listing = list_files(repo, config.config or default, config.split, revision, lambda line: say(f"prepare: {line}"))
+    listing = list_files(repo, config.subset or default, config.split, revision, lambda line: say(f"prepare: {line}"))
     return hub_source(listing, config.text_key, lambda line: say(f"prepare: {line}"))
 
 
@@ -228,7 +231,7 @@ def report(config: PrepareConfig, folder: Path, manifest: dict, say: Callable):
     say(f"prepare: {len(manifest['shards'])} shards in {folder}")
     if config.part:
         say("next: gpt2edu_prepare --merge and the same flags, where the folders of all parts lie side by side")
-    elif hub_name(config.dataset) and not (config.out or config.config or config.split != "train"):
+    elif hub_name(config.dataset) and not (config.out or config.subset or config.split != "train"):
         more = "" if config.dataset == ("fineweb-edu",) else f" --dataset {config.dataset[0]}"
         more += "" if config.data_dir == "data" else f" --data_dir {config.data_dir}"
         more += "" if config.tokenizer == "gpt2" else f" --tokenizer {config.tokenizer}"
@@ -238,6 +241,17 @@ def report(config: PrepareConfig, folder: Path, manifest: dict, say: Callable):
         say(f"next: gpt2edu_train --shards {shlex.quote(str(folder))} --tokenizer {shlex.quote(str(name))}")
 
 # %% ../nbs/tough/ch19_fineweb.ipynb #f40a6638
+def summary(folder: Path, facts: dict) -> dict:  # documented in book/commands.qmd
+    "Say what there is in a folder of shards: the object of `gpt2edu_prepare --json`. What is not there is None."
+    state = read_state(folder)
+    out = {"folder": str(folder), "finished": bool(state.get("finished")), "expected_tokens": facts.get("expected_tokens")}
+    for split in ("train", "val"):
+        total = state.get("totals", {}).get(split, {})
+        out |= {f"{split}_{new}": total.get(old) for old, new in (("tokens", "tokens"), ("documents", "documents"), ("bytes", "text_bytes"))}
+    tokenizer = state.get("tokenizer", {})
+    return out | {"shards": len(state.get("shards", [])), "tokenizer": tokenizer.get("name"), "tokenizer_ids": tokenizer.get("n_vocab")}
+
+
 def merge(config: PrepareConfig, folder: Path, header: dict, state: dict, say: Callable) -> Path:
     "Make the shards of one run out of finished parts. ValueError, OSError: one line."
     found = {tuple(map(int, m.groups())): p for p in folder.parent.glob(f"{folder.name}-part-*")

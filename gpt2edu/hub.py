@@ -178,7 +178,7 @@ def choose(
         entry = default if config is None else next((c for c in configs if c.get("config_name") == config), None)
         if entry is None:
             near = [n for n in names if n.lower() == config.lower()] or names[:8]
-            raise ValueError(f"{repo} has no config {config!r}; expected {', '.join(near)}{' …' * (len(near) < len(names))}")
+            raise ValueError(f"{repo} has no subset {config!r}; expected {', '.join(near)}{' …' * (len(near) < len(names))}")
         splits = patterns_of(entry)
         if split not in splits:
             raise ValueError(f"{repo}, config {entry.get('config_name')}: no split {split!r}; expected {', '.join(splits)}")
@@ -186,7 +186,7 @@ def choose(
         name = str(entry.get("config_name"))
     else:
         if config is not None:
-            raise ValueError(f"{repo} has no configs, got {config!r}; leave --config out")
+            raise ValueError(f"{repo} has no subsets, got {config!r}; leave --subset out")
         found, name = [p for p in paths if split in p.replace("-", "/").replace("_", "/").split("/")] or paths, "default"
     if not found:
         raise ValueError(f"{repo}: no parquet file of config {name!r}, split {split!r}; download its files and give their folder")

@@ -10,13 +10,16 @@ __all__ = ['GPT2_RUN', 'PRESETS', 'HORIZONS', 'MAY_CHANGE', 'PEAK_SIZES', 'Train
 # %% ../nbs/tough/ch14_accounting.ipynb #f2c924c9
 import time
 from dataclasses import dataclass, fields
+from typing import Literal
+
+from .choices import Compile, Device, Dtype, Optimizer, Tracker, options
 
 # %% ../nbs/tough/ch14_accounting.ipynb #944f3bee
 @dataclass(frozen=True)
 class TrainConfig:
     "Every choice of a training run; each field is a flag of `gpt2edu_train`."
 
-    preset: str = "tiny"  # starting values for all other flags: tiny, small-cpu, gpt2-124m, gpt2-350m, gpt2-774m, gpt2-1558m
+    preset: "Literal[*PRESETS]" = "tiny"  # starting values for all other flags
     # what to read
     dataset: tuple[str, ...] = ("stories",)  # stories, pydocs, tinyshakespeare, or files: .txt .jsonl .parquet
     shards: str | None = None  # a folder of .bin or .npy shards, used as they are instead of a dataset
@@ -32,7 +35,7 @@ class TrainConfig:
     # a step
     total_batch: int = 2048  # tokens per step, over all ranks and micro-batches
     micro_batch: int = 16  # windows of T tokens that one rank computes at a time
-    optimizer: str = "muon"  # adamw, or muon (for the matrices of the blocks; AdamW for the rest)
+    optimizer: Optimizer = "muon"  # muon is for the matrices of the blocks, with AdamW for the rest
     lr: float = 0.01  # peak learning rate of AdamW
     min_lr: float = 0.0005  # learning rate at the end, of AdamW's peak
     muon_lr: float = 0.01  # peak learning rate of Muon
@@ -55,11 +58,11 @@ class TrainConfig:
     choice_items: int = 400  # multiple-choice stories; 0 for none
     hellaswag: str | None = None  # items to answer at each validation: Rowan/hellaswag (from the hub), or a .jsonl file
     max_spike: float = 2.0  # nats/token above the mean of 100 steps, five steps in a row: the run stops; 0 never stops it
-    tracker: str | None = None  # tensorboard, wandb or trackio: told what the log is told
+    tracker: Tracker | None = None  # told what the log is told
     # the machine
-    device: str = "auto"  # auto, cpu, cuda or mps
-    dtype: str = "auto"  # auto, fp32, bf16 or fp16
-    compile: str = "auto"  # auto, on or off
+    device: Device = "auto"  # where to compute
+    dtype: Dtype = "auto"  # precision of the matrix products
+    compile: Compile = "auto"  # whether torch.compile makes the model faster first
     self_test: bool = True  # compare a small step with the CPU's before training on another device
     seed: int = 1337  # of the weights and of the order of the data
     # the run
@@ -72,7 +75,7 @@ class TrainConfig:
             raise ValueError(f"unknown preset {self.preset!r}; expected one of {', '.join(PRESETS)}")
         if not self.dataset or "" in self.dataset:
             raise ValueError("dataset names nothing; expected stories, pydocs, tinyshakespeare or files")
-        if self.optimizer not in ("adamw", "muon"):
+        if self.optimizer not in options(Optimizer):
             raise ValueError(f"optimizer={self.optimizer!r} is unknown; use adamw or muon")
         least = {"warmup_steps": 0, "choice_items": 0, "seed": 0}  # whole numbers that may be zero
         for f in fields(self):

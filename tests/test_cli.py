@@ -17,12 +17,13 @@ import sys
 import termios
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from gpt2edu import cli, corpus, plan, prepare, runs
+from gpt2edu import cli, corpus, flags, plan, prepare, runs
 from gpt2edu.tokenizer import get_tokenizer
 
 BIN = Path(sys.executable).parent
@@ -35,7 +36,7 @@ ENV = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
 def sh(name, *args, cwd, **kw):
     "Run a console script."
     cmd = [BIN / name, *map(str, args)] if isinstance(name, str) else [*name, *map(str, args)]
-    return subprocess.run(cmd, cwd=cwd, env=ENV, capture_output=True, text=True, timeout=600, **kw)
+    return subprocess.run(cmd, cwd=cwd, env=ENV, capture_output=True, text=True, timeout=1200, **kw)
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +150,8 @@ def test_help_names_every_flag(work):
     assert p.returncode == 0 and p.stderr == ""
     for f in fields(cli.TrainConfig):
         assert re.search(rf"--{f.name}[ ,]", p.stdout), f.name
-    assert "--resume" in p.stdout
+    assert re.search(r"--resume \[RUN\] .*go on with this run", p.stdout)
+    assert re.search(r"--config FILE ", p.stdout) and re.search(r"--version ", p.stdout)
     p = sh("gpt2edu_generate", "--help", cwd=work)
     assert p.returncode == 0 and all(f"--{f.name} " in p.stdout for f in fields(cli.GenerateConfig))
 
@@ -313,6 +315,273 @@ def test_a_terminal_sees_a_bar_and_ctrl_c_ends_in_order(work):
     assert p.wait(30) == 0 and b"SIGINT: saved step" in seen and b"Traceback" not in seen
 
 
+# versions, files of flags, answers in JSON
+
+COMMANDS = ("prepare", "plan", "train", "eval", "generate", "export")
+
+
+def test_version_is_one_line(work, capsys):
+    import platform
+    from importlib import metadata
+
+    import gpt2edu
+
+    want = f"gpt2edu {gpt2edu.__version__}, Python {platform.python_version()}, torch {metadata.version('torch')}\n"
+    for module in ([BIN / "gpt2edu_train"], [sys.executable, "-m", "gpt2edu"], [sys.executable, "-m", "gpt2edu.cli"]):
+        p = sh(module, "--version", cwd=work)
+        assert (p.returncode, p.stdout, p.stderr) == (0, want, "")
+    for name in COMMANDS:
+        with pytest.raises(SystemExit) as e:
+            cli.main([name, "--num_seq", "3", "--version"])
+        assert e.value.code == 0 and capsys.readouterr().out == want
+
+
+def test_the_package_is_a_program(work):
+    module = [sys.executable, "-m", "gpt2edu"]
+    bare, asked = sh(module, cwd=work), sh(module, "--help", cwd=work)
+    assert bare.returncode == asked.returncode == 0 and bare.stdout == asked.stdout and bare.stderr == ""
+    assert re.findall(r"^  (\w+)", bare.stdout, re.M) == list(COMMANDS) and len(bare.stdout.splitlines()) == 7
+    one, other = (sh([sys.executable, "-m", m], "train", "--dry_run", cwd=work) for m in ("gpt2edu", "gpt2edu.cli"))
+    assert one.returncode == 0 and one.stdout == other.stdout and "preset tiny" in one.stdout
+    p = sh(module, "trane", cwd=work)
+    assert p.returncode == 2 and p.stderr.count("\n") == 1 and "'trane'; expected one of prepare, plan" in p.stderr
+
+
+def read(*args):
+    return cli.read_train_flags(list(map(str, args)))[0]
+
+
+@pytest.mark.parametrize("name", plan.PRESETS)
+def test_the_config_of_a_run_is_a_file_of_flags(name, tmp_path):
+    "As the trainer writes it: every field, `null` among them."
+    config = plan.preset(name, dataset=("a.txt", "b.txt"), lr=2e-3, seed=7)
+    (file := tmp_path / "config.json").write_text(json.dumps(asdict(config), indent=1), encoding="utf-8")
+    assert read("--config", file) == config
+    assert read("--config", file, "--lr=1e-2", "--max_tokens", "1e6") == plan.preset(
+        name, dataset=("a.txt", "b.txt"), lr=1e-2, seed=7, max_tokens=1_000_000
+    )
+
+
+def test_flags_win_over_the_file_and_the_file_over_the_preset(tmp_path):
+    (file := tmp_path / "a.toml").write_text(
+        '\ufeffpreset = "small-cpu"\nn-embd = 128\nout_dir = "there"\nlr = 1\nmin_lr = 0\ndry-run = true\n'
+        'tracker = "None"\ndataset = ["x.txt"]\nmax_tokens = 2e6\nname = "from-file"\n', encoding="utf-8"
+    )  # fmt: skip
+    config = read("--config", file)
+    assert (config.preset, config.n_layer, config.n_embd, config.lr) == ("small-cpu", 4, 128, 1.0)
+    assert (config.max_steps, config.max_tokens, config.dry_run, config.tracker) == (None, 2_000_000, True, None)
+    config = read("--n_embd", 64, "--config", file, "--no_dry_run", "--dataset", "y.txt", "z.txt", "--name", "mine")
+    assert (config.n_embd, config.dry_run, config.dataset, config.name) == (64, False, ("y.txt", "z.txt"), "mine")
+    assert read("--config", file, "--preset", "tiny", "--n_head", 4).n_layer == 2
+    assert read("--config", file, "--num-epochs=2").max_tokens is None
+    assert read("--config", file, "--out-dir", "here").out_dir == "here"
+    assert type(read("--config", file, "--lr=2").lr) is type(config.lr) is float
+
+
+def test_values_that_only_go_together(tmp_path):
+    "A check of several values sees the file and the flags together."
+    (file := tmp_path / "a.json").write_text('{"n_head": 7, "max_steps": 5}', encoding="utf-8")
+    assert read("--config", file, "--n_embd", 196).n_embd == 196
+    with pytest.raises(ValueError, match="n_head=7 must divide n_embd=192"):
+        read("--config", file)
+
+
+def test_every_command_reads_a_file(in_work, capsys):
+    Path("gen.toml").write_text('prompt = "the"\nmax-tokens = 10\nseed = 1\nrun = "first"\n', encoding="utf-8")
+    cli.generate(["--config", "gen.toml", "--num_seq", "2"])
+    out = capsys.readouterr().out
+    cli.generate("--prompt the --max_tokens 10 --seed 1 --run first --num_seq 2".split())
+    assert out == capsys.readouterr().out and out.startswith("--- 1 of 2\nthe")
+    Path("prep.json").write_text('{"dataset": ["pydocs"], "max_tokens": 1e6, "dry_run": true}', encoding="utf-8")
+    cli.prepare(["--config", "prep.json"])
+    assert "prepare: would write data/pydocs-" in capsys.readouterr().out
+    Path("export.toml").write_text('run = "first"\nout = "exports/mine"', encoding="utf-8")
+    cli.export(["--config", "export.toml"])
+    assert Path("exports/mine/model.safetensors").is_file()
+
+
+def test_resume_with_a_file(in_work, capsys):
+    shutil.copytree("runs/first", "runs/again")
+    Path("same.toml").write_text("n_layer = 1\nmax_steps = 14\nlr = 0.005\n", encoding="utf-8")
+    cli.train("--resume again --config same.toml".split())
+    assert re.search(r"^step 14/14 ", capsys.readouterr().out, re.M)
+    for args in ("--resume again --config runs/again/config.json", "--config=runs/first/config.json --resume=again"):
+        assert cli.read_train_flags([*args.split(), "--name", "again"])[1] == Path("runs/again")
+    Path("other.toml").write_text("n_layer = 2\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"begun with n_layer=1, not 2; take n_layer out of the file"):
+        cli.read_train_flags("--resume again --config other.toml".split())
+
+
+def one_object(text):
+    "Parse a whole standard output, by the letter of the standard."
+
+    def no_such_number(word):
+        raise AssertionError(f"{word} is not JSON")
+
+    found = json.loads(text, parse_constant=no_such_number)
+    assert isinstance(found, dict)
+    return found
+
+
+def test_json_is_all_there_is_on_standard_output(work):
+    p = sh("gpt2edu_plan", "--preset", "gpt2-124m", "--gpus", "8", "--json", cwd=work)
+    found = one_object(p.stdout)
+    assert (p.returncode, p.stderr) == (0, "") and found["parameters"] == 124_475_904 and found["fits"] is True
+    assert found["weights_bytes"] == 4 * found["parameters"] and found["speed_from"] == "data sheet"
+    rough = one_object(sh("gpt2edu_plan", "--json", *SIZES, cwd=work).stdout)
+    assert rough["seconds"] > 0 and rough["cost_dollars"] is None and rough["device"] == "cpu"
+
+    args = "--run first --tasks val,stories --choice_items 8 --device cpu --json".split()
+    p = sh("gpt2edu_eval", *args, cwd=work)
+    assert p.returncode == 0 and "validation loss" in p.stderr
+    found = one_object(p.stdout)
+    assert 1 < found["val_loss_nats_per_token"] < 7 and found["stories"]["acc"]["items"] == 8
+
+    flags = ("--dataset", "pydocs", "--tokenizer", "runs/first/tokenizer.json", "--num_proc", "1", "--out", "shards")
+    dry = one_object(sh("gpt2edu_prepare", *flags, "--json", "--dry_run", cwd=work).stdout)
+    assert not dry["finished"] and dry["expected_tokens"] > 1000 and dry["train_tokens"] is None
+    p = sh("gpt2edu_prepare", *flags, "--json", cwd=work)
+    found, manifest = one_object(p.stdout), json.loads((work / "shards" / "manifest.json").read_text(encoding="utf-8"))
+    assert p.returncode == 0 and p.stderr.startswith("prepare: ") and found["finished"]
+    assert found["train_tokens"] == manifest["totals"]["train"]["tokens"] and found["tokenizer_ids"] == 300
+    assert one_object(sh("gpt2edu_prepare", *flags, "--json", cwd=work).stdout) == found | {"expected_tokens": None}
+
+
+def test_the_keys_are_documented(in_work, capsys):
+    page = (Path(__file__).parent.parent / "book" / "commands.qmd").read_text(encoding="utf-8")
+    page = page[page.index("{#json}") : page.index("{#completion}")]
+    documented = set(re.findall(r"`(\w+)`", page)) | {f"val_{k}" for k in ("tokens", "documents", "text_bytes")}
+    for line in ("plan --json", "prepare --json --dry_run --dataset pydocs",
+                 "eval --json --run first --tasks val,stories --choice_items 4 --device cpu"):  # fmt: skip
+        name, *args = line.split()
+        cli.main([name, *args])
+        assert one_object(capsys.readouterr().out).keys() <= documented
+
+
+@pytest.mark.parametrize("line", ["plan --gpu b200", "eval --run nowhere", "prepare --dataset nothere.txt"])
+def test_a_mistake_leaves_no_json(line, in_work, capsys):
+    name, *args = line.split()
+    with pytest.raises(SystemExit) as e:
+        cli.main([name, *args, "--json"])
+    out, err = capsys.readouterr()
+    assert e.value.code == 2 and out == "" and err.count("\n") == 1 and err.startswith(f"gpt2edu_{name}: ")
+
+
+def test_nan_is_null():
+    found = flags.strict({"a": float("nan"), "b": [1.5, (float("inf"), {"c": -float("inf")})], "d": True})
+    assert found == {"a": None, "b": [1.5, [None, {"c": None}]], "d": True}
+
+
+def test_a_plan_is_quick_and_measures_only_when_asked(work, monkeypatch):
+    "What makes it slow is PyTorch; a machine's speed is none of a test's business."
+    for args in (["--preset", "gpt2-124m"], ["--preset", "gpt2-1558m", "--gpu", "h100"], []):
+        p = sh([sys.executable, "-X", "importtime", BIN / "gpt2edu_plan"], *args, cwd=work)
+        loaded = {line.split("|")[-1].strip().split(".")[0] for line in p.stderr.splitlines() if "import time" in line}
+        assert p.returncode == 0 and "tyro" in loaded and not loaded & {"torch", "numpy", "pyarrow", "datasets"}, args
+    assert re.search(r"^  time +.*rough: .*--measure", p.stdout, re.M)
+
+
+def test_a_driver_without_a_gpu(work, monkeypatch):
+    "The driver's tool is here, and PyTorch finds nothing: the plan is the one of a machine without a GPU."
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("a GPU is here")
+    (tool := work / "nvidia-smi").write_text("#!/bin/sh\n", encoding="utf-8")
+    tool.chmod(0o755)
+    monkeypatch.setitem(ENV, "PATH", f"{work}{os.pathsep}{ENV['PATH']}")
+    for args, word in ((["--preset", "gpt2-124m"], "A100"), ([], "this processor")):
+        p = sh("gpt2edu_plan", *args, cwd=work)
+        assert p.returncode == 0 and word in p.stdout.splitlines()[0]
+
+
+# the terminal
+
+
+def on_a_terminal(cmd, cwd, **env):
+    "Run a command whose three streams are a terminal; all that it writes."
+    main, side = pty.openpty()
+    fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
+    everything = {k: v for k, v in ENV.items() if k != "NO_COLOR"} | {"TERM": "xterm-256color"} | env
+    p = subprocess.Popen(cmd, cwd=cwd, env=everything, stdin=side, stdout=side, stderr=side)
+    os.close(side)
+    seen = b""
+    with contextlib.suppress(OSError):  # EIO: the other side is closed
+        while piece := os.read(main, 65536):
+            seen += piece
+    os.close(main)
+    return p.wait(60), seen
+
+
+def test_colour_is_for_terminals_that_want_it(work):
+    train = BIN / "gpt2edu_train"
+    code, seen = on_a_terminal([train, "--help"], work)
+    assert code == 0 and b"\x1b[" in seen  # so that the rest of this test can fail
+    assert b"\x1b" in on_a_terminal([train, "--help"], work, NO_COLOR="")[1]  # empty does not count, no-color.org says
+    for args in (["--help"], ["--version"], ["--dry_run"], ["--devise", "cpu"], ["--device", "tpu"], ["--lr", "x"]):
+        code, seen = on_a_terminal([train, *args], work, NO_COLOR="1")
+        assert seen and b"\x1b" not in seen, (args, seen)
+    assert b"\x1b" not in on_a_terminal([BIN / "gpt2edu_plan"], work)[1]
+    assert "\x1b" not in sh(train.name, "--help", cwd=work).stdout
+
+
+def test_a_mistake_is_one_plain_line_on_a_terminal_too(work):
+    "tyro draws its frame in red there, and so the message was not found in it."
+    for args, part in ((["--devise", "cpu"], b"did you mean --device?"), (["--lr", "x"], b"--lr"),
+                       (["--device", "tpu"], b"device='tpu' is not known; use auto, cpu, cuda or mps;")):  # fmt: skip
+        code, seen = on_a_terminal([BIN / "gpt2edu_train", *args], work)
+        assert code == 2 and seen.count(b"\n") == 1 and part in seen and b"\x1b" not in seen, seen
+
+
+COMPLETE = """
+source "$1"; shift
+complete -p "$1" > /dev/null || exit 1
+COMP_WORDS=("$@") COMP_CWORD=$(($# - 1))
+"_tyro_$1"
+printf '%s\\n' "${COMPREPLY[@]}"
+"""
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="bash is not here")
+def test_bash_completes(work):
+    "A real bash loads the script and calls the function that it would call at the Tab key."
+    from gpt2edu import choices
+    from gpt2edu.estimate import GPUS
+
+    def complete(name, *words):
+        script = work / f"{name}.bash"
+        if not script.exists():
+            p = sh(name, "--tyro-write-completion", "bash", script, cwd=work)
+            assert (p.returncode, p.stdout, p.stderr) == (0, "", "")
+        env = ENV | {"PATH": f"{BIN}{os.pathsep}{ENV['PATH']}"}
+        p = subprocess.run(["bash", "-c", COMPLETE, "bash", script, name, *words], cwd=work, env=env,
+                           capture_output=True, text=True, timeout=60)  # fmt: skip
+        assert p.returncode == 0 and p.stderr == "", p.stderr
+        return sorted(p.stdout.split())
+
+    for flag, kind in (("device", choices.Device), ("dtype", choices.Dtype), ("compile", choices.Compile),
+                       ("optimizer", choices.Optimizer), ("tracker", choices.Tracker | None)):  # fmt: skip
+        found = complete("gpt2edu_train", f"--{flag}", "")
+        assert set(found) - {"None"} == set(choices.options(kind)), flag
+    assert complete("gpt2edu_train", "--preset", "") == sorted(plan.PRESETS)
+    assert complete("gpt2edu_train", "--seed", "3", "--preset", "gpt2-3") == ["gpt2-350m"]
+    assert complete("gpt2edu_train", "--res") == ["--resume"] and complete("gpt2edu_plan", "--js") == ["--json"]
+    assert complete("gpt2edu_plan", "--gpu", "") == sorted(["auto", "this", *GPUS])
+    (work / "kept.toml").touch()
+    assert complete("gpt2edu_train", "--config", "kept") == ["kept.toml"]
+    assert complete("gpt2edu_eval", "--convention", "h") == ["harness"]
+
+
+def test_help_and_check_know_the_same_words(capsys):
+    for flag, words in (("preset", plan.PRESETS), ("device", ("auto", "cpu", "cuda", "mps"))):
+        with pytest.raises(SystemExit):
+            cli.main(["train", "--help"])
+        assert f"--{flag} {{{','.join(words)}}}" in capsys.readouterr().out
+        with pytest.raises(ValueError) as e:
+            cli.read_train_flags([f"--{flag}", "x"])
+        assert all(word in str(e.value) for word in words)
+
+
 # bad input: one line and exit code 2
 
 FILES = {
@@ -324,6 +593,26 @@ FILES = {
     "blank.txt": b"\n\n   \n",
     "x.pdf": b"%PDF",
     "broken.parquet": b"PAR1 and then nothing",
+    "key.toml": b"n_layers = 3",
+    "type.toml": b"n_layer = true",
+    "part.json": b'{"max_steps": 1.5}',
+    "nan.toml": b"lr = nan",
+    "nan.json": b'{"lr": NaN}',
+    "huge.json": b'{"max_tokens": 1e400}',
+    "long.json": b'{"seed": ' + b"9" * 5000 + b"}",
+    "list.toml": b'dataset = "stories"',
+    "items.toml": b'dataset = ["stories", 3]',
+    "word.toml": b'device = "tpu"',
+    "table.toml": b"[model]\nn_layer = 3",
+    "twice.toml": b"n_layer = 3\nn-layer = 4",
+    "twice.json": b'{"seed": 3, "seed": 4}',
+    "broken.toml": b"n_layer = ",
+    "broken.json": b'{"n_layer": 3',
+    "deep.json": b"[" * 100_000,
+    "array.json": b"[1, 2]",
+    "latin.toml": b'name = "caf\xe9"',
+    "resume.toml": b'resume = "first"',
+    "none.toml": b"",
 }
 BAD = {
     "unknown preset": ("train --preset huge", "'huge'", "gpt2-124m"),
@@ -375,6 +664,34 @@ BAD = {
     "too many processes": ("prepare --num_proc 1e9", "num_proc=1000000000", "1024"),
     "a folder of something else": ("prepare --dataset pydocs --out runs/first", "runs/first", "holds other things"),
     "no such run": ("train --resume nothere", "nothere"),
+    "config: unknown key": ("train --config key.toml", "key.toml: unknown key 'n_layers'; did you mean n_layer?"),
+    "config: a bool": ("train --config type.toml", "type.toml: n_layer = true, expected a whole number; for example"),
+    "config: half a step": ("train --config part.json", "part.json: max_steps = 1.5, expected a whole number"),
+    "config: nan": ("train --config nan.toml", "nan.toml: lr = NaN, expected a number"),
+    "config: NaN": ("train --config nan.json", "nan.json: not JSON (NaN is not a number of JSON)"),
+    "config: 1e400": ("train --config huge.json", "huge.json: max_tokens = Infinity, expected a whole number"),
+    "config: 5000 digits": ("train --config long.json", "long.json: not JSON"),
+    "config: no list": ("train --config list.toml", 'dataset = "stories", expected a list of text', '["stories"]'),
+    "config: wrong item": ("train --config items.toml", 'dataset = ["stories", 3], expected a list of text'),
+    "config: unknown word": ("train --config word.toml", 'device = "tpu", expected one of auto, cpu, cuda or mps'),
+    "config: table": ("train --config table.toml", "[model] is a table"),
+    "config: twice": ("train --config twice.toml", "n_layer is there twice"),
+    "config: twice in JSON": ("train --config twice.json", "'seed' is there twice"),
+    "config: broken TOML": ("train --config broken.toml", "broken.toml: not TOML"),
+    "config: broken JSON": ("train --config broken.json", "broken.json: not JSON", "line 1"),
+    "config: deep": ("train --config deep.json", "deep.json: not JSON (nested too deeply)"),
+    "config: array": ("train --config array.json", "holds [1, 2], expected an object"),
+    "config: not UTF-8": ("train --config latin.toml", "latin.toml: not UTF-8"),
+    "config: no field": ("train --config resume.toml", "unknown key 'resume'"),
+    "config: no such file": ("train --config gone.toml", "gone.toml: No such file"),
+    "config: folder": ("train --config runs", "expected a file that ends in .toml or .json"),
+    "config: no file": ("train --config", "--config got no file"),
+    "config: a fixed field": ("train --resume first --config runs/gone/config.json", "config.json: No such file"),
+    "config: generate": ("generate --config key.toml", "unknown key 'n_layers'", "gpt2edu_generate --help"),
+    "config: subset": ("prepare --config sample-100BT", "--config sample-100BT", ".toml or .json"),
+    "completion: no shell": ("train --tyro-print-completion", "needs the name of a shell: bash, zsh"),
+    "completion: unknown shell": ("train --tyro-print-completion nosh", "needs the name of a shell"),
+    "completion: no folder": ("train --tyro-write-completion bash gone/x.bash", "gone/x.bash"),
     "no run to resume": ("train --resume --out_dir norun", "norun", "gpt2edu_train"),
     "no epochs": ("train --num_epochs 0", "num_epochs=0.0 must be above 0"),
     "name with a slash": ("train --name a/b", "name='a/b'", "--out_dir"),

@@ -397,7 +397,7 @@ def test_broken_files(there, tmp_path, capsys, content, message):
             ["--tasks=math"],
             "unknown task 'math'; expected auto, or some of hellaswag,val,stories with commas between; see",
         ),
-        (["--convention=llm.c"], "unknown convention 'llm.c'; expected plain, harness, both; see gpt2edu_eval --help"),
+        (["--convention=llm.c"], "convention='llm.c' is not known; use plain, harness or both; see gpt2edu_eval"),
         (["--limit=0"], "limit=0 must be 1 or more; see gpt2edu_eval --help"),
         (["--batch_size=-1"], "batch_size=-1 must be 1 or more; see gpt2edu_eval --help"),
         (["--out=no/figures.json"], "no folder for no/figures.json; make it first"),

@@ -744,7 +744,7 @@ def test_numbers_of_tokens():
 
 BAD = {
     "unknown dataset": (["--dataset", "nobody/nothing"], "no dataset 'nobody/nothing' on http"),
-    "unknown config": (["--config", "sample-10bt"], "no config 'sample-10bt'; expected sample-10BT"),
+    "unknown config": (["--subset", "sample-10bt"], "no subset 'sample-10bt'; expected sample-10BT"),
     "unknown split": (["--split", "test"], "no split 'test'; expected train"),
     "unknown revision": (["--dataset", "HuggingFaceFW/fineweb-edu@v9"], "no revision 'v9'"),
     "no text column": (["--text_key", "body"], "no column 'body', got text, id, dump"),

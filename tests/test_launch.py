@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from gpt2edu import cli
-from gpt2edu.flags import parse
+from gpt2edu.flags import Report, parse_both
 from gpt2edu.plan import TrainConfig
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -112,7 +112,7 @@ def test_the_same_flags_are_the_default_everywhere():
         assert "[[ $# -gt 0 ]] || set -- --preset gpt2-124m --resume auto\n" in path.read_text(encoding="utf-8"), (
             path.name
         )
-    config, folder = cli.read_train_flags(["--preset", "gpt2-124m", "--resume", "auto", "--out_dir", "/nowhere"])
+    config, folder, _ = cli.read_train_flags(["--preset", "gpt2-124m", "--resume", "auto", "--out_dir", "/nowhere"])
     assert config.preset == "gpt2-124m" and folder is None
 
 
@@ -253,7 +253,7 @@ def test_an_example_is_understood(line):
     module, kind = classes[name.removeprefix("gpt2edu_")].split(".")
     kind = getattr(import_module(f"gpt2edu.{module}"), kind)
     if name == "gpt2edu_plan":
-        config = cli.read_train_flags(flags, name, kind)[0]
+        config = cli.read_train_flags(flags, name, kind, cli.PlanFlags)[0]
     else:
-        config = parse(kind, flags, name)
+        config = parse_both(kind, Report, flags, name)[0]
     assert isinstance(config, kind)

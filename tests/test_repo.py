@@ -29,9 +29,10 @@ CHAPTER = re.compile(r"ch\d\d_")
 AIDS = {"plots": 0.1, "grammar": 0.2, "telling": 0.3, "selftest": 13.1}
 AIDS |= {"budget": 17.1, "estimate": 17.2, "stops": 17.4, "prepare": 17.5}
 AIDS |= {"runlog": 17.6, "judge": 17.7, "runs": 17.8, "evaluate": 17.9, "hub": 18.2, "sources": 18.3}
-AIDS |= {"progress": 18.4, "parallel": 18.5, "restart": 18.6, "flags": 19.5}
+AIDS |= {"progress": 18.4, "parallel": 18.5, "restart": 18.6, "settings": 19.4, "flags": 19.5, "main": 20.1}
+AIDS |= {"choices": 0.4}
 TORCH_FREE = """metrics grammar telling corpus tokenizer shards plan budget estimate stops prepare runlog runs evaluate
-hub sources progress parallel restart fineweb flags cli plots""".split()
+hub sources progress parallel restart fineweb choices settings flags cli plots""".split()
 
 
 @functools.cache
@@ -104,9 +105,10 @@ def test_a_module_imports_only_from_earlier_chapters(path):
 
 def test_the_road_is_in_the_order_of_the_design():
     floor = floors()
-    order = """plots grammar telling metrics corpus tokenizer shards loader attention model optim generate pretrained
+    order = """plots grammar telling choices metrics
+    corpus tokenizer shards loader attention model optim generate pretrained
     device selftest plan dist checkpoint hellaswag budget estimate stops prepare runlog judge runs evaluate trainer
-    hub sources progress parallel restart fineweb flags cli""".split()
+    hub sources progress parallel restart fineweb settings flags cli __main__""".split()
     present = [m for m in order if m in floor]
     assert present == sorted(present, key=floor.get)
     assert {m for m in floor if not m.startswith("exercises.")} <= set(order)

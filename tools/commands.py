@@ -10,6 +10,9 @@ import sys
 from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
+from typing import get_type_hints
+
+from gpt2edu.choices import in_words, options
 
 PAGE = Path(__file__).resolve().parent.parent / "book" / "commands.qmd"
 
@@ -23,11 +26,12 @@ def typed(value):
 def flags(config):
     "A row for each field that the class itself has, and a bold row for each comment that heads a group."
     default = {f.name: f.default for f in fields(config)}
-    own = set(inspect.get_annotations(config))
+    own, types = set(inspect.get_annotations(config)), get_type_hints(config)
     for line in inspect.getsource(config).split("    def ")[0].splitlines():
         if (field := re.match(r"    (\w+): .+?  # (.+)$", line)) and field[1] in own:
             own.remove(field[1])
-            yield f"`--{field[1]}`", typed(default[field[1]]), re.sub(r"[|<]", r"\\\g<0>", field[2])
+            words = f"{in_words(options(types[field[1]]))}; " if options(types[field[1]]) else ""
+            yield f"`--{field[1]}`", typed(default[field[1]]), words + re.sub(r"[|<]", r"\\\g<0>", field[2])
         elif group := re.match(r"    # (.+)$", line):
             yield f"**{group[1]}**", "", ""
     if own:
