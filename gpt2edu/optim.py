@@ -156,9 +156,10 @@ class Muon(torch.optim.Optimizer):
                 n = max(1, AT_ONCE // (short * long))
                 for start in range(0, len(items), n):
                     some = items[start : start + n]
-                    for (p, _), O in zip(some, self.orthogonalised([m for _, m in some]), strict=True):
+                    directions = self.orthogonalised([m for _, m in some])  # (n, short, long)
+                    for (p, _), d in zip(some, directions, strict=True):
                         p.mul_(1 - lr * group["weight_decay"])
-                        p.add_(O if p.shape == O.shape else O.mT, alpha=-lr * 0.2 * long**0.5)
+                        p.add_(d if p.shape == d.shape else d.mT, alpha=-lr * 0.2 * long**0.5)
         return loss
 
 # %% ../nbs/medium/ch09_optim.ipynb #c761b59d

@@ -131,7 +131,7 @@ def torchs(params):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("skip", [(), (0, 3)])
 def test_muon_steps_as_torchs(dtype, skip):
-    "To bf16's rounding: 2^-9 a number, and five rounds that amplify it a little; without weights the direction stands out."
+    "To bf16's rounding: 2^-9 a number, and five rounds amplify it a little."
     before = matrices()
     ours = steps(Muon(matrices(), lr=0.02, dtype=dtype), 10, skip=skip)
     theirs = steps(torchs(matrices()), 10, skip=skip)
@@ -190,8 +190,9 @@ def test_muon_loads_the_state_of_torchs():
 
 
 def test_fast_dtype_is_what_the_hardware_multiplies(monkeypatch):
-    for flags, dtype in ((frozenset(), torch.float32), ({"amx_bf16"}, torch.bfloat16), ({"avx512_bf16"}, torch.bfloat16)):
-        monkeypatch.setattr(optim, "cpu_flags", lambda flags=flags: flags)
+    cases = [((), torch.float32), (("amx_bf16",), torch.bfloat16), (("avx512_bf16",), torch.bfloat16)]
+    for flags, dtype in cases:
+        monkeypatch.setattr(optim, "cpu_flags", lambda flags=flags: frozenset(flags))
         assert fast_dtype("cpu") == dtype
         assert fast_dtype("mps") == torch.float32
     for capability, dtype in (((7, 5), torch.float32), ((8, 0), torch.bfloat16), ((9, 0), torch.bfloat16)):
