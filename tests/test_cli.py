@@ -540,7 +540,8 @@ def test_no_command_lets_the_machine_choose_an_encoding(work, tmp_path):
     "Windows takes another one than UTF-8 where none is named; Python can say where that is."
     python = [sys.executable, "-X", "warn_default_encoding", "-c", ENCODING]
     flags = [*SIZES, "--max_steps", "2", "--dataset", "pydocs", "--name", "encoding"]
-    for words in (["train", *flags], ["train", "--resume", "encoding", "--max_steps", "3"], ["generate", "--max_tokens", "3"],
-                  ["plan"], ["export", "--out", str(tmp_path / "out")], ["eval", "--tasks", "val"]):  # fmt: skip
+    resume, out = ["--resume", "runs/encoding", "--max_steps", "3"], ["--out", str(tmp_path / "out")]
+    again = (["generate", "--max_tokens", "3"], ["plan"], ["export", *out], ["eval", "--tasks", "val"])
+    for words in (["train", *flags], ["train", *resume], *again):
         p = subprocess.run([*python, *words], cwd=work, env=ENV, capture_output=True, text=True)
         assert p.returncode == 0, p.stderr
