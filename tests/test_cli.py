@@ -1,11 +1,9 @@
 """The commands, as a user runs them: real processes, one line for every mistake, quiet where nobody looks."""
 
 import contextlib
-import fcntl
 import io
 import json
 import os
-import pty
 import re
 import select
 import shlex
@@ -14,7 +12,6 @@ import signal
 import struct
 import subprocess
 import sys
-import termios
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -291,6 +288,7 @@ def test_what_is_left_of_a_run_keeps_its_name(tmp_path):
 
 
 def test_a_terminal_sees_a_bar_and_ctrl_c_ends_in_order(work):
+    fcntl, pty, termios = map(pytest.importorskip, ("fcntl", "pty", "termios"))  # not on Windows
     main, side = pty.openpty()
     fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 150, 0, 0))
     cmd = [BIN / "gpt2edu_train", "--dataset", "pydocs", *SIZES, "--max_steps", "100000", "--name", "pty"]
@@ -507,7 +505,7 @@ def test_a_cut_checkpoint_is_passed_over_for_a_whole_one(in_work, capsys):
     assert model.read_bytes() == whole
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+@pytest.mark.skipif(getattr(os, "geteuid", int)() == 0, reason="root may write anywhere")
 def test_a_read_only_folder(work, tmp_path):
     tmp_path.chmod(0o500)
     p = sh("gpt2edu_train", "--dataset", "pydocs", "--out_dir", tmp_path, cwd=work)
