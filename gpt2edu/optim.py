@@ -62,7 +62,9 @@ BF16_FLAGS = ("amx_bf16", "avx512_bf16")  # x86 instructions that multiply bf16 
 
 
 def cpu_flags() -> frozenset[str]:
-    "Ask PyTorch which of `BF16_FLAGS` this processor has."
+    "Ask PyTorch which of `BF16_FLAGS` this processor has; none, where it is told to do without AVX-512."
+    if torch.backends.cpu.get_cpu_capability() in ("AVX2", "DEFAULT", "NO AVX"):
+        return frozenset()
     if hasattr(torch.cpu, "get_capabilities"):
         return frozenset(f for f in BF16_FLAGS if torch.cpu.get_capabilities().get(f))
     probes = (torch.cpu._is_amx_tile_supported, torch.cpu._is_avx512_bf16_supported)  # PyTorch 2.9

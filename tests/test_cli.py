@@ -1,11 +1,9 @@
 """The commands, as a user runs them: real processes, one line for every mistake, quiet where nobody looks."""
 
 import contextlib
-import fcntl
 import io
 import json
 import os
-import pty
 import re
 import select
 import shlex
@@ -14,7 +12,6 @@ import signal
 import struct
 import subprocess
 import sys
-import termios
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -293,6 +290,7 @@ def test_what_is_left_of_a_run_keeps_its_name(tmp_path):
 
 
 def test_a_terminal_sees_a_bar_and_ctrl_c_ends_in_order(work):
+    fcntl, pty, termios = map(pytest.importorskip, ("fcntl", "pty", "termios"))  # not on Windows
     main, side = pty.openpty()
     fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 150, 0, 0))
     cmd = [BIN / "gpt2edu_train", "--dataset", "pydocs", *SIZES, "--max_steps", "100000", "--name", "pty"]
@@ -824,7 +822,7 @@ def test_a_cut_checkpoint_is_passed_over_for_a_whole_one(in_work, capsys):
     assert model.read_bytes() == whole
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+@pytest.mark.skipif(getattr(os, "geteuid", int)() == 0, reason="root may write anywhere")
 def test_a_read_only_folder(work, tmp_path):
     tmp_path.chmod(0o500)
     p = sh("gpt2edu_train", "--dataset", "pydocs", "--out_dir", tmp_path, cwd=work)
@@ -857,8 +855,8 @@ def test_no_command_lets_the_machine_choose_an_encoding(work, tmp_path):
     "Windows takes another one than UTF-8 where none is named; Python can say where that is."
     python = [sys.executable, "-X", "warn_default_encoding", "-c", ENCODING]
     flags = [*SIZES, "--max_steps", "2", "--dataset", "pydocs", "--name", "encoding"]
-    resumed = ["train", "--resume", "encoding", "--max_steps", "3"]
-    others = [["generate", "--max_tokens", "3"], ["plan"], ["export", "--out", str(tmp_path / "out")]]
-    for words in (["train", *flags], resumed, *others, ["eval", "--tasks", "val"]):
+    resume, out = ["--resume", "runs/encoding", "--max_steps", "3"], ["--out", str(tmp_path / "out")]
+    again = (["generate", "--max_tokens", "3"], ["plan"], ["export", *out], ["eval", "--tasks", "val"])
+    for words in (["train", *flags], ["train", *resume], *again):
         p = subprocess.run([*python, *words], cwd=work, env=ENV, capture_output=True, text=True)
         assert p.returncode == 0, p.stderr

@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import random
 import re
-import resource
 import shutil
 import signal
 import subprocess
@@ -393,6 +392,8 @@ def test_no_space_in_the_middle(dataset, tmp_path):
     root, want, _ = dataset
 
     def limit():
+        import resource  # not on Windows
+
         resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
 
     with serve(root) as hub:

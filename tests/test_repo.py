@@ -29,7 +29,7 @@ CHAPTER = re.compile(r"ch\d\d_")
 AIDS = {"plots": 0.1, "grammar": 0.2, "telling": 0.3, "selftest": 13.1}
 AIDS |= {"budget": 17.1, "estimate": 17.2, "stops": 17.4, "prepare": 17.5}
 AIDS |= {"runlog": 17.6, "judge": 17.7, "runs": 17.8, "evaluate": 17.9, "hub": 18.2, "sources": 18.3}
-AIDS |= {"progress": 18.4, "parallel": 18.5, "restart": 18.6, "settings": 19.4, "flags": 19.5, "main": 20.1}
+AIDS |= {"progress": 17.3, "parallel": 18.5, "restart": 18.6, "settings": 19.4, "flags": 19.5, "main": 20.1}
 AIDS |= {"choices": 0.4}
 TORCH_FREE = """metrics grammar telling corpus tokenizer shards plan budget estimate stops prepare runlog runs evaluate
 hub sources progress parallel restart fineweb choices settings flags cli plots""".split()
@@ -131,11 +131,6 @@ def test_what_only_some_commands_need_is_loaded_there():
     )
     p = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert p.returncode == 0, p.stderr
-
-
-@pytest.mark.parametrize("path", MODULES, ids=module_name)
-def test_a_module_is_short(path):
-    assert len(path.read_text(encoding="utf-8").splitlines()) < 300
 
 
 @pytest.mark.parametrize("path", MODULES, ids=module_name)
