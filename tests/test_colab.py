@@ -103,10 +103,10 @@ class Colab:
         for path in there.iterdir():
             if not path.name.lower().startswith((*MISSING, *without)) and path.suffix != ".pth":
                 (self.there / path.name).symlink_to(path)
-        (self.site / "there.pth").write_text(f"{self.there}\n")
+        (self.site / "there.pth").write_text(f"{self.there}\n", encoding="utf-8")
         (self.site / "google" / "colab").mkdir(parents=True)
         (self.site / "google" / "colab" / "__init__.py").touch()
-        (self.site / "sitecustomize.py").write_text("import google.colab\n")  # loaded before the first cell
+        (self.site / "sitecustomize.py").write_text("import google.colab\n", encoding="utf-8")  # loaded before the first cell
         self.at_first = set(self.site.iterdir())
         self.env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"GIT_CONFIG_COUNT": "1"}
         self.env |= {"GIT_CONFIG_KEY_0": f"url.{repository}.insteadOf", "GIT_CONFIG_VALUE_0": URL}
@@ -129,9 +129,9 @@ class Colab:
         old.unlink()
         info = self.there / f"{name}-{version}.dist-info"
         info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-        (info / "INSTALLER").write_text("pip\n")
-        (info / "RECORD").write_text("")
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n", encoding="utf-8")
+        (info / "INSTALLER").write_text("pip\n", encoding="utf-8")
+        (info / "RECORD").write_text("", encoding="utf-8")
 
     def send(self, *codes, **env):  # cells, all at once
         "Return for each cell [status of the reply, text]."

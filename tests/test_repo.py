@@ -32,7 +32,7 @@ AIDS |= {"runlog": 17.6, "judge": 17.7, "runs": 17.8, "evaluate": 17.9, "hub": 1
 AIDS |= {"progress": 17.3, "parallel": 18.5, "restart": 18.6, "settings": 19.4, "flags": 19.5, "main": 20.1}
 AIDS |= {"choices": 0.4}
 TORCH_FREE = """metrics grammar telling corpus tokenizer shards plan budget estimate stops prepare runlog runs evaluate
-hub sources progress parallel restart fineweb choices settings flags cli plots""".split()
+hub sources parallel restart fineweb choices settings flags cli plots""".split()
 
 
 @functools.cache
@@ -107,8 +107,8 @@ def test_the_road_is_in_the_order_of_the_design():
     floor = floors()
     order = """plots grammar telling choices metrics
     corpus tokenizer shards loader attention model optim generate pretrained
-    device selftest plan dist checkpoint hellaswag budget estimate stops prepare runlog judge runs evaluate trainer
-    hub sources progress parallel restart fineweb settings flags cli __main__""".split()
+    device selftest plan dist checkpoint hellaswag budget estimate progress stops prepare runlog judge runs evaluate trainer
+    hub sources parallel restart fineweb settings flags cli __main__""".split()
     present = [m for m in order if m in floor]
     assert present == sorted(present, key=floor.get)
     assert {m for m in floor if not m.startswith("exercises.")} <= set(order)
