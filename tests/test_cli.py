@@ -291,6 +291,7 @@ def test_what_is_left_of_a_run_keeps_its_name(tmp_path):
 
 def test_a_terminal_sees_a_bar_and_ctrl_c_ends_in_order(work):
     fcntl, pty, termios = map(pytest.importorskip, ("fcntl", "pty", "termios"))  # not on Windows
+    fcntl, pty, termios = map(pytest.importorskip, ("fcntl", "pty", "termios"))  # not on Windows
     main, side = pty.openpty()
     fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 150, 0, 0))
     cmd = [BIN / "gpt2edu_train", "--dataset", "pydocs", *SIZES, "--max_steps", "100000", "--name", "pty"]

@@ -129,7 +129,8 @@ class Colab:
         old.unlink()
         info = self.there / f"{name}-{version}.dist-info"
         info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n", encoding="utf-8")
+        text = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        (info / "METADATA").write_text(text, encoding="utf-8")
         (info / "INSTALLER").write_text("pip\n", encoding="utf-8")
         (info / "RECORD").write_text("", encoding="utf-8")
 

@@ -107,7 +107,8 @@ def test_the_road_is_in_the_order_of_the_design():
     floor = floors()
     order = """plots grammar telling choices metrics
     corpus tokenizer shards loader attention model optim generate pretrained
-    device selftest plan dist checkpoint hellaswag budget estimate progress stops prepare runlog judge runs evaluate trainer
+    device selftest plan dist checkpoint hellaswag budget estimate progress stops prepare runlog judge runs
+    evaluate trainer
     hub sources parallel restart fineweb settings flags cli __main__""".split()
     present = [m for m in order if m in floor]
     assert present == sorted(present, key=floor.get)
