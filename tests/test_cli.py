@@ -291,7 +291,6 @@ def test_what_is_left_of_a_run_keeps_its_name(tmp_path):
 
 def test_a_terminal_sees_a_bar_and_ctrl_c_ends_in_order(work):
     fcntl, pty, termios = map(pytest.importorskip, ("fcntl", "pty", "termios"))  # not on Windows
-    fcntl, pty, termios = map(pytest.importorskip, ("fcntl", "pty", "termios"))  # not on Windows
     main, side = pty.openpty()
     fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 150, 0, 0))
     cmd = [BIN / "gpt2edu_train", "--dataset", "pydocs", *SIZES, "--max_steps", "100000", "--name", "pty"]
@@ -499,6 +498,7 @@ def test_a_driver_without_a_gpu(work, monkeypatch):
 
 def on_a_terminal(cmd, cwd, **env):
     "Run a command whose three streams are a terminal; all that it writes."
+    fcntl, pty, termios = map(pytest.importorskip, ("fcntl", "pty", "termios"))  # not on Windows
     main, side = pty.openpty()
     fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
     everything = {k: v for k, v in ENV.items() if k != "NO_COLOR"} | {"TERM": "xterm-256color"} | env

@@ -106,7 +106,8 @@ class Colab:
         (self.site / "there.pth").write_text(f"{self.there}\n", encoding="utf-8")
         (self.site / "google" / "colab").mkdir(parents=True)
         (self.site / "google" / "colab" / "__init__.py").touch()
-        (self.site / "sitecustomize.py").write_text("import google.colab\n", encoding="utf-8")  # loaded before the first cell
+        before_the_first_cell = "import google.colab\n"
+        (self.site / "sitecustomize.py").write_text(before_the_first_cell, encoding="utf-8")
         self.at_first = set(self.site.iterdir())
         self.env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"GIT_CONFIG_COUNT": "1"}
         self.env |= {"GIT_CONFIG_KEY_0": f"url.{repository}.insteadOf", "GIT_CONFIG_VALUE_0": URL}
