@@ -177,7 +177,7 @@ def build_optimizers(
     kind: str = "adamw",  # "adamw", or "muon": Muon for the blocks' matrices, AdamW for everything else
     lr: float = 1e-3,  # peak learning rate of AdamW
     weight_decay: float = 0.1,  # for matrices and embeddings
-    betas: tuple[float, float] = (0.9, 0.95),  # AdamW's memory of gradients and of their squares
+    betas: tuple[float, float] = (0.9, 0.95),  # memory of gradients, Muon's too, and AdamW's of their squares
     muon_lr: float | None = None,  # peak learning rate of Muon, in AdamW's scale; None: the same as `lr`
     fused: bool | None = None,  # AdamW in one kernel; None: yes on CPU and CUDA
     dtype: torch.dtype | None = None,  # of Muon's products; None: what the device multiplies fastest
@@ -199,7 +199,7 @@ def build_optimizers(
         for group in groups:
             group["params"] = [p for p in group["params"] if id(p) not in theirs]
         muon_lr = lr if muon_lr is None else muon_lr
-        optimizers.append(Muon(matrices, lr=muon_lr, weight_decay=weight_decay, dtype=dtype))
+        optimizers.append(Muon(matrices, muon_lr, weight_decay, momentum=betas[0], dtype=dtype))
     optimizers.append(torch.optim.AdamW(groups, lr=lr, betas=betas, eps=1e-8, fused=fused))
     for optimizer in optimizers:
         for group in optimizer.param_groups:

@@ -41,7 +41,7 @@ class TrainConfig:
     muon_lr: float = 0.01  # peak learning rate of Muon
     warmup_steps: int = 20  # linear climb to the peak
     weight_decay: float = 0.1  # of matrices and embeddings
-    beta1: float = 0.9  # AdamW's memory of gradients
+    beta1: float = 0.9  # memory of gradients, AdamW's and Muon's
     beta2: float = 0.95  # AdamW's memory of squared gradients
     grad_clip: float = 1.0  # largest norm of the gradient
     # how long: exactly one of these
@@ -134,13 +134,17 @@ GPT2_RUN = {
 }
 PRESETS = {
     "tiny": {
+        "total_batch": 4096,
+        "lr": 0.012,
+        "min_lr": 0.0006,
+        "muon_lr": 0.012,
         "weight_decay": 0.02,
-        "beta2": 0.99,
-        "max_steps": 1050,
+        "beta2": 0.98,
+        "max_steps": 450,
         "val_overlap": 0.5,
-        "eval_every": 350,
-        "sample_every": 525,
-        "save_every": 350,
+        "eval_every": 150,
+        "sample_every": 225,
+        "save_every": 150,
     },
     "small-cpu": {"n_layer": 4, "n_head": 4, "n_embd": 256, "block_size": 256, "total_batch": 8192, "max_steps": 2000},
     "gpt2-124m": GPT2_RUN | {"n_layer": 12, "n_head": 12, "n_embd": 768, "micro_batch": 32},
