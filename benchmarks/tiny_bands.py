@@ -17,7 +17,7 @@ STEPS = (10, 20, 50, 100, 200, 350, 700, 1050)
 
 def trim(run: Path, commit: str) -> list[dict]:
     "Keep what the table needs, and say where it is from."
-    start, *events = (json.loads(line) for line in (run / "log.jsonl").read_text().splitlines())
+    start, *events = (json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines())
     config = start["config"]
     command = f"gpt2edu_train --seed {config['seed']} --dtype {config['dtype']}"
     head = {"event": "made", "command": command, "commit": commit}
@@ -29,7 +29,7 @@ def trim(run: Path, commit: str) -> list[dict]:
 
 def read(path: Path) -> tuple[dict, dict, dict, dict]:  # what made it; {step: loss} in training and validation; the end
     "Read a trimmed log."
-    head, *events = (json.loads(line) for line in path.read_text().splitlines())
+    head, *events = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
     train, val = ({e["step"]: e["loss"] for e in events if e["event"] == kind} for kind in ("train", "val"))
     return head, train, val, events[-1]
 

@@ -33,7 +33,7 @@ def colab(tmp_path_factory):
     site = Path(run(bin_ / "python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
     (site / "google" / "colab").mkdir(parents=True)
     (site / "google" / "colab" / "__init__.py").touch()
-    (site / "sitecustomize.py").write_text("import google.colab\n")  # Colab has it loaded before the first cell
+    (site / "sitecustomize.py").write_text("import google.colab\n", encoding="utf-8")  # Colab has it loaded before the first cell
     return folder, bin_
 
 
@@ -58,5 +58,5 @@ def test_the_stand_in_is_seen(colab):
 
 def test_the_first_cell_installs():
     for chapter in CHAPTERS:
-        text = (ROOT / "book" / "easy" / f"{chapter.stem}.md").read_text()
+        text = (ROOT / "book" / "easy" / f"{chapter.stem}.md").read_text(encoding="utf-8")
         assert text.index("%pip install -q gpt2edu") < text.index("from gpt2edu"), chapter.stem
