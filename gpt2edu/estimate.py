@@ -87,12 +87,14 @@ def look_at_data(
     from gpt2edu.tokenizer import Tokenizer, get_tokenizer
 
     c, name, sample, size = config, config.dataset[0], [], 0
-    in_need = (c.measure and c.tokenizer == "train") or (c.num_epochs and not c.train_tokens)  # of text
-    if in_need and not c.shards and name not in ("fineweb-edu", "tinyshakespeare"):
+    epochs = c.num_epochs and not c.train_tokens  # their length is that of the text
+    enough = TOKENIZER_CHARS if c.measure or epochs else 1  # else the first document is only looked at: is it there?
+    if (c.tokenizer == "train" or epochs) and not c.shards and name not in ("fineweb-edu", "tinyshakespeare"):
         for text in documents(c.dataset, c.text_key, N_STORIES):
             sample.append(text)
-            if (size := size + len(text)) >= TOKENIZER_CHARS:
+            if (size := size + len(text)) >= enough:
                 break
+        sample *= enough > 1
     tokenizer, n_vocab = None, 50257 if c.tokenizer == "gpt2" else c.vocab_size
     if c.tokenizer != "train" and (c.tokenizer != "gpt2" or sample):
         tokenizer = get_tokenizer(c.tokenizer)

@@ -690,7 +690,7 @@ BAD = {
     "config: subset": ("prepare --config sample-100BT", "--config sample-100BT", ".toml or .json"),
     "completion: no shell": ("train --tyro-print-completion", "needs the name of a shell: bash, zsh"),
     "completion: unknown shell": ("train --tyro-print-completion nosh", "needs the name of a shell"),
-    "completion: no folder": ("train --tyro-write-completion bash gone/x.bash", "gone/x.bash"),
+    "completion: no folder": ("train --tyro-write-completion bash nofolder/x.bash", "nofolder/x.bash"),
     "no run to resume": ("train --resume --out_dir norun", "norun", "gpt2edu_train"),
     "no epochs": ("train --num_epochs 0", "num_epochs=0.0 must be above 0"),
     "name with a slash": ("train --name a/b", "name='a/b'", "--out_dir"),
