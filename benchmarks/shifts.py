@@ -1,6 +1,6 @@
 """What shifts a validation loss though the model stays the same: the measured rows of "Is my loss right?".
 
-    gpt2edu_train --seed 1337                                      # about two minutes on two quiet cores
+    gpt2edu_train --seed 1337                                      # two to three minutes on two quiet cores
     python benchmarks/shifts.py runs/tiny > benchmarks/logs/tiny_shifts.json
 """
 

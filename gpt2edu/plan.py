@@ -135,8 +135,8 @@ GPT2_RUN = {
 PRESETS = {
     "tiny": {
         "total_batch": 4096,
-        "lr": 0.012,
-        "min_lr": 0.0006,
+        "lr": 0.008,
+        "min_lr": 0.0004,
         "muon_lr": 0.012,
         "weight_decay": 0.02,
         "beta2": 0.98,

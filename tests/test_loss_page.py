@@ -25,20 +25,30 @@ def printed(*command):
 def test_bands_are_those_of_the_logs():
     bands, runs = printed("benchmarks/tiny_bands.py").strip().split("\n\n")
     assert bands.count("\n") == 9 and bands in PAGE
-    assert runs.count("\n") == 1 + len(list(LOGS.glob("tiny_seed*.jsonl"))) and runs in PAGE
+    assert runs.count("\n") == 1 + len(list(LOGS.glob("tiny_avx*.jsonl"))) and runs in PAGE
 
 
-@pytest.mark.parametrize("path", sorted(LOGS.glob("tiny_seed*.jsonl")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", sorted(LOGS.glob("tiny_avx*.jsonl")), ids=lambda p: p.stem)
 def test_a_log_says_where_it_is_from(path):
     head, *events = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-    seed = int(re.search(r"tiny_seed(\d+)", path.stem)[1])
-    assert head["command"].startswith(f"gpt2edu_train --seed {seed} ") and head["hardware"] and head["dtype"]
+    kind, seed = re.fullmatch(r"tiny_(avx2|avx512)_seed(\d+)", path.stem).groups()
+    assert head["command"].startswith(f"gpt2edu_train --seed {seed} ") and head["dtype"]
+    assert f" {kind.upper()}," in head["hardware"]
     assert re.fullmatch(r"[0-9a-f]{7,}", head["commit"]) and head["commit"] in PAGE
     assert head["max_steps"] == preset("tiny").max_steps == events[-2]["step"]
     done = events[-1]
     assert done["floor"] < done["val_loss"] < done["bigram"]
     assert f"{done['floor']:.3f} nats" in PAGE and f"{done['bigram']:.3f}" in PAGE
-    assert [e["step"] for e in events if e["event"] == "train"] == list(range(10, 1051, 10))
+    assert [e["step"] for e in events if e["event"] == "train"] == list(range(10, head["max_steps"] + 1, 10))
+
+
+def test_every_run_is_as_good_as_promised():
+    "At least 90 % of the way and 80 % of the stories on both kinds of processor, three seeds each."
+    ends = [json.loads(path.read_text(encoding="utf-8").splitlines()[-1]) for path in sorted(LOGS.glob("tiny_avx*.jsonl"))]
+    assert len(ends) == 6
+    for done in ends:
+        assert (done["bigram"] - done["val_loss"]) / (done["bigram"] - done["floor"]) >= 0.9
+        assert done["story_choice"] >= 0.8
 
 
 def test_shifts_are_those_of_the_record():
