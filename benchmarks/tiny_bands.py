@@ -63,14 +63,14 @@ def runs() -> list[str]:  # lines of Markdown
     logs = [read(path) for path in sorted(LOGS.glob("tiny_avx*.jsonl"))]
     steps = list(logs[0][2])
     head = ["processor", "precision", "threads", "seed", *(f"step {step}" for step in steps)]
-    head += ["of the way", "stories chosen right", "seconds"]
+    head += ["of the way", "stories chosen right"]
     lines = [f"| {' | '.join(head)} |", f"|---|---|{'---:|' * (len(head) - 2)}"]
     for made, _, val, done in logs:
         threads, kind = re.search(r"(\d+) threads, (\w+)", made["hardware"]).groups()
         way = (done["bigram"] - done["val_loss"]) / (done["bigram"] - done["floor"])
         cells = [kind, made["dtype"].removeprefix("torch."), threads, made["command"].split()[2]]
         cells += [*(f"{val[step]:.3f}" for step in steps), f"{100 * way:.1f} %"]
-        cells += [f"{100 * done['story_choice']:.0f} %", f"{done['seconds']:.0f}"]
+        cells += [f"{100 * done['story_choice']:.0f} %"]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
