@@ -71,3 +71,13 @@ def test_first_losses_follow_the_formula(name):
 def test_chapter_7_shows_the_record():
     chapter = (ROOT / "book" / "medium" / "ch07_attention.md").read_text(encoding="utf-8")
     assert printed("benchmarks/heads.py", "page", LOGS / "tiny_heads.json") in chapter
+
+
+@pytest.mark.parametrize("page", ["README.md", "book/index.qmd", "book/easy/ch01_quickstart.md"])
+def test_the_promised_times_are_those_of_the_logs(page):
+    "Of seed 1337 on two cores, in whole seconds, for both kinds of processor."
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for kind in ("avx2", "avx512"):
+        lines = (LOGS / f"tiny_{kind}_seed1337.jsonl").read_text(encoding="utf-8").splitlines()
+        assert f"{json.loads(lines[-1])['seconds']:.0f} seconds" in text
+        assert " 2 threads," in json.loads(lines[0])["hardware"]
