@@ -53,7 +53,8 @@ def table() -> list[str]:  # lines of Markdown
     for step in (*STEPS, *logs[0][2]):
         val = [v[step] for _, _, v, _ in logs if step in v]
         way = [100 * (d["bigram"] - v[step]) / (d["bigram"] - d["floor"]) for _, _, v, d in logs if step in v]
-        cells = [band([t[step] for _, t, _, _ in logs]), band(val) if val else "", band(way, "{:.1f} %") if way else ""]
+        train = [t[step] for _, t, _, _ in logs if step in t]
+        cells = [band(train) if train else "", band(val) if val else "", band(way, "{:.1f} %") if way else ""]
         lines.append(f"| {step} | {' | '.join(cells)} |")
     return lines
 

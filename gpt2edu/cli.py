@@ -8,6 +8,7 @@ __all__ = ['TrainFlags', 'PlanFlags', 'read_train_flags', 'describe_plan', 'say'
 
 # %% ../nbs/tough/ch20_commands.ipynb #80cacbf1
 import os
+import re
 import sys
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, fields, replace
@@ -93,10 +94,10 @@ def describe_plan(config: TrainConfig) -> list[str]:
 
 
 def say(line: str):
-    "Print a line above the progress bar, if there is one."
+    "Print a line above the progress bar, if there is one; a model may write control characters, a terminal gets none."
     from tqdm import tqdm
 
-    tqdm.write(line, file=sys.stdout)
+    tqdm.write(re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\ufffd", line), file=sys.stdout)
     sys.stdout.flush()
 
 

@@ -235,9 +235,9 @@ def test_peak_and_mfu():
         ({"gpu": "t4", "dtype": "bf16"}, "gpu=t4 does not multiply bf16 in hardware; use --dtype fp16"),
         ({"gpus": 0}, "gpus=0 must be 1 or more"),
         ({"price": -1.0}, "price=-1.0 must be a number, 0 or more"),
-        ({"gpus": 4, "micro_batch": 8}, "total_batch=2048 tokens is not a whole number of "
-         "micro-batches of micro_batch=8 x block_size=128 on gpus=4, 4096 tokens; try --micro_batch 4"),
-        ({"gpus": 3}, "total_batch=2048 tokens is not a whole number of micro-batches of "
+        ({"gpus": 4, "micro_batch": 16}, "total_batch=4096 tokens is not a whole number of "
+         "micro-batches of micro_batch=16 x block_size=128 on gpus=4, 8192 tokens; try --micro_batch 8"),
+        ({"gpus": 3}, "total_batch=4096 tokens is not a whole number of micro-batches of "
          "micro_batch=16 x block_size=128 on gpus=3, 6144 tokens; try --total_batch 6144"),
         ({"n_head": 7}, "n_head=7 must divide n_embd=192; try 4, 6 or 8"),
     ],
