@@ -11,7 +11,7 @@ settings.register_profile("same", derandomize=True)
 settings.register_profile("explore", derandomize=False)
 settings.load_profile("same")
 
-# `pytest -m quick`: what CI runs on every system and every Python, in under two minutes on two cores.
+# `pytest -m quick`: what CI runs on every system and every Python, in a few minutes on two cores.
 QUICK = "attention generate loader metrics model plan release repo shards site tokenizer".split()
 
 
