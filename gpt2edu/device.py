@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['Choice', 'pick_device', 'describe', 'autocast', 'grad_scaler', 'best_dtype', 'pick_dtype', 'set_precision',
-           'compiler_error', 'best_compile', 'pick_compile']
+           'keep_freed_memory', 'compiler_error', 'best_compile', 'pick_compile']
 
 # %% ../nbs/tough/ch13_device.ipynb #fad54fa9
+import ctypes
 import importlib.util
 import os
 import platform
@@ -121,6 +122,13 @@ def set_precision(device: str | torch.device) -> Choice:  # of "high" (TF32) or 
     tf32 = device.type == "cuda" and _capability(device) >= (8, 0)
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
     return Choice("high", "fp32 products use TF32") if tf32 else Choice("highest", f"no TF32 on this {device.type}")
+
+# %% ../nbs/tough/ch13_device.ipynb #6e5bc020
+def keep_freed_memory() -> bool:  # whether this system can
+    "On Linux with glibc: freed memory waits in this process for the next tensor, up to 1 GiB of it, and tensors up to 32 MiB use it."
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # man mallopt
+    return bool(mallopt and mallopt(M_MMAP_THRESHOLD, 32 << 20) and mallopt(M_TRIM_THRESHOLD, 1 << 30))
 
 # %% ../nbs/tough/ch13_device.ipynb #5f69dd83
 def compiler_error() -> str:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .attention import attend_fused
 from .tokenizer import utf8
 
 # %% ../nbs/tough/ch17_hellaswag.ipynb #3cee092a
@@ -227,7 +228,7 @@ def packed_losses(
         grid = qkv.new_zeros(B * T, qkv.shape[1]) if grid is None else grid
         grid[p.slots] = qkv
         q, k, v = grid.view(B, T, 3, nh, -1).permute(2, 0, 3, 1, 4)  # each (B, nh, T, hs)
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=p.mask)  # (B, nh, T, hs)
+        y = attend_fused(q, k, v, p.mask)  # (B, nh, T, hs)
         y = y.transpose(1, 2).reshape(B * T, -1)[p.slots]  # (N, C)
         if i == len(parts.h) - 1:
             x, y = x[need], y[need]  # (n, C): nobody reads the rest any more

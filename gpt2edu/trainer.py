@@ -59,6 +59,8 @@ class Trainer:
         self.device = selftest.tested_device(c.device, c.dtype, c.self_test, self.say, dist.agreement(ranks)).value
         dtype, compiled = device.pick_dtype(c.dtype, self.device), device.pick_compile(c.compile, self.device)
         device.set_precision(self.device)
+        if self.device.type == "cpu":
+            device.keep_freed_memory()
         self.dtype, self.scaler = dtype.value, device.grad_scaler(self.device, dtype.value)
         with dist.rank0_first(ranks):  # it prepares, the others find what it has written
             try:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gpt2edu import corpus, grammar, telling
+from gpt2edu import corpus, grammar, prepare, telling
 from gpt2edu.corpus import documents, read_back, stories, story, story_items
 from gpt2edu.grammar import SHAPES, Grammar
 
@@ -428,3 +428,13 @@ def test_modules_of_the_corpus_have_no_state():
     importlib.reload(corpus)
     assert corpus.story(0) == before
     assert json.dumps(corpus.story_items(1)) == json.dumps(story_items(1))
+
+
+@pytest.mark.parametrize("processes", [1, 2, 5])
+def test_stories_of_many_processes_are_those_of_one(processes):
+    assert prepare.all_stories(203, processes) == [s.text for s in stories(203)]
+
+
+def test_a_process_that_fails_costs_no_story(monkeypatch):
+    monkeypatch.setattr(prepare, "STRETCH", "import sys; print('[]'); sys.exit(1)")
+    assert prepare.all_stories(40, processes=2) == [s.text for s in stories(40)]

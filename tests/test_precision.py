@@ -89,7 +89,7 @@ def test_the_watcher_sees_the_optimizer_of_before(tiny):
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_a_training_step_in_bf16(tiny, optimizer):
-    "Products in bf16; norms, loss, weights, gradients and what the optimisers remember in fp32."
+    "Products in bf16; attention on a CPU, norms, loss, weights, gradients and what the optimisers remember in fp32."
     trainer = tiny(optimizer=optimizer, dtype="bf16")
     with Watch() as mode:
         with device.autocast("cpu", torch.bfloat16):
@@ -100,7 +100,7 @@ def test_a_training_step_in_bf16(tiny, optimizer):
     for name in PRODUCTS & mode.seen.keys():
         assert mode.seen[name] == {torch.bfloat16}, name
     attention = [name for name in mode.seen if name.startswith("_scaled_dot_product")]
-    assert len(attention) == 2 and all(torch.bfloat16 in mode.seen[name] for name in attention)
+    assert len(attention) == 2 and all(mode.seen[name] == {torch.float32} for name in attention)  # quicker so
     for name in ("native_layer_norm", "native_layer_norm_backward", "_log_softmax", "_log_softmax_backward_data"):
         assert mode.seen[name] == {torch.float32}, name
     assert {p.grad.dtype for p in trainer.model.parameters()} == {torch.float32}
