@@ -101,7 +101,7 @@ def predict(case: dict) -> dict:
 
     case = dict(case)
     V = case.pop("vocab_size")
-    return memory(preset(case.pop("preset"), **case), V, 4 if case["dtype"] == "fp32" else 2)
+    return memory(preset(case.pop("preset"), **case), V, 4 if case["dtype"] == "fp32" else 2, cpu=True)
 
 
 def compare_memory(cases: dict) -> bool:

@@ -232,7 +232,7 @@ def plan(
     tokens, step = steps * c.total_batch, c.micro_batch * c.block_size * c.gpus
     machine = look_at_machine(c, V, flops)
     width, capacity = 4 if machine.dtype == "fp32" else 2, c.memory * 1e9 or machine.memory
-    m = memory(c, V, width, c.gpus)
+    m = memory(c, V, width, c.gpus, cpu=machine.kind == "cpu")
 
     chosen = " (no GPU is here: --gpu this plans for this machine)" * (c.gpu == "auto" and machine.speed_from == "data sheet")
     row("plan", c.preset, f"on {c.gpus} x {machine.name}, {machine.dtype}{chosen}")
@@ -251,7 +251,7 @@ def plan(
     most = fits = None
     if capacity:
         budget = USABLE[machine.kind] * capacity
-        most, fits = largest_micro_batch(c, V, width, budget, c.gpus), m["peak"] <= budget
+        most, fits = largest_micro_batch(c, V, width, budget, c.gpus, machine.kind == "cpu"), m["peak"] <= budget
         rest = "libraries, and the holes that glibc keeps" if machine.kind == "cpu" else "CUDA, its libraries and caches"
         verdict = f"the peak {'fits' if fits else 'does NOT fit'} in {USABLE[machine.kind]:.0%} of it"
         row("  device", size(capacity), f"{verdict}; the rest is for {rest}")

@@ -13,7 +13,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from gpt2edu import budget, estimate, prepare
+from gpt2edu import attention, budget, estimate, prepare
 from gpt2edu.checkpoint import save
 from gpt2edu.device import autocast
 from gpt2edu.estimate import GPUS, PlanConfig, look_at_data
@@ -79,7 +79,9 @@ def test_optimizer_bytes_of_a_real_step(optimizer):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("B,T,C,nh", [(4, 256, 256, 4), (1, 128, 192, 3), (3, 40, 64, 1)])
-def test_what_a_block_keeps_is_exact(B, T, C, nh, dtype):
+@pytest.mark.parametrize("wide", [False, True], ids=["as on a GPU", "as on a CPU"])
+def test_what_a_block_keeps_is_exact(B, T, C, nh, dtype, wide, monkeypatch):
+    monkeypatch.setattr(attention, "SHORT", 256 if wide else 0)
     block, kept = Block(C, nh), {}
     own = {p.untyped_storage().data_ptr() for p in block.parameters()}
 
@@ -93,7 +95,8 @@ def test_what_a_block_keeps_is_exact(B, T, C, nh, dtype):
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t), autocast("cpu", dtype):
         block(x).sum()
     copies = 2 * 12 * C * C if dtype == torch.bfloat16 else 0  # of the matrices
-    assert sum(kept.values()) == kept_bytes(B * T, C, nh, dtype.itemsize) + copies
+    more = B * T * C * (3 * 2 + 4) if wide and copies else 0  # q, k and v in fp32, and the result of attention
+    assert sum(kept.values()) == kept_bytes(B * T, C, nh, dtype.itemsize) + copies + more
 
 
 def test_flops_against_the_counter():
@@ -112,7 +115,7 @@ def test_flops_against_the_counter():
 
 
 def test_the_constant_is_the_models():
-    assert budget.LOGITS_AT_ONCE == LOGITS_AT_ONCE
+    assert budget.LOGITS_AT_ONCE == LOGITS_AT_ONCE and budget.SHORT == attention.SHORT
     assert (estimate.N_STORIES, estimate.TOKENIZER_CHARS) == (
         prepare.N_STORIES,
         prepare.TOKENIZER_CHARS,
@@ -141,7 +144,7 @@ def measured_ratio(case):
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=env, text=True)
     case = dict(case)
     V, width = case.pop("vocab_size"), 4 if case["dtype"] == "fp32" else 2
-    predicted = budget.memory(preset(case.pop("preset"), **case), V, width)["peak"]
+    predicted = budget.memory(preset(case.pop("preset"), **case), V, width, cpu=True)["peak"]
     return predicted / json.loads(done.stdout.splitlines()[-1])["peak"]
 
 
@@ -183,36 +186,15 @@ def test_peak_memory_of_the_124m(dtype, B, T, total):
     )
 
 
-def speed_ratio(tmp_path, data, n_steps, seconds):
-    import statistics
-    import time
-
+def test_a_step_is_predicted_part_by_part(tmp_path, few_stories):
+    "How near the sum is to a real step is measured in benchmarks/plan.py: a test must not fail for being slow."
     from gpt2edu.trainer import Trainer
 
-    c = preset("tiny", device="cpu", dtype="fp32", data_dir=data)
+    c = preset("tiny", device="cpu", dtype="fp32", data_dir=few_stories)
     trainer = Trainer(c, tmp_path / "run")
-    trainer.train_step()
-    times = []
-    for _ in range(n_steps):
-        t0 = time.process_time()  # the tests run in one thread, beside others
-        trainer.train_step()
-        times.append(time.process_time() - t0)
-    parts = budget.time_parts(
-        c, trainer.model.config.vocab_size, trainer.device, trainer.dtype, seconds, time.process_time
-    )
+    parts = budget.time_parts(c, trainer.model.config.vocab_size, trainer.device, trainer.dtype, 0.5)
     assert set(parts) == {"blocks", "loss", "embedding", "optimizer", "clipping"}
-    return statistics.median(times) / sum(parts.values())
-
-
-def test_tokens_per_second_of_tiny_are_of_the_right_size(tmp_path, few_stories):
-    assert (
-        0.5 < speed_ratio(tmp_path, few_stories, 8, 1.0) < 2
-    )  # other tests run beside this one; the slow test is strict
-
-
-@pytest.mark.slow
-def test_tokens_per_second_of_tiny_within_a_quarter(tmp_path, few_stories):
-    assert 0.75 < speed_ratio(tmp_path, few_stories, 30, 6.0) < 1.25
+    assert all(0 < seconds < 60 for seconds in parts.values()) and parts["blocks"] > parts["embedding"]
 
 
 def test_peak_and_mfu():
