@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import gpt2edu
 from .corpus import EMBEDDED, SUFFIXES, documents, find_files, stories
 from .plan import TrainConfig
 from .shards import MANIFEST, UNFINISHED, write_shards
@@ -62,9 +63,8 @@ def not_writable(folder: Path, e: OSError, flag: str) -> OSError:
 # %% ../nbs/aids/prepare.ipynb #6ba27ab1
 STRETCH = """
 import json, sys
-sys.path[:] = json.loads(sys.argv[1])
 from gpt2edu.corpus import stories
-start, end = map(int, sys.argv[2:])
+start, end = map(int, sys.argv[1:])
 json.dump([s.text for s in stories(end - start, start=start)], sys.stdout)
 """
 
@@ -76,9 +76,10 @@ def all_stories(
     "Write the first n stories."
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     k = processes or max(1, min(cores, 8, n // 1000))
-    stretches, path = [(n * i // k, n * (i + 1) // k) for i in range(k)], json.dumps(sys.path)
-    quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
-    children = [subprocess.Popen([sys.executable, "-c", STRETCH, path, str(a), str(b)], **quiet) for a, b in stretches[1:]]
+    stretches = [(n * i // k, n * (i + 1) // k) for i in range(k)]
+    here = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(gpt2edu.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])}
+    quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True, "env": here}
+    children = [subprocess.Popen([sys.executable, "-c", STRETCH, str(a), str(b)], **quiet) for a, b in stretches[1:]]
     try:
         texts = [s.text for s in stories(stretches[0][1])]
         for (start, end), child in zip(stretches[1:], children, strict=True):
