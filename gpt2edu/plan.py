@@ -30,7 +30,7 @@ class TrainConfig:
     # the model
     n_layer: int = 2  # blocks
     n_head: int = 2  # attention heads in a block; divides n_embd
-    n_embd: int = 128  # C, width of the residual stream
+    n_embd: int = 96  # C, width of the residual stream
     block_size: int = 128  # T, tokens in the context
     # a step
     total_batch: int = 2048  # tokens per step, over all ranks and micro-batches
@@ -135,16 +135,17 @@ GPT2_RUN = {
 PRESETS = {
     "tiny": {
         "total_batch": 4096,
+        "micro_batch": 32,
         "lr": 0.008,
         "min_lr": 0.0004,
         "muon_lr": 0.012,
         "weight_decay": 0.02,
         "beta2": 0.98,
-        "max_steps": 580,
+        "max_steps": 840,
         "val_overlap": 0.5,
-        "eval_every": 290,
-        "sample_every": 290,
-        "save_every": 290,
+        "eval_every": 420,
+        "sample_every": 420,
+        "save_every": 420,
     },
     "small-cpu": {"n_layer": 4, "n_head": 4, "n_embd": 256, "block_size": 256, "total_batch": 8192, "max_steps": 2000},
     "gpt2-124m": GPT2_RUN | {"n_layer": 12, "n_head": 12, "n_embd": 768, "micro_batch": 32},

@@ -380,7 +380,7 @@ def test_values_that_only_go_together(tmp_path):
     "A check of several values sees the file and the flags together."
     (file := tmp_path / "a.json").write_text('{"n_head": 7, "max_steps": 5}', encoding="utf-8")
     assert read("--config", file, "--n_embd", 196).n_embd == 196
-    with pytest.raises(ValueError, match="n_head=7 must divide n_embd=128"):
+    with pytest.raises(ValueError, match="n_head=7 must divide n_embd=96"):
         read("--config", file)
 
 

@@ -135,7 +135,7 @@ def test_several_hosts_get_one_line_each_and_meet_at_the_first(place):
         ("one_node.sh --preset tiny", {}, "one_node.sh: no NVIDIA GPU here; for a test on the processor set"),
         ("one_node.sh --preset tinny", {"NPROC": "2"}, "gpt2edu_train: unknown preset 'tinny'"),
         ("hosts.sh --preset tiny", {}, "hosts.sh: name the machines first"),
-        ("hosts.sh 'a b' --n_head 7", {}, "gpt2edu_train: n_head=7 must divide n_embd=128"),
+        ("hosts.sh 'a b' --n_head 7", {}, "gpt2edu_train: n_head=7 must divide n_embd=96"),
         ("slurm.sbatch --micro_batch 7", {}, "gpt2edu_train: total_batch=4096 tokens is not a whole number"),
     ],
 )

@@ -221,7 +221,7 @@ def test_peak_and_mfu():
          "micro-batches of micro_batch=16 x block_size=128 on gpus=4, 8192 tokens; try --micro_batch 8"),
         ({"gpus": 3}, "total_batch=4096 tokens is not a whole number of micro-batches of "
          "micro_batch=16 x block_size=128 on gpus=3, 6144 tokens; try --total_batch 6144"),
-        ({"n_head": 7}, "n_head=7 must divide n_embd=128; try 8, 4 or 2"),
+        ({"n_head": 7}, "n_head=7 must divide n_embd=96; try 6, 8 or 4"),
     ],
 )  # fmt: skip
 def test_errors_say_what_to_do(flags, message):
@@ -306,7 +306,7 @@ def test_plan_of_tiny_measures_this_machine():
     code, out, err = command("--dtype", "fp32", "--num_epochs", "2", "--measure")
     assert (code, err) == (0, "") and len(out.splitlines()) < 40
     got = fields(out)
-    assert got["parameters"] == f"{count_params(2, 128, 128, 896):,}" and "V 896 for 846 ids" in out
+    assert got["parameters"] == f"{count_params(2, 96, 128, 896):,}" and "V 896 for 846 ids" in out
     assert 0 < float(got["MFU"].rstrip("%")) < 100 and int(got["tokens/s"].replace(",", "")) > 100
     assert "cost" not in got and "predicted from timed parts" in out
 
