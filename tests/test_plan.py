@@ -221,7 +221,7 @@ def test_peak_and_mfu():
          "micro-batches of micro_batch=16 x block_size=128 on gpus=4, 8192 tokens; try --micro_batch 8"),
         ({"gpus": 3}, "total_batch=4096 tokens is not a whole number of micro-batches of "
          "micro_batch=16 x block_size=128 on gpus=3, 6144 tokens; try --total_batch 6144"),
-        ({"n_head": 7}, "n_head=7 must divide n_embd=96; try 6, 8 or 4"),
+        ({"n_head": 7}, "n_head=7 must divide n_embd=96; try 4, 6 or 8"),
     ],
 )  # fmt: skip
 def test_errors_say_what_to_do(flags, message):
