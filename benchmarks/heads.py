@@ -1,6 +1,6 @@
 """Which heads of a trained tiny model find the name behind "she" and "he"? Chapter 7 shows the record of three runs.
 
-    gpt2edu_train --seed 1337 --n_head 3 --n_embd 192  # and 1, and 2; a few minutes each on two quiet cores
+    gpt2edu_train --seed 1337 --n_embd 192           # and 1, and 2; a few minutes each on two quiet cores
     python benchmarks/heads.py runs/tiny runs/tiny-2 runs/tiny-3 > benchmarks/logs/tiny_heads.json
 
 200 stories of seed 7, which no training has seen. In each, every place where the next token is a pronoun inside a

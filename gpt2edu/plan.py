@@ -29,7 +29,7 @@ class TrainConfig:
     data_dir: str = "data"  # where prepared shards are kept
     # the model
     n_layer: int = 2  # blocks
-    n_head: int = 2  # attention heads in a block; divides n_embd
+    n_head: int = 3  # attention heads in a block; divides n_embd
     n_embd: int = 96  # C, width of the residual stream
     block_size: int = 128  # T, tokens in the context
     # a step
@@ -138,14 +138,14 @@ PRESETS = {
         "micro_batch": 32,
         "lr": 0.008,
         "min_lr": 0.0004,
-        "muon_lr": 0.012,
+        "muon_lr": 0.016,
         "weight_decay": 0.02,
         "beta2": 0.98,
-        "max_steps": 780,
+        "max_steps": 800,
         "val_overlap": 0.5,
-        "eval_every": 390,
-        "sample_every": 390,
-        "save_every": 390,
+        "eval_every": 400,
+        "sample_every": 400,
+        "save_every": 400,
     },
     "small-cpu": {"n_layer": 4, "n_head": 4, "n_embd": 256, "block_size": 256, "total_batch": 8192, "max_steps": 2000},
     "gpt2-124m": GPT2_RUN | {"n_layer": 12, "n_head": 12, "n_embd": 768, "micro_batch": 32},
