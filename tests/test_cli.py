@@ -123,7 +123,7 @@ def test_two_files_for_one_epoch(tmp_path, monkeypatch):
         ("--max_tokens 4096", "; 4096 tokens"),
         ("--preset gpt2-124m", "124,475,904 parameters"),
         ("--preset=gpt2-124m --max_steps 3", "; 3 steps"),
-        ("--n-layer=1 --n_embd=64 --n_head 2", "2 micro-batches"),
+        ("--n-layer=1 --n_embd=64 --n_head 2 --micro_batch 16", "2 micro-batches"),
         ("", "preset tiny"),
     ],
 )

@@ -220,7 +220,7 @@ def test_peak_and_mfu():
         ({"gpus": 4, "micro_batch": 16}, "total_batch=4096 tokens is not a whole number of "
          "micro-batches of micro_batch=16 x block_size=128 on gpus=4, 8192 tokens; try --micro_batch 8"),
         ({"gpus": 3}, "total_batch=4096 tokens is not a whole number of micro-batches of "
-         "micro_batch=16 x block_size=128 on gpus=3, 6144 tokens; try --total_batch 6144"),
+         "micro_batch=32 x block_size=128 on gpus=3, 12288 tokens; try --total_batch 12288"),
         ({"n_head": 7}, "n_head=7 must divide n_embd=96; try 4, 6 or 8"),
     ],
 )  # fmt: skip
@@ -231,7 +231,7 @@ def test_errors_say_what_to_do(flags, message):
 
 
 def test_the_fix_of_an_error_works():
-    for fix in ({"gpus": 4, "micro_batch": 4}, {"gpus": 3, "total_batch": 6144}):
+    for fix in ({"gpus": 4, "micro_batch": 4}, {"gpus": 3, "total_batch": 12288}):
         c = PlanConfig(**PRESETS["tiny"] | fix)
         assert c.total_batch % (c.micro_batch * c.block_size * c.gpus) == 0
 

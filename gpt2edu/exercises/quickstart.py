@@ -17,7 +17,7 @@ def check_passes(answer):
     "Steps times tokens per step, divided by the tokens of the text."
     for _ in range(3):
         steps, more = random.randint(100, 900), random.choice((2, 4, 8))
-        c = preset("tiny", max_steps=steps, total_batch=2048 * more)
+        c = preset("tiny", max_steps=steps, total_batch=2048 * more, micro_batch=8)
         n = random.randint(300, 900) * 1001
         got, want = answer(c, n), steps * c.total_batch / n
         if close(got, steps * c.micro_batch * c.block_size / n):
