@@ -222,5 +222,6 @@ def test_kept_memory_is_used_again():
         "print(faults[-1] - faults[9])"
     )
     env = os.environ | {"MALLOC_MMAP_THRESHOLD_": "131072"}  # glibc's own value, which it raises at times
-    faults = [int(subprocess.check_output([sys.executable, "-c", code, how], env=env)) for how in ("given back", "kept")]
+    ways = ("given back", "kept")
+    faults = [int(subprocess.check_output([sys.executable, "-c", code, how], env=env)) for how in ways]
     assert faults[0] > 20_000 and faults[1] < 2_000
