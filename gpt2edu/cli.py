@@ -165,7 +165,7 @@ def train_here(config: TrainConfig, resume: Path | None, stop):
 # %% ../nbs/tough/ch20_commands.ipynb #104a23c6
 @command
 def plan(args: list[str]):
-    "Say what a run would need and cost, before anything is spent."
+    "Say what a run would need and cost, before you start it."
     from gpt2edu import estimate
 
     config, _, asked = read_train_flags(args, "gpt2edu_plan", estimate.PlanConfig, PlanFlags)
