@@ -14,7 +14,7 @@ import torch
 from muon import in_turn
 from torch.nn import functional as F
 
-from gpt2edu.device import describe
+from gpt2edu.machine.device import describe
 
 
 def main():

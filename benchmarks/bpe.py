@@ -18,7 +18,7 @@ import time
 import tiktoken
 from tiktoken_ext.openai_public import r50k_pat_str
 
-from gpt2edu.tokenizer import EOT, Tokenizer, encode_plain, get_tokenizer, train_bpe
+from gpt2edu.text.tokenizer import EOT, Tokenizer, encode_plain, get_tokenizer, train_bpe
 
 MEGABYTE = 1_000_000
 

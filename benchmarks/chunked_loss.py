@@ -24,7 +24,7 @@ def peak_bytes() -> int:
 def one_step(kind: str, B: int, T: int, vocab_size: int) -> dict:
     import torch
 
-    from gpt2edu.model import GPT, GPTConfig, cross_entropy
+    from gpt2edu.model.gpt import GPT, GPTConfig, cross_entropy
 
     torch.manual_seed(0)
     if kind == "plain":

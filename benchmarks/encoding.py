@@ -3,7 +3,7 @@
     python benchmarks/encoding.py            32 MB of text, best of three, in turns
     python benchmarks/encoding.py 64 5       64 MB, best of five
 
-Two processes of `gpt2edu.parallel` against two threads of tiktoken's `encode_ordinary_batch`, on the same documents:
+Two processes of `gpt2edu.data.encode` against two threads of tiktoken's `encode_ordinary_batch`, on the same documents:
 CPython's prose with words varied, cut to the lengths of web pages. The time of ours holds everything from UTF-8
 documents to uint16 ids in order: batches, pipes, <|endoftext|>. tiktoken's ends with lists of ints; turning them into
 uint16 is measured apart. On a machine that does other work too, the clock says little; processor seconds, of all
@@ -23,8 +23,8 @@ from pathlib import Path
 import numpy as np
 import tiktoken
 
-from gpt2edu.parallel import Workers, make_batches
-from gpt2edu.tokenizer import get_tokenizer
+from gpt2edu.data.encode import Workers, make_batches
+from gpt2edu.text.tokenizer import get_tokenizer
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import torch
 
-from gpt2edu.corpus import story
-from gpt2edu.grammar import BOYS, GIRLS
-from gpt2edu.runs import load_run
+from gpt2edu.text.corpus import story
+from gpt2edu.text.grammar import BOYS, GIRLS
+from gpt2edu.train.runs import load_run
 
 HERE = Path(__file__).parent
 STORIES, SEED = 200, 7

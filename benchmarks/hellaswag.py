@@ -21,8 +21,8 @@ import transformers
 from torch.nn import functional as F
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from gpt2edu.hellaswag import Encoded, ending_nats, score
-from gpt2edu.model import GPT, GPTConfig
+from gpt2edu.evaluate.hellaswag import Encoded, ending_nats, score
+from gpt2edu.model.gpt import GPT, GPTConfig
 
 
 def make_items(n, vocab_size, seed=0):

@@ -17,8 +17,8 @@ import time
 import torch
 from muon import stepper
 
-from gpt2edu import device
-from gpt2edu.plan import preset
+from gpt2edu.machine import device
+from gpt2edu.train.config import preset
 
 
 def measure(how: str, dtype: torch.dtype, steps: int) -> dict:

@@ -14,10 +14,10 @@ import time
 
 import torch
 
-from gpt2edu import device
-from gpt2edu.model import GPT, GPTConfig
-from gpt2edu.optim import block_matrices, build_optimizers, orthogonalise, orthogonalise_wide
-from gpt2edu.plan import preset
+from gpt2edu.machine import device
+from gpt2edu.model.gpt import GPT, GPTConfig
+from gpt2edu.train.config import preset
+from gpt2edu.train.optim import block_matrices, build_optimizers, orthogonalise, orthogonalise_wide
 
 
 def stepper(config, dtype, kind):

@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from gpt2edu import device
-from gpt2edu.loader import Loader
-from gpt2edu.model import GPT, GPTConfig, num_params
-from gpt2edu.optim import build_optimizers, lr_at, set_lr
+from gpt2edu.data.loader import Loader
+from gpt2edu.machine import device
+from gpt2edu.model.gpt import GPT, GPTConfig, num_params
+from gpt2edu.train.optim import build_optimizers, lr_at, set_lr
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("folder", type=Path)

@@ -14,9 +14,9 @@ import time
 
 import torch
 
-from gpt2edu import device
-from gpt2edu.plan import preset
-from gpt2edu.trainer import Trainer
+from gpt2edu.machine import device
+from gpt2edu.train.config import preset
+from gpt2edu.train.trainer import Trainer
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--steps", type=int, default=30)

@@ -49,9 +49,9 @@ def status(name: str) -> int:  # bytes
 def steps(config, vocab_size: int, dtype, n_steps: int) -> None:
     import torch
 
-    from gpt2edu.device import autocast
-    from gpt2edu.model import GPT, GPTConfig
-    from gpt2edu.optim import build_optimizers
+    from gpt2edu.machine.device import autocast
+    from gpt2edu.model.gpt import GPT, GPTConfig
+    from gpt2edu.train.optim import build_optimizers
 
     c = config
     g = torch.Generator().manual_seed(0)
@@ -73,7 +73,7 @@ def steps(config, vocab_size: int, dtype, n_steps: int) -> None:
 def child(case: dict) -> dict:
     import torch
 
-    from gpt2edu.plan import preset
+    from gpt2edu.train.config import preset
 
     case = dict(case)
     V, dtype = case.pop("vocab_size"), {"fp32": torch.float32, "bf16": torch.bfloat16}[case["dtype"]]
@@ -96,8 +96,8 @@ def measure(case: dict, keeps_holes: bool) -> dict:  # bytes
 
 
 def predict(case: dict) -> dict:
-    from gpt2edu.budget import memory
-    from gpt2edu.plan import preset
+    from gpt2edu.plan.memory import memory
+    from gpt2edu.train.config import preset
 
     case = dict(case)
     V = case.pop("vocab_size")
@@ -118,9 +118,9 @@ def compare_memory(cases: dict) -> bool:
 
 
 def compare_speed(name: str, dtype: str, rounds: int, clock) -> bool:
-    from gpt2edu.budget import time_parts
-    from gpt2edu.plan import preset
-    from gpt2edu.trainer import Trainer
+    from gpt2edu.plan.memory import time_parts
+    from gpt2edu.train.config import preset
+    from gpt2edu.train.trainer import Trainer
 
     with tempfile.TemporaryDirectory() as folder:
         config = preset(name, dtype=dtype, device="cpu", data_dir=f"{folder}/data")

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from gpt2edu.corpus import stories
-from gpt2edu.judge import validation_loss
-from gpt2edu.runs import load_run
-from gpt2edu.shards import open_shards
+from gpt2edu.data.shards import open_shards
+from gpt2edu.evaluate.validation import validation_loss
+from gpt2edu.text.corpus import stories
+from gpt2edu.train.runs import load_run
 
 HERE = Path(__file__).parent
 N = 32_768  # tokens, as the preset reads

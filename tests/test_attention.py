@@ -5,7 +5,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gpt2edu.attention import CausalSelfAttention, KVCache, attend, attend_loop, causal_weights
+from gpt2edu.model.attention import CausalSelfAttention, KVCache, attend, attend_loop, causal_weights
 
 TOL = {"rtol": 1e-6, "atol": 1e-6}  # fp32 rounds at 1.2e-7; outputs are of order 1 and sums are short
 FULL = 24  # the longest context drawn

@@ -19,7 +19,7 @@ import safetensors.torch
 import torch
 import torch.nn.functional as F
 
-from gpt2edu import checkpoint as ck
+from gpt2edu.train import checkpoint as ck
 
 FILES = (ck.MODEL, ck.OPTIM, ck.STATE)
 
@@ -382,7 +382,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
 WRITER = """
 import resource, signal, sys, torch
 from pathlib import Path
-from gpt2edu import checkpoint as ck
+from gpt2edu.train import checkpoint as ck
 folder, mode = Path(sys.argv[1]), sys.argv[2]
 model = {f"w{i}": torch.full((20_000,), float(i)) for i in range(20)}
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

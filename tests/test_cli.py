@@ -20,8 +20,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpt2edu import cli, corpus, flags, plan, prepare, runs
-from gpt2edu.tokenizer import get_tokenizer
+from gpt2edu.cli import commands as cli
+from gpt2edu.cli import flags
+from gpt2edu.data import cache as prepare
+from gpt2edu.text import corpus
+from gpt2edu.text.tokenizer import get_tokenizer
+from gpt2edu.train import config as plan
+from gpt2edu.train import runs
 
 BIN = Path(sys.executable).parent
 SIZES = "--n_layer 1 --n_head 2 --n_embd 32 --block_size 32 --total_batch 256 --micro_batch 8 --vocab_size 300".split()
@@ -545,7 +550,7 @@ printf '%s\\n' "${COMPREPLY[@]}"
 def test_bash_completes(work):
     "A real bash loads the script and calls the function that it would call at the Tab key."
     from gpt2edu import choices
-    from gpt2edu.estimate import GPUS
+    from gpt2edu.plan.report import GPUS
 
     def complete(name, *words):
         script = work / f"{name}.bash"
@@ -847,7 +852,7 @@ def test_shards_in_llm_c_format_without_a_manifest(in_work, tmp_path, capsys):
 ENCODING = """
 import sys, warnings
 warnings.filterwarnings("error", category=EncodingWarning, module=r"gpt2edu(\\.|$)")
-from gpt2edu import cli
+from gpt2edu.cli import commands as cli
 cli.main(sys.argv[1:])
 """
 

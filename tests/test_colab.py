@@ -19,7 +19,7 @@ import nbformat
 import pytest
 
 import gpt2edu
-from gpt2edu.plan import PRESETS, preset
+from gpt2edu.train.config import PRESETS, preset
 
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = sorted((ROOT / "nbs").glob("*/ch[0-9][0-9]_*.ipynb"))

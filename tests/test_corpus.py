@@ -15,9 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gpt2edu import corpus, grammar, prepare, telling
-from gpt2edu.corpus import documents, read_back, stories, story, story_items
-from gpt2edu.grammar import SHAPES, Grammar
+from gpt2edu.data import cache as prepare
+from gpt2edu.text import corpus, grammar
+from gpt2edu.text import stories as telling
+from gpt2edu.text.corpus import documents, read_back, stories, story, story_items
+from gpt2edu.text.grammar import SHAPES, Grammar
 
 STORIES_SHA256 = "a55d1379ed5d0b5010b39406799d71470f117d7b3c85e0d817b9ceb60aac6073"  # of the first 200 stories
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gpt2edu import device as dv
+from gpt2edu.machine import device as dv
 
 BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
 AMX, AVX = "amx_bf16", "avx512_bf16"
@@ -164,7 +164,7 @@ def test_missing_python_headers_are_named(monkeypatch, tmp_path):
 def test_importing_reads_no_environment_and_starts_nothing():
     code = "import os, platform, sys, sysconfig, tempfile, torch, importlib.util, gpt2edu\n"
     code += "class Spy(dict):\n    def get(self, k, d=None): sys.exit(f'read {k}')\n    __getitem__ = get\n"
-    code += "os.environ = Spy()\nbefore = torch.get_float32_matmul_precision()\nimport gpt2edu.device\n"
+    code += "os.environ = Spy()\nbefore = torch.get_float32_matmul_precision()\nimport gpt2edu.machine.device\n"
     code += "assert torch.get_float32_matmul_precision() == before\n"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=os.getcwd())
     assert done.returncode == 0, done.stderr
@@ -213,7 +213,7 @@ def test_cpu_flags_agree_with_the_kernel():
 def test_kept_memory_is_used_again():
     "Eight tensors of 4 MiB cost 8,192 page faults when their memory comes from the system, and none when it is kept."
     code = (
-        "import resource, sys, torch, gpt2edu.device as d\n"
+        "import resource, sys, torch, gpt2edu.machine.device as d\n"
         "kept = sys.argv[1] == 'kept'\n"
         "assert not kept or d.keep_freed_memory()\n"
         "x, faults = torch.zeros(1 << 20), []\n"

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from gpt2edu import dist as d
-from gpt2edu.dist import Ranks, read_ranks
+from gpt2edu.machine import distributed as d
+from gpt2edu.machine.distributed import Ranks, read_ranks
 
 SET_BY_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 ENV = {k: v for k, v in os.environ.items() if k not in SET_BY_TORCHRUN} | {"OMP_NUM_THREADS": "1"}
@@ -23,10 +23,10 @@ TRAIN = """
 import hashlib, json, sys
 from pathlib import Path
 import numpy as np, torch
-from gpt2edu.dist import gather_counts, mean_over_ranks, rank0_first, start, stop, sync_if, wrap
-from gpt2edu.loader import Loader
-from gpt2edu.model import GPT, GPTConfig
-from gpt2edu.optim import build_optimizers
+from gpt2edu.machine.distributed import gather_counts, mean_over_ranks, rank0_first, start, stop, sync_if, wrap
+from gpt2edu.data.loader import Loader
+from gpt2edu.model.gpt import GPT, GPTConfig
+from gpt2edu.train.optim import build_optimizers
 
 folder, micro = Path(sys.argv[1]), int(sys.argv[2])
 ranks = start("cpu")
@@ -209,7 +209,7 @@ def test_a_rank_that_arrives_and_says_nothing(monkeypatch):
 
 RESTART = """
 import os, sys, torch
-from gpt2edu.dist import mean_over_ranks, start, stop
+from gpt2edu.machine.distributed import mean_over_ranks, start, stop
 ranks = start("cpu")
 if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0" and not ranks.is_main:
     os.kill(os.getpid(), 9)
@@ -260,7 +260,7 @@ def test_ranks_that_are_started_again_do_not_call_the_dead():
 AGAIN = """
 import os, sys
 import torch
-from gpt2edu.dist import start, stop
+from gpt2edu.machine.distributed import start, stop
 attempt = os.environ["TORCHELASTIC_RESTART_COUNT"]
 ranks = start("cpu")
 torch.distributed.all_reduce(torch.ones(1))
@@ -282,7 +282,7 @@ def test_five_restarts(tmp_path):
 
 ENDS = """
 import sys
-from gpt2edu.dist import rank0_first, start, stop
+from gpt2edu.machine.distributed import rank0_first, start, stop
 try:
     ranks = start("cpu")
     with rank0_first(ranks):

@@ -15,15 +15,16 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from gpt2edu import cli, pretrained
-from gpt2edu.corpus import stories, story_items
-from gpt2edu.evaluate import EvalConfig, choose_tasks, evaluate, get_items, read_items
-from gpt2edu.flags import parse
-from gpt2edu.hellaswag import choice_accuracy
-from gpt2edu.model import GPT, GPTConfig
-from gpt2edu.plan import TrainConfig
-from gpt2edu.shards import write_shards
-from gpt2edu.tokenizer import Tokenizer
+from gpt2edu.cli import commands as cli
+from gpt2edu.cli.flags import parse
+from gpt2edu.data.shards import write_shards
+from gpt2edu.evaluate.hellaswag import choice_accuracy
+from gpt2edu.evaluate.report import EvalConfig, choose_tasks, evaluate, get_items, read_items
+from gpt2edu.model import pretrained
+from gpt2edu.model.gpt import GPT, GPTConfig
+from gpt2edu.text.corpus import stories, story_items
+from gpt2edu.text.tokenizer import Tokenizer
+from gpt2edu.train.config import TrainConfig
 
 ITEMS = story_items(24, seed=5)
 
@@ -148,7 +149,7 @@ def test_flags():
 
 def test_no_torch_until_there_is_work(place):
     code = (
-        "import sys, gpt2edu.evaluate as e\ne.EvalConfig()\ntry:\n e.evaluate(e.EvalConfig('gpt2', data='no.jsonl'))\n"
+        "import sys, gpt2edu.evaluate.report as e\ne.EvalConfig()\ntry:\n e.evaluate(e.EvalConfig('gpt2', data='no.jsonl'))\n"
     )
     code += "except OSError:\n assert not {'torch', 'datasets'} & set(sys.modules)\n print('quick')"
     done = subprocess.run([sys.executable, "-c", code], cwd=place, capture_output=True, text=True)
@@ -285,7 +286,7 @@ def publish(root, repo, items):
 
 EVALS = """
 import json, sys
-from gpt2edu import cli
+from gpt2edu.cli import commands as cli
 for args in json.loads(sys.argv[1]):
     try:
         cli.main(["eval", "--model=exported", "--device=cpu", *args])

@@ -23,16 +23,16 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from loopback_hub import SHA, serve, words, write_dataset, write_parquet
 
-from gpt2edu import hub as H
-from gpt2edu import parallel as P
-from gpt2edu.corpus import documents
-from gpt2edu.fineweb import PrepareConfig, prepare
-from gpt2edu.plan import preset
-from gpt2edu.prepare import hub_folder, prepare_data
-from gpt2edu.progress import Progress
-from gpt2edu.shards import MANIFEST, UNFINISHED, open_shards, read_shard, write_shards
-from gpt2edu.sources import local_source
-from gpt2edu.tokenizer import Tokenizer, get_tokenizer
+from gpt2edu.data import encode as P
+from gpt2edu.data import hub as H
+from gpt2edu.data.cache import hub_folder, prepare_data
+from gpt2edu.data.prepare import PrepareConfig, prepare
+from gpt2edu.data.shards import MANIFEST, UNFINISHED, open_shards, read_shard, write_shards
+from gpt2edu.data.sources import local_source
+from gpt2edu.machine.progress import Progress
+from gpt2edu.text.corpus import documents
+from gpt2edu.text.tokenizer import Tokenizer, get_tokenizer
+from gpt2edu.train.config import preset
 
 GPT2 = get_tokenizer("gpt2")
 FLAGS = ("--shard_size", "2e4", "--data_dir", "data", "--num_proc", "1")
@@ -177,7 +177,7 @@ class TestWorkers:
 
     def test_they_end_when_their_parent_is_killed(self, tmp_path):
         code = (
-            "from gpt2edu.parallel import Workers; from gpt2edu.tokenizer import Tokenizer; import time\n"
+            "from gpt2edu.data.encode import Workers; from gpt2edu.text.tokenizer import Tokenizer; import time\n"
             "if __name__ == '__main__':\n"
             "    with Workers(Tokenizer('t', []), 2) as w:\n"
             "        print(*[p.pid for p in w.processes], flush=True); time.sleep(60)\n"
@@ -492,7 +492,7 @@ def test_a_merge_that_was_stopped_goes_on(local, tmp_path):
 
 @pytest.mark.slow
 def test_parts_that_do_not_reach_max_tokens_are_one_line(local, tmp_path, monkeypatch):
-    monkeypatch.setattr("gpt2edu.fineweb.SLACK", -20_000)
+    monkeypatch.setattr("gpt2edu.data.prepare.SLACK", -20_000)
     for i in (1, 2):
         prepare(config(local, tmp_path, part=f"{i}/2", num_proc=1, max_tokens=50_000))
     with pytest.raises(ValueError, match=r"the parts hold the first [\d,]+ tokens, fewer than max_tokens=50,000"):
@@ -588,7 +588,7 @@ def test_a_tokenizer_is_trained_on_the_first_documents(local, tmp_path):
 def test_two_first_runs_at_once(tmp_path):
     "Defect: both found nothing, and each removed what the other was writing."
     code = (
-        "from gpt2edu.plan import preset; from gpt2edu.prepare import prepare_data\n"
+        "from gpt2edu.train.config import preset; from gpt2edu.data.cache import prepare_data\n"
         "print(prepare_data(preset('tiny', dataset=('pydocs',), tokenizer='gpt2'))[1])"
     )
     both = [
@@ -794,7 +794,7 @@ def mistakes(dataset, tmp_path_factory):
     (folder / "broken" / MANIFEST).write_text("{", encoding="utf-8")
     driver = (
         "import contextlib, io, json, os, shutil, sys\n"
-        "from gpt2edu import cli, progress\n"
+        "from gpt2edu.cli import commands as cli; from gpt2edu.machine import progress\n"
         "cases, out, usage = json.loads(sys.argv[1]), {}, shutil.disk_usage\n"
         "cli.prepare(['--dataset', 'tiny.jsonl', '--out', 'taken', '--num_proc', '1'])\n"
         "for name, flags in cases.items():\n"
@@ -828,7 +828,7 @@ def test_a_mistake_is_one_line(mistakes, name):
 
 def test_without_a_network(tmp_path):
     env = os.environ | {"HF_ENDPOINT": "http://127.0.0.1:9"}
-    code = "from gpt2edu import cli, hub; hub.GREETING = 0.5; cli.main(['prepare'])"
+    code = "from gpt2edu.cli import commands as cli; from gpt2edu.data import hub; hub.GREETING = 0.5; cli.main(['prepare'])"
     p = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True)
     assert (
         p.returncode == 2
@@ -851,7 +851,7 @@ def test_a_server_whose_name_is_unknown(tmp_path):
 
 
 def test_one_writer_for_a_folder(local, tmp_path):
-    from gpt2edu.prepare import one_writer
+    from gpt2edu.data.cache import one_writer
 
     with one_writer(tmp_path / "out"), pytest.raises(ValueError, match="another process is writing there"):
         prepare(config(local, tmp_path))

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpt2edu.generate import (
+from gpt2edu.model.generate import (
     TextStream,
     complete,
     complete_batch,
@@ -15,7 +15,7 @@ from gpt2edu.generate import (
     pick,
     stream_text,
 )
-from gpt2edu.model import GPT, GPTConfig
+from gpt2edu.model.gpt import GPT, GPTConfig
 
 CONFIG = GPTConfig(n_layer=2, n_head=4, n_embd=32, block_size=96, vocab_size=304)
 

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from gpt2edu import hellaswag as h
-from gpt2edu.corpus import stories, story_items
-from gpt2edu.model import GPT, GPTConfig
-from gpt2edu.tokenizer import Tokenizer
+from gpt2edu.evaluate import hellaswag as h
+from gpt2edu.model.gpt import GPT, GPTConfig
+from gpt2edu.text.corpus import stories, story_items
+from gpt2edu.text.tokenizer import Tokenizer
 
 BLOCK = 160
 

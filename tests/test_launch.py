@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from gpt2edu import cli
-from gpt2edu.flags import Report, parse_both
-from gpt2edu.plan import TrainConfig
+from gpt2edu.cli import commands as cli
+from gpt2edu.cli.flags import Report, parse_both
+from gpt2edu.train.config import TrainConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 LAUNCH = ROOT / "launch"

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from gpt2edu import shards as S
-from gpt2edu.loader import Loader, permute, round_keys
+from gpt2edu.data import shards as S
+from gpt2edu.data.loader import Loader, permute, round_keys
 
 N, T = 24 * 7, 4  # windows, tokens in a window
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gpt2edu.plan import PRESETS, preset
+from gpt2edu.train.config import PRESETS, preset
 
 ROOT = Path(__file__).resolve().parent.parent
 LOGS = ROOT / "benchmarks" / "logs"

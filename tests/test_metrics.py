@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpt2edu.corpus import stories
-from gpt2edu.metrics import NGram, bigram_loss, bits_per_byte, perplexity
-from gpt2edu.tokenizer import Tokenizer
+from gpt2edu.text.corpus import stories
+from gpt2edu.text.ngram import NGram, bigram_loss, bits_per_byte, perplexity
+from gpt2edu.text.tokenizer import Tokenizer
 
 
 def test_unigram_and_bigram_by_hand():
@@ -144,7 +144,7 @@ def test_errors_say_what_to_do(call, message):
 
 
 def test_no_torch():
-    code = "import sys, gpt2edu.metrics; assert 'torch' not in sys.modules"
+    code = "import sys, gpt2edu.text.ngram; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-import gpt2edu.model
-from gpt2edu.model import GPT, IGNORE, GPTConfig, cross_entropy, num_params
+import gpt2edu.model.gpt
+from gpt2edu.model.gpt import GPT, IGNORE, GPTConfig, cross_entropy, num_params
 
 TINY = GPTConfig(n_layer=3, n_head=4, n_embd=32, block_size=24, vocab_size=101)
 
@@ -231,7 +231,7 @@ def test_chunked_loss_equals_the_plain_one(N, V, at_once, ignored, seed):
 
 def test_chunk_sizes_follow_the_vocabulary(monkeypatch):
     calls = []
-    monkeypatch.setattr(gpt2edu.model.ChunkedCrossEntropy, "apply", lambda *a: calls.append(a[3]) or torch.zeros(()))
+    monkeypatch.setattr(gpt2edu.model.gpt.ChunkedCrossEntropy, "apply", lambda *a: calls.append(a[3]) or torch.zeros(()))
     with torch.device("meta"):
         cross_entropy(torch.empty(16 * 256, 8), torch.empty(1024, 8), torch.empty(16 * 256, dtype=torch.int64))
         assert calls == []  # a small model: one chunk, the plain path

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from gpt2edu.plan import TrainConfig
-from gpt2edu.runs import load_run
-from gpt2edu.shards import open_shards
-from gpt2edu.trainer import Trainer
+from gpt2edu.data.shards import open_shards
+from gpt2edu.train.config import TrainConfig
+from gpt2edu.train.runs import load_run
+from gpt2edu.train.trainer import Trainer
 
 OLD = Path(__file__).parent / "old"
 

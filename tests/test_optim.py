@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from gpt2edu import optim
-from gpt2edu.optim import (
+from gpt2edu.train import optim
+from gpt2edu.train.optim import (
     ROUNDS,
     Muon,
     block_matrices,

@@ -13,13 +13,15 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from gpt2edu import attention, budget, estimate, prepare
-from gpt2edu.checkpoint import save
-from gpt2edu.device import autocast
-from gpt2edu.estimate import GPUS, PlanConfig, look_at_data
-from gpt2edu.model import GPT, LOGITS_AT_ONCE, Block, GPTConfig, num_params
-from gpt2edu.optim import build_optimizers
-from gpt2edu.plan import (
+from gpt2edu.data import cache as prepare
+from gpt2edu.machine.device import autocast
+from gpt2edu.model import attention
+from gpt2edu.model.gpt import GPT, LOGITS_AT_ONCE, Block, GPTConfig, num_params
+from gpt2edu.plan import memory as budget
+from gpt2edu.plan import report as estimate
+from gpt2edu.plan.report import GPUS, PlanConfig, look_at_data
+from gpt2edu.train.checkpoint import save
+from gpt2edu.train.config import (
     PRESETS,
     count_params,
     flops_per_token,
@@ -30,6 +32,7 @@ from gpt2edu.plan import (
     padded,
     preset,
 )
+from gpt2edu.train.optim import build_optimizers
 
 ROOT = Path(__file__).resolve().parent.parent
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="peaks are read from /proc")
@@ -188,7 +191,7 @@ def test_peak_memory_of_the_124m(dtype, B, T, total):
 
 def test_a_step_is_predicted_part_by_part(tmp_path, few_stories):
     "How near the sum is to a real step is measured in benchmarks/plan.py: a test must not fail for being slow."
-    from gpt2edu.trainer import Trainer
+    from gpt2edu.train.trainer import Trainer
 
     c = preset("tiny", device="cpu", dtype="fp32", data_dir=few_stories)
     trainer = Trainer(c, tmp_path / "run")
@@ -331,7 +334,7 @@ def test_mistakes_end_in_one_line(args, phrase):
 
 
 def test_importing_estimate_loads_no_torch():
-    code = "import sys, gpt2edu.estimate; assert 'torch' not in sys.modules"
+    code = "import sys, gpt2edu.plan.report; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

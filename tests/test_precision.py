@@ -15,9 +15,15 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from gpt2edu import corpus, device, evaluate, generate, optim, plan, prepare
-from gpt2edu.dist import Ranks
-from gpt2edu.trainer import Trainer
+from gpt2edu.data import cache as prepare
+from gpt2edu.evaluate import report as evaluate
+from gpt2edu.machine import device
+from gpt2edu.machine.distributed import Ranks
+from gpt2edu.model import generate
+from gpt2edu.text import corpus
+from gpt2edu.train import config as plan
+from gpt2edu.train import optim
+from gpt2edu.train.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = sorted((ROOT / "nbs").glob("*/ch[0-9]*.ipynb"))

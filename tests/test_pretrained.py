@@ -16,11 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from gpt2edu.corpus import stories
-from gpt2edu.generate import generate
-from gpt2edu.model import GPT, GPTConfig
-from gpt2edu.pretrained import HUB, compare, export, from_pretrained, push, record, resize_vocab
-from gpt2edu.tokenizer import EOT, Tokenizer, get_tokenizer
+from gpt2edu.model.generate import generate
+from gpt2edu.model.gpt import GPT, GPTConfig
+from gpt2edu.model.pretrained import HUB, compare, export, from_pretrained, push, record, resize_vocab
+from gpt2edu.text.corpus import stories
+from gpt2edu.text.tokenizer import EOT, Tokenizer, get_tokenizer
 
 transformers.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
@@ -293,7 +293,7 @@ def test_export_is_whole_or_not_there(trained, tmp_path, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    for name in ("os.fsync", "gpt2edu.pretrained.save_file"):
+    for name in ("os.fsync", "gpt2edu.model.pretrained.save_file"):
         with monkeypatch.context() as m:
             m.setattr(name, full)
             with pytest.raises(OSError, match=r"x \(No space left on device\); free space or use another folder$"):
@@ -412,7 +412,7 @@ def in_a_process(script, home, **env):
 LOAD = """
 import sys, time
 time.sleep = lambda seconds: None  # the client tries five times, with pauses
-from gpt2edu.pretrained import from_pretrained
+from gpt2edu.model.pretrained import from_pretrained
 for name in {names}:
     try:
         model, tokenizer = from_pretrained(name)
@@ -454,7 +454,7 @@ def test_a_cut_download_is_not_used(hub, tmp_path):
 
 
 PUSH = """
-from gpt2edu.pretrained import push
+from gpt2edu.model.pretrained import push
 try:
     print(push({folder!r}, "me/story-gpt"))
 except ValueError as e:

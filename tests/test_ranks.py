@@ -16,8 +16,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from gpt2edu import checkpoint
-from gpt2edu.runlog import RunLog
+from gpt2edu.train import checkpoint
+from gpt2edu.train.log import RunLog
 
 SET_BY_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 ENV = {k: v for k, v in os.environ.items() if k not in SET_BY_TORCHRUN} | {"OMP_NUM_THREADS": "1"}
@@ -33,7 +33,8 @@ FLAGS = {
 WORKER = """
     import hashlib, json, os, sys
     import torch
-    from gpt2edu import loader, trainer
+    from gpt2edu.data import loader
+    from gpt2edu.train import trainer
     rank, out = os.environ.get("RANK", "0"), sys.argv.pop(1)
     read = loader.Loader.next_batch
     def next_batch(self):
@@ -52,7 +53,7 @@ WORKER = """
             f.write(hashlib.sha256(weights).hexdigest())
         return done
     trainer.Trainer.run = run_and_tell
-    from gpt2edu.cli import train
+    from gpt2edu.cli.commands import train
     train()
 """
 

@@ -12,9 +12,13 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gpt2edu import checkpoint, cli, dist, plan, prepare, selftest
-from gpt2edu import device as dv
-from gpt2edu.trainer import Trainer
+from gpt2edu.cli import commands as cli
+from gpt2edu.data import cache as prepare
+from gpt2edu.machine import device as dv
+from gpt2edu.machine import distributed as dist
+from gpt2edu.train import checkpoint, selftest
+from gpt2edu.train import config as plan
+from gpt2edu.train.trainer import Trainer
 
 aten = torch.ops.aten
 BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
@@ -457,7 +461,8 @@ def test_cuda_where_there_is_none_is_one_line(config, capsys):
 
 RANKS = """
 import sys, torch
-from gpt2edu import dist, selftest
+from gpt2edu.machine import distributed as dist
+from gpt2edu.train import selftest
 ranks = dist.start("cpu")
 torch.backends.mps.is_available = lambda: True
 wrong = int(sys.argv[1])

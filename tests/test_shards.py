@@ -14,7 +14,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from gpt2edu import shards as S
+from gpt2edu.data import shards as S
 
 
 class Bytes:
@@ -350,7 +350,7 @@ def test_full_disk(tmp_path, monkeypatch, fail_at):
 def test_full_disk_for_real(tmp_path):
     "RLIMIT_FSIZE stands in for a full disk: the write itself fails, half-way."
     code = (
-        "import resource, signal, sys; from gpt2edu import shards as S\n"
+        "import resource, signal, sys; from gpt2edu.data import shards as S\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
         "try: S.write_shard(sys.argv[1], range(60_000))\n"

@@ -16,7 +16,7 @@ import tiktoken
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from gpt2edu import tokenizer as T
+from gpt2edu.text import tokenizer as T
 
 PYDOCS = list(pydoc_data.topics.topics.values())
 NO_SURROGATE = {"Cs"}  # halves of a pair: no character
@@ -443,5 +443,5 @@ def test_gpt2_file_of_the_extra_damaged(monkeypatch, tmp_path):
 
 
 def test_import_loads_no_torch():
-    code = "import sys, gpt2edu.tokenizer; assert not {'torch', 'numpy', 'requests'} & set(sys.modules), 'heavy import'"
+    code = "import sys, gpt2edu.text.tokenizer; assert not {'torch', 'numpy', 'requests'} & set(sys.modules), 'heavy import'"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -18,8 +18,13 @@ import pytest
 import safetensors.torch
 import torch
 
-from gpt2edu import checkpoint, corpus, hellaswag, plan, prepare, stops, trainer
-from gpt2edu.trainer import RunLog, Trainer
+from gpt2edu.data import cache as prepare
+from gpt2edu.evaluate import hellaswag
+from gpt2edu.text import corpus
+from gpt2edu.train import checkpoint, trainer
+from gpt2edu.train import config as plan
+from gpt2edu.train import interrupts as stops
+from gpt2edu.train.trainer import RunLog, Trainer
 
 TINY = {
     "n_layer": 1, "n_head": 2, "n_embd": 32, "block_size": 32, "total_batch": 256, "micro_batch": 8, "vocab_size": 300,
@@ -384,14 +389,15 @@ def test_shards_of_others_train_too(config, tmp_path, first):
 SCRIPT = """
     import dataclasses, json, sys
     from pathlib import Path
-    from gpt2edu import plan, prepare
-    from gpt2edu.trainer import Trainer
+    from gpt2edu.data import cache as prepare
+    from gpt2edu.train import config as plan
+    from gpt2edu.train.trainer import Trainer
     prepare.N_STORIES = 400
     flags, folder, resume = json.loads(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] == "resume"
     if len(sys.argv) > 4:
         import resource
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[4]),) * 2)
-    from gpt2edu.cli import command
+    from gpt2edu.cli.commands import command
     @command
     def train(args):
         config = plan.preset("tiny", **flags)
@@ -523,8 +529,8 @@ def test_a_signal_to_another_rank_has_a_name(config, tmp_path, monkeypatch):
 
 NOTEBOOK = """
 from pathlib import Path
-from gpt2edu import plan, runlog
-from gpt2edu.trainer import Trainer
+from gpt2edu.train import config as plan, log as runlog
+from gpt2edu.train.trainer import Trainer
 runlog.LivePlot.__init__.__defaults__ = (0.0,)  # draw at every step
 flags, folder = {flags!r}, {folder!r}
 Trainer(plan.preset("tiny", **flags), Path(folder)).run(live=True)["val_loss"] > 0

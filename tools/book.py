@@ -26,7 +26,7 @@ from nbdev.export import nb_export
 
 ROOT = Path(__file__).resolve().parent.parent
 NOT_RUN = r"^#\|\s*(eval:\s*false|export|default_exp|include:\s*false)"  # no output is expected
-TIERS = ("aids", "exercises", "easy", "medium", "tough")
+TIERS = ("exercises", "easy", "medium", "tough")
 TITLE = "# @title Install gpt2edu\n"  # Colab shows the title in place of the cell
 KEEP = {"jupytext": {"cell_metadata_filter": "-all"}}  # lets jupytext leave the metadata of cells as they are
 FOLDED = {"cellView": "form", "jupyter": {"source_hidden": True}}  # Colab; JupyterLab, Notebook and VS Code

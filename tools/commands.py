@@ -40,7 +40,7 @@ def flags(config):
 
 def presets():
     "A row for each flag that a preset sets."
-    from gpt2edu.plan import PRESETS, TrainConfig
+    from gpt2edu.train.config import PRESETS, TrainConfig
 
     for name in [f.name for f in fields(TrainConfig)]:
         if any(name in values for values in PRESETS.values()):

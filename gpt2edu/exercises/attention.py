@@ -10,7 +10,7 @@ import math
 
 import torch
 
-from ..attention import causal_weights
+from ..model.attention import causal_weights
 from .core import close, exercise, fail
 
 # %% ../../nbs/exercises/attention.ipynb #0eb5b34c

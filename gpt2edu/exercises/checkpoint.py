@@ -14,7 +14,7 @@ from unittest import mock
 
 import torch
 
-from ..checkpoint import pack
+from ..train.checkpoint import pack
 from .core import exercise, fail
 
 # %% ../../nbs/exercises/checkpoint.ipynb #97d189f2

@@ -9,7 +9,7 @@ __all__ = ['check_duration', 'check_cuts', 'check_validation', 'check_pause', 'c
 import random
 
 from .core import close, exercise, fail
-from ..parallel import SPACES
+from ..data.encode import SPACES
 
 # %% ../../nbs/exercises/fineweb.ipynb #81b6a011
 @exercise(hint="max(tokens / (processes * speed), tokens * bytes_per_token / download): both go on at the same time.")

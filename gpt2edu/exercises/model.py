@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional as F
 
 from .core import close, exercise, fail
-from ..model import GPT, GPTConfig, num_params
+from ..model.gpt import GPT, GPTConfig, num_params
 
 # %% ../../nbs/exercises/model.ipynb #fd9d6728
 @exercise(hint="`x.var(dim=-1, keepdim=True, unbiased=False)`, and 1e-5 inside the square root.")

@@ -9,7 +9,7 @@ __all__ = ['check_passes', 'check_progress', 'check_sentences']
 import random
 
 from .core import close, exercise, fail
-from ..plan import preset
+from ..train.config import preset
 
 # %% ../../nbs/exercises/quickstart.ipynb #1b169746
 @exercise(hint="Tokens read: `config.max_steps * config.total_batch`. Divide them by the tokens that there are.")

@@ -11,7 +11,7 @@ from collections import Counter
 from itertools import pairwise
 
 from .core import exercise, fail
-from ..tokenizer import merge, train_bpe
+from ..text.tokenizer import merge, train_bpe
 
 # %% ../../nbs/exercises/tokenizer.ipynb #fb7f8d05
 def _word(rng, letters="abn", longest=9):

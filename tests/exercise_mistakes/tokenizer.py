@@ -3,7 +3,7 @@
 from collections import Counter
 from itertools import pairwise
 
-from gpt2edu.tokenizer import merge
+from gpt2edu.text.tokenizer import merge
 
 
 def every_word_once(words):
