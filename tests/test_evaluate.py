@@ -149,7 +149,8 @@ def test_flags():
 
 def test_no_torch_until_there_is_work(place):
     code = (
-        "import sys, gpt2edu.evaluate.report as e\ne.EvalConfig()\ntry:\n e.evaluate(e.EvalConfig('gpt2', data='no.jsonl'))\n"
+        "import sys, gpt2edu.evaluate.report as e\ne.EvalConfig()\n"
+        "try:\n e.evaluate(e.EvalConfig('gpt2', data='no.jsonl'))\n"
     )
     code += "except OSError:\n assert not {'torch', 'datasets'} & set(sys.modules)\n print('quick')"
     done = subprocess.run([sys.executable, "-c", code], cwd=place, capture_output=True, text=True)

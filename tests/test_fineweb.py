@@ -828,7 +828,7 @@ def test_a_mistake_is_one_line(mistakes, name):
 
 def test_without_a_network(tmp_path):
     env = os.environ | {"HF_ENDPOINT": "http://127.0.0.1:9"}
-    code = "from gpt2edu.cli import commands as cli; from gpt2edu.data import hub; hub.GREETING = 0.5; cli.main(['prepare'])"
+    code = "from gpt2edu.cli import commands\nfrom gpt2edu.data import hub\nhub.GREETING = 0.5\ncommands.main(['prepare'])"
     p = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True)
     assert (
         p.returncode == 2

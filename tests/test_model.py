@@ -231,7 +231,8 @@ def test_chunked_loss_equals_the_plain_one(N, V, at_once, ignored, seed):
 
 def test_chunk_sizes_follow_the_vocabulary(monkeypatch):
     calls = []
-    monkeypatch.setattr(gpt2edu.model.gpt.ChunkedCrossEntropy, "apply", lambda *a: calls.append(a[3]) or torch.zeros(()))
+    loss = gpt2edu.model.gpt.ChunkedCrossEntropy
+    monkeypatch.setattr(loss, "apply", lambda *a: calls.append(a[3]) or torch.zeros(()))
     with torch.device("meta"):
         cross_entropy(torch.empty(16 * 256, 8), torch.empty(1024, 8), torch.empty(16 * 256, dtype=torch.int64))
         assert calls == []  # a small model: one chunk, the plain path
