@@ -135,7 +135,7 @@ def from_module(md: Path) -> None:
     ipynb = twin(md)
     module, before = module_of(read(ipynb)), ipynb.read_bytes()
     wanted = module.read_text(encoding="utf-8")
-    update = [Path(sys.executable).with_name("nbdev-update"), module]
+    update = [Path(sys.executable).with_name("nbdev-update"), "--fname", module]
     done = subprocess.run(update, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"IN_TEST": ""})
     if done.returncode == 0 and exported(ipynb) == wanted:
         from_notebook(md)
