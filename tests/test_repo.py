@@ -4,6 +4,7 @@ import ast
 import configparser
 import fnmatch
 import functools
+import graphlib
 import importlib
 import json
 import re
@@ -25,14 +26,8 @@ NBDEV = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["to
 NOTEBOOKS = sorted((ROOT / "nbs").glob("*/*.ipynb"))
 MODULES = sorted(p for p in (ROOT / "gpt2edu").rglob("*.py") if p.name not in ("_modidx.py", "__init__.py"))
 CHAPTER = re.compile(r"ch\d\d_")
-# floors of the notebooks in nbs/aids
-AIDS = {"plots": 0.1, "grammar": 0.2, "telling": 0.3, "selftest": 13.1}
-AIDS |= {"budget": 17.1, "estimate": 17.2, "stops": 17.4, "prepare": 17.5}
-AIDS |= {"runlog": 17.6, "judge": 17.7, "runs": 17.8, "evaluate": 17.9, "hub": 18.2, "sources": 18.3}
-AIDS |= {"progress": 17.3, "parallel": 18.5, "restart": 18.6, "settings": 19.4, "flags": 19.5, "main": 20.1}
-AIDS |= {"choices": 0.4}
-TORCH_FREE = """metrics grammar telling corpus tokenizer shards plan budget estimate stops prepare runlog runs evaluate
-hub sources parallel restart fineweb choices settings flags cli plots""".split()
+APPENDIX = re.compile(r"ch\d\d[a-z]_")
+UPPER = ("train", "evaluate", "plan", "cli")  # rooms of which text, data, machine and model know nothing
 
 
 @functools.cache
@@ -53,18 +48,13 @@ def module_of(path):
 
 
 def floors():
-    "Each module's floor: the number of its chapter. Exercises stand above all."
+    "Each module's floor: the number of its chapter, an appendix with it. Exercises stand above all."
     out = {}
     for path in NOTEBOOKS:
         if name := module_of(path):
-            if path.parent.name == "exercises":
-                floor = 100 if path.stem == "core" else 101
-            elif path.parent.name == "aids":
-                floor = AIDS[path.stem]
-            else:
-                floor = int(re.match(r"ch(\d\d)_", path.stem)[1])
+            chapter = re.match(r"ch(\d\d)[a-z]?_", path.stem)
             assert name not in out, f"{name} is exported twice"
-            out[name] = floor
+            out[name] = int(chapter[1]) if chapter else 100 + (path.stem != "core")
     return out
 
 
@@ -74,15 +64,19 @@ def module_name(path):
 
 def imports(path):
     "All modules that a file imports, those inside functions too; our own without the package's name."
+    yield from imports_of(ast.parse(path.read_text(encoding="utf-8")), path)
+
+
+def imports_of(tree, path):
     package = ["gpt2edu", *path.relative_to(ROOT / "gpt2edu").parts[:-1]]
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else []
             full = ".".join([*base, *([node.module] if node.module else [])])
-            if full == "gpt2edu":
-                yield from (f"gpt2edu.{alias.name}" for alias in node.names)
+            if full == "gpt2edu" or (ROOT / full.replace(".", "/")).is_dir():  # a package: what is named is a module
+                yield from (f"{full}.{alias.name}" for alias in node.names)
             else:
                 yield full
 
@@ -90,34 +84,66 @@ def imports(path):
 # floors
 
 
+def our_imports(path):
+    return {i.removeprefix("gpt2edu.") for i in imports(path) if i.startswith("gpt2edu.")}
+
+
 def test_every_module_has_its_notebook():
-    assert {module_name(p) for p in MODULES} == set(floors())
+    assert {module_name(p) for p in MODULES} - {"__main__"} == set(floors())
 
 
 @pytest.mark.parametrize("path", MODULES, ids=module_name)
-def test_a_module_imports_only_from_earlier_chapters(path):
+def test_a_module_imports_only_from_chapters_that_came_before(path):
+    "Its own chapter's appendices count as before it."
     floor, name = floors(), module_name(path)
-    for other in imports(path):
-        if other.startswith("gpt2edu."):
-            other = other.removeprefix("gpt2edu.")
-            assert floor[other] < floor[name], f"{name} (floor {floor[name]}) imports {other} (floor {floor[other]})"
+    for other in our_imports(path) if name != "__main__" else ():
+        assert floor[other] <= floor[name], f"{name} (chapter {floor[name]}) imports {other} (chapter {floor[other]})"
 
 
-def test_the_road_is_in_the_order_of_the_design():
-    floor = floors()
-    order = """plots grammar telling choices metrics
-    corpus tokenizer shards loader attention model optim generate pretrained
-    device selftest plan dist checkpoint hellaswag budget estimate progress stops prepare runlog judge runs
-    evaluate trainer
-    hub sources parallel restart fineweb settings flags cli __main__""".split()
-    present = [m for m in order if m in floor]
-    assert present == sorted(present, key=floor.get)
-    assert {m for m in floor if not m.startswith("exercises.")} <= set(order)
+def test_no_module_imports_itself_through_others():
+    graph = {module_name(p): our_imports(p) for p in MODULES}
+    list(graphlib.TopologicalSorter(graph).static_order())  # CycleError names the circle
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_the_lower_rooms_know_nothing_of_the_upper(path):
+    room = module_name(path).split(".")[0]
+    if room in ("text", "data", "machine", "model", "choices", "plots"):
+        found = [i for i in our_imports(path) if i.split(".")[0] in UPPER]
+        assert not found, f"{module_name(path)} imports {', '.join(found)}"
+
+
+def test_names_at_the_top_come_from_their_modules_and_load_no_torch_before():
+    code = "import sys, gpt2edu\nassert 'torch' not in sys.modules and set(gpt2edu.__all__) <= set(dir(gpt2edu))\n"
+    code += "from gpt2edu import GPT, GPTConfig, Tokenizer, Trainer, preset, load_run, from_pretrained, generate\n"
+    code += "assert all(callable(getattr(gpt2edu, name)) for name in gpt2edu.__all__)\n"
+    code += "try:\n    gpt2edu.GTP\nexcept AttributeError as e:\n    assert 'GTP' in str(e)\n"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+    assert (ROOT / "gpt2edu" / "py.typed").exists()
+
+
+def needs_torch():
+    "Modules that import torch at their top, and those that import one of these there."
+    top = {}
+    for path in MODULES:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tree.body = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+        top[module_name(path)] = {i.removeprefix("gpt2edu.") for i in imports_of(tree, path)}
+    found = {m for m, names in top.items() if any(n.split(".")[0] == "torch" for n in names)}
+    while more := {m for m, names in top.items() if names & found} - found:
+        found |= more
+    return found
 
 
 def test_modules_that_need_no_torch_load_none():
+    "Text, data and plan, and what the commands ask before there is work: a command's help answers at once."
+    free = {module_name(p) for p in MODULES} - needs_torch() - {"__main__", "cli.__main__"}
+    free = {m for m in free if not m.startswith("exercises.")}
+    rooms = {m.split(".")[0] for m in free}
+    assert {"text", "plan", "cli"} <= rooms
+    assert not {m for m in needs_torch() if m.startswith(("text.", "plan.", "cli."))}
     code = "import importlib, sys\n" + "".join(
-        f"importlib.import_module('gpt2edu.{m}'); assert 'torch' not in sys.modules, '{m}'\n" for m in TORCH_FREE
+        f"importlib.import_module('gpt2edu.{m}'); assert 'torch' not in sys.modules, '{m}'\n" for m in sorted(free)
     )
     p = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert p.returncode == 0, p.stderr
@@ -125,7 +151,7 @@ def test_modules_that_need_no_torch_load_none():
 
 def test_what_only_some_commands_need_is_loaded_there():
     heavy = {"datasets", "huggingface_hub", "pandas", "pyarrow", "transformers"}
-    names = [module_name(p) for p in MODULES]
+    names = {module_name(p) for p in MODULES} - {"__main__", "cli.__main__"}
     code = "import importlib, sys\n" + "".join(
         f"importlib.import_module('gpt2edu.{m}'); found = {heavy} & {{*sys.modules}}; assert not found, found\n"
         for m in sorted(names)
@@ -210,9 +236,10 @@ def test_a_notebook_was_executed_from_top_to_bottom(path):
 def test_a_notebook_is_clean(path):
     "What nbdev-clean would change would be a diff of no meaning in the next commit."
     nb = nbformat.read(path, 4)
-    clean_nb(nb, allowed_cell_metadata_keys=NBDEV["allowed_cell_metadata_keys"])
+    keys = ("allowed_metadata_keys", "allowed_cell_metadata_keys")
+    clean_nb(nb, **{k: NBDEV[k] for k in keys})
     assert nb == nbformat.read(path, 4)
-    assert nb.metadata == {"kernelspec": nb.metadata.kernelspec, "jupytext": {"cell_metadata_filter": "-all"}}
+    assert set(nb.metadata) == {"kernelspec", "language_info", "jupytext", "agreed"}
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
@@ -305,7 +332,7 @@ def test_the_readme_names_every_file():
     files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
     tree = "\n".join(re.findall(r"^```\w*\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S))
     words = set(re.findall(r"[\w.*/{},-]+", tree))
-    generated = ("gpt2edu/_modidx.py", "gpt2edu/exercises/__init__.py")
+    generated = {"gpt2edu/_modidx.py"} | {f for f in files if f.endswith("__init__.py")}
     missing = []
     for file in sorted({*filter(None, files)} - {".gitignore", *generated}):
         path = Path(file)
