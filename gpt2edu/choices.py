@@ -3,7 +3,8 @@
 # Made by tools/book.py from ../book/tough/ch13a_choices.md: edit that file, then `make book`.
 
 # %% auto #0
-__all__ = ['Device', 'Dtype', 'Compile', 'Optimizer', 'Tracker', 'options', 'in_words', 'refusal', 'check_choice']
+__all__ = ['Device', 'Dtype', 'Compile', 'Optimizer', 'Tracker', 'options', 'in_words', 'refusal',
+           'check_choice']
 
 # %% ../nbs/tough/ch13a_choices.ipynb #71255c37
 from types import UnionType

@@ -18,6 +18,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 import tomllib
 from pathlib import Path
@@ -157,10 +158,16 @@ def exported(ipynb: Path) -> str | None:
         nb_export(str(ipynb), lib_path=f"{folder}/gpt2edu")  # the name makes our own imports relative
         text = (Path(folder) / "gpt2edu" / name).read_text(encoding="utf-8")
     text = re.sub(r"^# %% \.\./(?=\.\.)", "# %% ", text, flags=re.M)  # the folder was one deeper than the library
+    text = re.sub(r"^__all__ = \[.*?\]$", lambda m: wrapped(m[0]), text, flags=re.M | re.S)
     up = "../" * len(name.parts)
     md = ROOT / "book" / ipynb.relative_to(ROOT / "nbs").with_suffix(".md")
     header = f"# Made by tools/book.py from {up}{md.relative_to(ROOT)}: edit that file, then `make book`."
     return NBDEV_HEADER.sub(header, text)
+
+
+def wrapped(names: str) -> str:
+    "Write `__all__` in lines of at most 100 columns."
+    return textwrap.fill(" ".join(names.split()), 100, subsequent_indent=" " * 11, break_long_words=False)
 
 
 def metadata(cell) -> dict:

@@ -3,8 +3,9 @@
 # Made by tools/book.py from ../../book/tough/ch20_commands.md: edit that file, then `make book`.
 
 # %% auto #0
-__all__ = ['TrainFlags', 'PlanFlags', 'read_train_flags', 'describe_plan', 'say', 'say_or_go_on', 'train', 'train_here', 'plan',
-           'prepare', 'GenerateConfig', 'generate', 'ExportConfig', 'export', 'eval_', 'main']
+__all__ = ['TrainFlags', 'PlanFlags', 'read_train_flags', 'describe_plan', 'say', 'say_or_go_on',
+           'train', 'train_here', 'plan', 'prepare', 'GenerateConfig', 'generate', 'ExportConfig',
+           'export', 'eval_', 'main']
 
 # %% ../../nbs/tough/ch20_commands.ipynb #80cacbf1
 import os

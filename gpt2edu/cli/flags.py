@@ -3,8 +3,9 @@
 # Made by tools/book.py from ../../book/tough/ch20a_flags.md: edit that file, then `make book`.
 
 # %% auto #0
-__all__ = ['SHELLS', 'Switch', 'NUMBERS', 'General', 'Report', 'versions', 'take_flag', 'is_rule', 'one_line', 'whole_number',
-           'with_file', 'colours', 'parse_both', 'parse', 'strict', 'answer', 'command']
+__all__ = ['SHELLS', 'Switch', 'NUMBERS', 'General', 'Report', 'versions', 'take_flag', 'is_rule',
+           'one_line', 'whole_number', 'with_file', 'colours', 'parse_both', 'parse', 'strict',
+           'answer', 'command']
 
 # %% ../../nbs/tough/ch20a_flags.ipynb #b1561f72
 import contextlib

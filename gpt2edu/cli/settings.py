@@ -3,7 +3,8 @@
 # Made by tools/book.py from ../../book/tough/ch20b_settings.md: edit that file, then `make book`.
 
 # %% auto #0
-__all__ = ['members', 'convert', 'name_of', 'no_number', 'unique', 'read_file', 'read_settings', 'as_flags']
+__all__ = ['members', 'convert', 'name_of', 'no_number', 'unique', 'read_file', 'read_settings',
+           'as_flags']
 
 # %% ../../nbs/tough/ch20b_settings.ipynb #e92134f0
 import difflib

@@ -3,9 +3,9 @@
 # Made by tools/book.py from ../../book/easy/ch05a_cache.md: edit that file, then `make book`.
 
 # %% auto #0
-__all__ = ['N_STORIES', 'TOKENIZER_CHARS', 'STRETCH', 'HUB', 'DataConfig', 'fingerprint', 'take_text', 'not_writable',
-           'all_stories', 'try_lock', 'one_writer', 'hub_name', 'hub_folder', 'prepared_before', 'shards_folder',
-           'prepare_data']
+__all__ = ['N_STORIES', 'TOKENIZER_CHARS', 'STRETCH', 'HUB', 'DataConfig', 'fingerprint',
+           'take_text', 'not_writable', 'all_stories', 'try_lock', 'one_writer', 'hub_name',
+           'hub_folder', 'prepared_before', 'shards_folder', 'prepare_data']
 
 # %% ../../nbs/easy/ch05a_cache.ipynb #a4c7475f
 import errno

@@ -3,8 +3,9 @@
 # Made by tools/book.py from ../../book/tough/ch19c_encode.md: edit that file, then `make book`.
 
 # %% auto #0
-__all__ = ['CHUNK', 'SPACES', 'UNSURE', 'WORD_END', 'kind', 'may_cut', 'whole_characters', 'one_piece', 'cut_run', 'safe_cut',
-           'make_batches', 'encode_batch', 'work', 'exchange', 'Workers']
+__all__ = ['CHUNK', 'SPACES', 'UNSURE', 'WORD_END', 'kind', 'may_cut', 'whole_characters',
+           'one_piece', 'cut_run', 'safe_cut', 'make_batches', 'encode_batch', 'work', 'exchange',
+           'Workers']
 
 # %% ../../nbs/tough/ch19c_encode.ipynb #9ecfac59
 import multiprocessing

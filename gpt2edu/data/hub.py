@@ -3,8 +3,8 @@
 # Made by tools/book.py from ../../book/tough/ch19a_hub.md: edit that file, then `make book`.
 
 # %% auto #0
-__all__ = ['FIRST', 'LONGEST', 'PATIENCE', 'GREETING', 'HubError', 'pause', 'is_passing', 'retry', 'HubFile', 'Listing',
-           'patterns_of', 'choose', 'list_files']
+__all__ = ['FIRST', 'LONGEST', 'PATIENCE', 'GREETING', 'HubError', 'pause', 'is_passing', 'retry',
+           'HubFile', 'Listing', 'patterns_of', 'choose', 'list_files']
 
 # %% ../../nbs/tough/ch19a_hub.ipynb #edf529a6
 import email.utils

@@ -3,8 +3,9 @@
 # Made by tools/book.py from ../../book/tough/ch19_fineweb.md: edit that file, then `make book`.
 
 # %% auto #0
-__all__ = ['BYTES_PER_TOKEN', 'DEFAULT_VAL', 'SLACK', 'PrepareConfig', 'source_stream', 'fill', 'plan_run', 'describe',
-           'first_texts', 'prepare', 'open_source', 'start', 'report', 'summary', 'merge']
+__all__ = ['BYTES_PER_TOKEN', 'DEFAULT_VAL', 'SLACK', 'PrepareConfig', 'source_stream', 'fill',
+           'plan_run', 'describe', 'first_texts', 'prepare', 'open_source', 'start', 'report',
+           'summary', 'merge']
 
 # %% ../../nbs/tough/ch19_fineweb.ipynb #83ed8b68
 import os

@@ -3,9 +3,9 @@
 # Made by tools/book.py from ../../book/easy/ch05_shards.md: edit that file, then `make book`.
 
 # %% auto #0
-__all__ = ['MAGIC', 'VERSION', 'HEADER_BYTES', 'MAX_VOCAB', 'MANIFEST', 'UNFINISHED', 'SHARD_NAME', 'check_ids',
-           'encode_documents', 'write_atomically', 'write_shard', 'read_shard', 'claim_folder', 'write_shards',
-           'ShardSet', 'scan', 'read_manifest', 'open_shards']
+__all__ = ['MAGIC', 'VERSION', 'HEADER_BYTES', 'MAX_VOCAB', 'MANIFEST', 'UNFINISHED', 'SHARD_NAME',
+           'check_ids', 'encode_documents', 'write_atomically', 'write_shard', 'read_shard',
+           'claim_folder', 'write_shards', 'ShardSet', 'scan', 'read_manifest', 'open_shards']
 
 # %% ../../nbs/easy/ch05_shards.ipynb #291c2ad7
 import hashlib

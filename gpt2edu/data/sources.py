@@ -3,8 +3,9 @@
 # Made by tools/book.py from ../../book/tough/ch19b_sources.md: edit that file, then `make book`.
 
 # %% auto #0
-__all__ = ['BUFFER', 'LARGE', 'AHEAD', 'PACKED', 'Unit', 'Source', 'chosen_column', 'broken', 'arrow', 'column_texts',
-           'read_group', 'read_text', 'max_line', 'units_of', 'hub_source', 'local_source', 'read_ahead']
+__all__ = ['BUFFER', 'LARGE', 'AHEAD', 'PACKED', 'Unit', 'Source', 'chosen_column', 'broken',
+           'arrow', 'column_texts', 'read_group', 'read_text', 'max_line', 'units_of', 'hub_source',
+           'local_source', 'read_ahead']
 
 # %% ../../nbs/tough/ch19b_sources.ipynb #b68065ca
 import os

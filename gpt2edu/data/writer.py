@@ -3,7 +3,8 @@
 # Made by tools/book.py from ../../book/tough/ch19d_writer.md: edit that file, then `make book`.
 
 # %% auto #0
-__all__ = ['OURS', 'to_json', 'ShardWriter', 'read_state', 'check_same', 'may_grow', 'whole_shards', 'parts_stream', 'after']
+__all__ = ['OURS', 'to_json', 'ShardWriter', 'read_state', 'check_same', 'may_grow', 'whole_shards',
+           'parts_stream', 'after']
 
 # %% ../../nbs/tough/ch19d_writer.ipynb #b76966b8
 import heapq

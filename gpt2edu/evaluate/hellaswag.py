@@ -3,8 +3,9 @@
 # Made by tools/book.py from ../../book/tough/ch17_hellaswag.md: edit that file, then `make book`.
 
 # %% auto #0
-__all__ = ['READS', 'MEASURES', 'SLICE', 'clean', 'check_item', 'Encoded', 'encode_item', 'lengths', 'standard_error', 'score',
-           'Shared', 'share_context', 'Packed', 'pack', 'surprise', 'packed_losses', 'ending_nats', 'choice_accuracy']
+__all__ = ['READS', 'MEASURES', 'SLICE', 'clean', 'check_item', 'Encoded', 'encode_item', 'lengths',
+           'standard_error', 'score', 'Shared', 'share_context', 'Packed', 'pack', 'surprise',
+           'packed_losses', 'ending_nats', 'choice_accuracy']
 
 # %% ../../nbs/tough/ch17_hellaswag.ipynb #b98cd1f4
 import math

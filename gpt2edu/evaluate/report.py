@@ -3,8 +3,9 @@
 # Made by tools/book.py from ../../book/tough/ch17b_report.md: edit that file, then `make book`.
 
 # %% auto #0
-__all__ = ['TASKS', 'CONVENTIONS', 'HUB', 'ModelName', 'EvalConfig', 'read_items', 'hub_items', 'is_hub_name', 'get_items',
-           'choose_tasks', 'read_run', 'sum_over_ranks', 'validation', 'choices', 'evaluate', 'figures']
+__all__ = ['TASKS', 'CONVENTIONS', 'HUB', 'ModelName', 'EvalConfig', 'read_items', 'hub_items',
+           'is_hub_name', 'get_items', 'choose_tasks', 'read_run', 'sum_over_ranks', 'validation',
+           'choices', 'evaluate', 'figures']
 
 # %% ../../nbs/tough/ch17b_report.ipynb #310f745e
 import json

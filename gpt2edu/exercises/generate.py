@@ -3,7 +3,8 @@
 # Made by tools/book.py from ../../book/exercises/generate.md: edit that file, then `make book`.
 
 # %% auto #0
-__all__ = ['softmax', 'random_probs', 'check_temperature', 'check_top_k', 'check_top_p', 'check_pick', 'check_fit']
+__all__ = ['softmax', 'random_probs', 'check_temperature', 'check_top_k', 'check_top_p',
+           'check_pick', 'check_fit']
 
 # %% ../../nbs/exercises/generate.ipynb #10f8cc70
 import numpy as np

@@ -3,7 +3,8 @@
 # Made by tools/book.py from ../../book/exercises/loader.md: edit that file, then `make book`.
 
 # %% auto #0
-__all__ = ['check_split_window', 'check_count_windows', 'check_positions_of', 'check_undo_round', 'check_where_is_it']
+__all__ = ['check_split_window', 'check_count_windows', 'check_positions_of', 'check_undo_round',
+           'check_where_is_it']
 
 # %% ../../nbs/exercises/loader.ipynb #4efeb58a
 import numpy as np

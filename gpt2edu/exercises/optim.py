@@ -3,7 +3,8 @@
 # Made by tools/book.py from ../../book/exercises/optim.md: edit that file, then `make book`.
 
 # %% auto #0
-__all__ = ['check_momentum', 'adamw', 'check_adamw', 'check_clip', 'check_wsd', 'check_newton_schulz']
+__all__ = ['check_momentum', 'adamw', 'check_adamw', 'check_clip', 'check_wsd',
+           'check_newton_schulz']
 
 # %% ../../nbs/exercises/optim.ipynb #43089604
 import numpy as np

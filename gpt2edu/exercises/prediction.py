@@ -3,7 +3,8 @@
 # Made by tools/book.py from ../../book/exercises/prediction.md: edit that file, then `make book`.
 
 # %% auto #0
-__all__ = ['check_normalise', 'check_draw', 'check_mean_surprise', 'check_smooth', 'check_bits_per_byte']
+__all__ = ['check_normalise', 'check_draw', 'check_mean_surprise', 'check_smooth',
+           'check_bits_per_byte']
 
 # %% ../../nbs/exercises/prediction.ipynb #eef20817
 import numpy as np

@@ -3,8 +3,8 @@
 # Made by tools/book.py from ../../book/exercises/shards.md: edit that file, then `make book`.
 
 # %% auto #0
-__all__ = ['check_pack', 'shard_bytes', 'check_is_whole', 'check_split_documents', 'check_find_token', 'PowerCut', 'cut_parts',
-           'check_write_safely']
+__all__ = ['check_pack', 'shard_bytes', 'check_is_whole', 'check_split_documents',
+           'check_find_token', 'PowerCut', 'cut_parts', 'check_write_safely']
 
 # %% ../../nbs/exercises/shards.ipynb #e2778d82
 import tempfile

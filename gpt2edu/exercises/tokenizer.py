@@ -3,7 +3,8 @@
 # Made by tools/book.py from ../../book/exercises/tokenizer.md: edit that file, then `make book`.
 
 # %% auto #0
-__all__ = ['check_count_pairs', 'check_apply_merges', 'check_bytes_per_token', 'check_pack', 'check_decode']
+__all__ = ['check_count_pairs', 'check_apply_merges', 'check_bytes_per_token', 'check_pack',
+           'check_decode']
 
 # %% ../../nbs/exercises/tokenizer.ipynb #c3db7923
 import random

@@ -3,7 +3,8 @@
 # Made by tools/book.py from ../../book/exercises/trainer.md: edit that file, then `make book`.
 
 # %% auto #0
-__all__ = ['check_micro_batches', 'check_due_steps', 'check_judged', 'check_spike', 'check_first_windows']
+__all__ = ['check_micro_batches', 'check_due_steps', 'check_judged', 'check_spike',
+           'check_first_windows']
 
 # %% ../../nbs/exercises/trainer.ipynb #ac37567e
 import random

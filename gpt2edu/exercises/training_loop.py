@@ -3,7 +3,8 @@
 # Made by tools/book.py from ../../book/exercises/training_loop.md: edit that file, then `make book`.
 
 # %% auto #0
-__all__ = ['Tiny', 'batch', 'grads', 'weights', 'check_shift', 'check_train_step', 'check_accumulate', 'check_evaluate']
+__all__ = ['Tiny', 'batch', 'grads', 'weights', 'check_shift', 'check_train_step',
+           'check_accumulate', 'check_evaluate']
 
 # %% ../../nbs/exercises/training_loop.ipynb #ad780120
 import copy

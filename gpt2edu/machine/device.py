@@ -3,8 +3,9 @@
 # Made by tools/book.py from ../../book/tough/ch13_device.md: edit that file, then `make book`.
 
 # %% auto #0
-__all__ = ['Choice', 'pick_device', 'describe', 'autocast', 'grad_scaler', 'best_dtype', 'pick_dtype', 'set_precision',
-           'keep_freed_memory', 'compiler_error', 'best_compile', 'pick_compile']
+__all__ = ['Choice', 'pick_device', 'describe', 'autocast', 'grad_scaler', 'best_dtype',
+           'pick_dtype', 'set_precision', 'keep_freed_memory', 'compiler_error', 'best_compile',
+           'pick_compile']
 
 # %% ../../nbs/tough/ch13_device.ipynb #fad54fa9
 import ctypes
@@ -34,7 +35,6 @@ class Choice:
 
     def __str__(self):
         return f"{str(self.value).removeprefix('torch.')}: {self.reason}"
-
 
 # %% ../../nbs/tough/ch13_device.ipynb #9bfdd0ea
 def pick_device(choice: str = "auto") -> Choice:  # of a torch.device

@@ -3,8 +3,8 @@
 # Made by tools/book.py from ../../book/tough/ch15_distributed.md: edit that file, then `make book`.
 
 # %% auto #0
-__all__ = ['BACKENDS', 'Ranks', 'read_ranks', 'start', 'stop', 'mean_over_ranks', 'gather_counts', 'rank0_first', 'from_rank0',
-           'agreement', 'wrap', 'sync_if']
+__all__ = ['BACKENDS', 'Ranks', 'read_ranks', 'start', 'stop', 'mean_over_ranks', 'gather_counts',
+           'rank0_first', 'from_rank0', 'agreement', 'wrap', 'sync_if']
 
 # %% ../../nbs/tough/ch15_distributed.ipynb #05d95c30
 import os

@@ -3,7 +3,8 @@
 # Made by tools/book.py from ../../book/medium/ch07_attention.md: edit that file, then `make book`.
 
 # %% auto #0
-__all__ = ['SHORT', 'attend_loop', 'causal_weights', 'attend', 'attend_fused', 'KVCache', 'CausalSelfAttention']
+__all__ = ['SHORT', 'attend_loop', 'causal_weights', 'attend', 'attend_fused', 'KVCache',
+           'CausalSelfAttention']
 
 # %% ../../nbs/medium/ch07_attention.ipynb #d8c045bc
 import math

@@ -3,8 +3,8 @@
 # Made by tools/book.py from ../../book/medium/ch11_generate.md: edit that file, then `make book`.
 
 # %% auto #0
-__all__ = ['pick', 'check_sampling', 'next_token_probs', 'generate_batch', 'generate', 'TextStream', 'encode_prompt',
-           'complete_batch', 'complete', 'stream_text']
+__all__ = ['pick', 'check_sampling', 'next_token_probs', 'generate_batch', 'generate', 'TextStream',
+           'encode_prompt', 'complete_batch', 'complete', 'stream_text']
 
 # %% ../../nbs/medium/ch11_generate.ipynb #c686944b
 import codecs

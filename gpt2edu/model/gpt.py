@@ -3,7 +3,8 @@
 # Made by tools/book.py from ../../book/medium/ch08_model.md: edit that file, then `make book`.
 
 # %% auto #0
-__all__ = ['LOGITS_AT_ONCE', 'IGNORE', 'GPTConfig', 'MLP', 'Block', 'ChunkedCrossEntropy', 'cross_entropy', 'GPT', 'num_params']
+__all__ = ['LOGITS_AT_ONCE', 'IGNORE', 'GPTConfig', 'MLP', 'Block', 'ChunkedCrossEntropy',
+           'cross_entropy', 'GPT', 'num_params']
 
 # %% ../../nbs/medium/ch08_model.ipynb #d175d88f
 import math

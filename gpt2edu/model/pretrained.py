@@ -3,9 +3,10 @@
 # Made by tools/book.py from ../../book/medium/ch12_openai_weights.md: edit that file, then `make book`.
 
 # %% auto #0
-__all__ = ['TRANSPOSED', 'HUB', 'FILES', 'our_name', 'flip', 'read_json', 'read_config', 'read_weights', 'resize_vocab',
-           'printable_vocab', 'read_tokenizer', 'first_line', 'download', 'find_model', 'from_pretrained', 'hub_files',
-           'export', 'record', 'compare', 'push']
+__all__ = ['TRANSPOSED', 'HUB', 'FILES', 'our_name', 'flip', 'read_json', 'read_config',
+           'read_weights', 'resize_vocab', 'printable_vocab', 'read_tokenizer', 'first_line',
+           'download', 'find_model', 'from_pretrained', 'hub_files', 'export', 'record', 'compare',
+           'push']
 
 # %% ../../nbs/medium/ch12_openai_weights.ipynb #aec78148
 import json

@@ -3,7 +3,8 @@
 # Made by tools/book.py from ../../book/tough/ch14a_memory.md: edit that file, then `make book`.
 
 # %% auto #0
-__all__ = ['LOGITS_AT_ONCE', 'SHORT', 'USABLE', 'memory', 'largest_micro_batch', 'machine_memory', 'median_seconds', 'time_parts']
+__all__ = ['LOGITS_AT_ONCE', 'SHORT', 'USABLE', 'memory', 'largest_micro_batch', 'machine_memory',
+           'median_seconds', 'time_parts']
 
 # %% ../../nbs/tough/ch14a_memory.ipynb #e24921a7
 import math

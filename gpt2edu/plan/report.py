@@ -3,9 +3,9 @@
 # Made by tools/book.py from ../../book/tough/ch14b_planner.md: edit that file, then `make book`.
 
 # %% auto #0
-__all__ = ['GPUS', 'N_STORIES', 'TOKENIZER_CHARS', 'FINEWEB_TOKENS', 'ONE_THREAD', 'Gpu', 'PlanConfig', 'look_at_data', 'Machine',
-           'from_data_sheet', 'core_peak', 'rough', 'measured', 'cuda_is_here', 'look_at_machine', 'duration', 'size',
-           'plan']
+__all__ = ['GPUS', 'N_STORIES', 'TOKENIZER_CHARS', 'FINEWEB_TOKENS', 'ONE_THREAD', 'Gpu',
+           'PlanConfig', 'look_at_data', 'Machine', 'from_data_sheet', 'core_peak', 'rough',
+           'measured', 'cuda_is_here', 'look_at_machine', 'duration', 'size', 'plan']
 
 # %% ../../nbs/tough/ch14b_planner.ipynb #29d3c745
 import os

@@ -3,8 +3,9 @@
 # Made by tools/book.py from ../../book/easy/ch03_corpus.md: edit that file, then `make book`.
 
 # %% auto #0
-__all__ = ['FULL', 'SHAKESPEARE', 'SHAKESPEARE_SHA256', 'EMBEDDED', 'SUFFIXES', 'Story', 'story', 'stories', 'read_back',
-           'story_items', 'reachable', 'download', 'cut_text', 'read_jsonl', 'read_parquet', 'find_files', 'documents']
+__all__ = ['FULL', 'SHAKESPEARE', 'SHAKESPEARE_SHA256', 'EMBEDDED', 'SUFFIXES', 'Story', 'story',
+           'stories', 'read_back', 'story_items', 'reachable', 'download', 'cut_text', 'read_jsonl',
+           'read_parquet', 'find_files', 'documents']
 
 # %% ../../nbs/easy/ch03_corpus.ipynb #441eeb81
 import glob

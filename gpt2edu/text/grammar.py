@@ -3,9 +3,10 @@
 # Made by tools/book.py from ../../book/easy/ch03a_grammar.md: edit that file, then `make book`.
 
 # %% auto #0
-__all__ = ['GIRLS', 'BOYS', 'FOOD', 'FRAGILE', 'TOYS', 'ROOMS', 'OUTSIDE', 'SPOTS', 'AT', 'NUMBERS', 'BEGIN', 'FIRST', 'ACTS',
-           'BOTH', 'WORLD', 'END', 'SHAPES', 'at', 'amount', 'Person', 'Thing', 'Named', 'Owned', 'Swap', 'Heap',
-           'Counted', 'Asked', 'Shape', 'shape', 'Grammar']
+__all__ = ['GIRLS', 'BOYS', 'FOOD', 'FRAGILE', 'TOYS', 'ROOMS', 'OUTSIDE', 'SPOTS', 'AT', 'NUMBERS',
+           'BEGIN', 'FIRST', 'ACTS', 'BOTH', 'WORLD', 'END', 'SHAPES', 'at', 'amount', 'Person',
+           'Thing', 'Named', 'Owned', 'Swap', 'Heap', 'Counted', 'Asked', 'Shape', 'shape',
+           'Grammar']
 
 # %% ../../nbs/easy/ch03a_grammar.ipynb #570f315c
 import re

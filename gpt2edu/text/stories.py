@@ -3,8 +3,8 @@
 # Made by tools/book.py from ../../book/easy/ch03b_stories.md: edit that file, then `make book`.
 
 # %% auto #0
-__all__ = ['CANDIDATES', 'QUICK', 'LOOKS', 'NEEDS', 'World', 'needs_of', 'spell', 'tell', 'Writer', 'Reader', 'Walker',
-           'every_story']
+__all__ = ['CANDIDATES', 'QUICK', 'LOOKS', 'NEEDS', 'World', 'needs_of', 'spell', 'tell', 'Writer',
+           'Reader', 'Walker', 'every_story']
 
 # %% ../../nbs/easy/ch03b_stories.ipynb #0eebf6c2
 import math

@@ -3,8 +3,8 @@
 # Made by tools/book.py from ../../book/easy/ch04_tokenizer.md: edit that file, then `make book`.
 
 # %% auto #0
-__all__ = ['GPT2_PATTERN', 'EOT', 'utf8', 'merge', 'train_bpe', 'encode_piece', 'encode_plain', 'byte_alphabet', 'to_printable',
-           'from_printable', 'Tokenizer', 'get_tokenizer']
+__all__ = ['GPT2_PATTERN', 'EOT', 'utf8', 'merge', 'train_bpe', 'encode_piece', 'encode_plain',
+           'byte_alphabet', 'to_printable', 'from_printable', 'Tokenizer', 'get_tokenizer']
 
 # %% ../../nbs/easy/ch04_tokenizer.ipynb #cf825f94
 import functools

@@ -3,9 +3,10 @@
 # Made by tools/book.py from ../../book/tough/ch16_checkpoint.md: edit that file, then `make book`.
 
 # %% auto #0
-__all__ = ['FORMAT', 'MODEL', 'OPTIM', 'STATE', 'DTYPES', 'pack', 'untie', 'flatten', 'unflatten', 'rng_state', 'set_rng_state',
-           'sealed', 'unseal', 'write_file', 'sync_folder', 'discard', 'is_whole', 'saved_steps', 'latest', 'write',
-           'prepare', 'save', 'Checkpoint', 'first_difference', 'load', 'AsyncSaver']
+__all__ = ['FORMAT', 'MODEL', 'OPTIM', 'STATE', 'DTYPES', 'pack', 'untie', 'flatten', 'unflatten',
+           'rng_state', 'set_rng_state', 'sealed', 'unseal', 'write_file', 'sync_folder', 'discard',
+           'is_whole', 'saved_steps', 'latest', 'write', 'prepare', 'save', 'Checkpoint',
+           'first_difference', 'load', 'AsyncSaver']
 
 # %% ../../nbs/tough/ch16_checkpoint.ipynb #d9b041e4
 import base64

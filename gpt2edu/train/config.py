@@ -3,9 +3,9 @@
 # Made by tools/book.py from ../../book/tough/ch14_accounting.md: edit that file, then `make book`.
 
 # %% auto #0
-__all__ = ['GPT2_RUN', 'PRESETS', 'HORIZONS', 'MAY_CHANGE', 'PEAK_SIZES', 'FromPreset', 'TrainConfig', 'near_divisors', 'preset',
-           'count_params', 'padded', 'flops_per_token', 'horizon', 'optimizer_bytes', 'kept_bytes', 'measure_peak',
-           'mfu']
+__all__ = ['GPT2_RUN', 'PRESETS', 'HORIZONS', 'MAY_CHANGE', 'PEAK_SIZES', 'FromPreset',
+           'TrainConfig', 'near_divisors', 'preset', 'count_params', 'padded', 'flops_per_token',
+           'horizon', 'optimizer_bytes', 'kept_bytes', 'measure_peak', 'mfu']
 
 # %% ../../nbs/tough/ch14_accounting.ipynb #f2c924c9
 import time

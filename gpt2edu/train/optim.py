@@ -3,8 +3,8 @@
 # Made by tools/book.py from ../../book/medium/ch09_optim.md: edit that file, then `make book`.
 
 # %% auto #0
-__all__ = ['ROUNDS', 'AT_ONCE', 'decay_groups', 'lr_at', 'orthogonalise', 'orthogonalise_wide', 'Muon', 'block_matrices',
-           'build_optimizers', 'set_lr', 'load_states']
+__all__ = ['ROUNDS', 'AT_ONCE', 'decay_groups', 'lr_at', 'orthogonalise', 'orthogonalise_wide',
+           'Muon', 'block_matrices', 'build_optimizers', 'set_lr', 'load_states']
 
 # %% ../../nbs/medium/ch09_optim.ipynb #e17d428a
 import math

@@ -3,7 +3,8 @@
 # Made by tools/book.py from ../../book/tough/ch16a_runs.md: edit that file, then `make book`.
 
 # %% auto #0
-__all__ = ['OPENAI', 'written', 'latest_run', 'find_run', 'auto_run', 'new_run', 'load_run', 'load_model']
+__all__ = ['OPENAI', 'written', 'latest_run', 'find_run', 'auto_run', 'new_run', 'load_run',
+           'load_model']
 
 # %% ../../nbs/tough/ch16a_runs.ipynb #9c06b0bb
 import re
