@@ -32,7 +32,11 @@ def texts(n_bytes, seed=0):
             if varied:
                 text = re.sub(
                     r"\b[a-z]{4,}\b",
-                    lambda m: m[0] + rng.choice("abcdefghij") + rng.choice("aeiou") if rng.random() < 0.1 else m[0],
+                    lambda m: (
+                        m[0] + rng.choice("abcdefghij") + rng.choice("aeiou")
+                        if rng.random() < 0.1
+                        else m[0]
+                    ),
                     text,
                 )
             out.append(text)
@@ -59,7 +63,9 @@ def main():
     train_s = best(lambda: train_bpe(docs, 257 + 1024))
     ours = Tokenizer("benchmark", merges)
     gpt2 = get_tokenizer("gpt2")
-    peer = tiktoken.Encoding("peer", pat_str=r50k_pat_str, mergeable_ranks=gpt2.ranks, special_tokens={EOT: gpt2.eot})
+    peer = tiktoken.Encoding(
+        "peer", pat_str=r50k_pat_str, mergeable_ranks=gpt2.ranks, special_tokens={EOT: gpt2.eot}
+    )
     few = docs[:10]
     few_bytes = sum(len(d.encode()) for d in few)
     assert [gpt2.encode(d) for d in docs] == [peer.encode_ordinary(d) for d in docs]
@@ -73,11 +79,17 @@ def main():
                 "text_bytes": n_bytes,
                 "train_1024_merges_seconds": round(train_s, 2),
                 "encode_MB_per_s": {
-                    "Tokenizer.encode, our 1,281 ids": speed(lambda: [ours.encode(d) for d in docs]),
+                    "Tokenizer.encode, our 1,281 ids": speed(
+                        lambda: [ours.encode(d) for d in docs]
+                    ),
                     "Tokenizer.encode, gpt2": speed(lambda: [gpt2.encode(d) for d in docs]),
-                    "Tokenizer.encode_batch, gpt2, 2 threads": speed(lambda: gpt2.encode_batch(docs)),
+                    "Tokenizer.encode_batch, gpt2, 2 threads": speed(
+                        lambda: gpt2.encode_batch(docs)
+                    ),
                     "tiktoken, gpt2": speed(lambda: [peer.encode_ordinary(d) for d in docs]),
-                    "encode_plain, gpt2": speed(lambda: [encode_plain(d, gpt2.ranks) for d in few], few_bytes),
+                    "encode_plain, gpt2": speed(
+                        lambda: [encode_plain(d, gpt2.ranks) for d in few], few_bytes
+                    ),
                 },
                 "machine": f"{platform.machine()}, {os.cpu_count()} cores",
                 "python": platform.python_version(),

@@ -38,11 +38,19 @@ def one_step(kind: str, B: int, T: int, vocab_size: int) -> dict:
     loss.backward()
     optimizer.step()
     seconds = time.perf_counter() - t0
-    return {"kind": kind, "loss": loss.item(), "seconds": seconds, "before": before, "peak": peak_bytes()}
+    return {
+        "kind": kind,
+        "loss": loss.item(),
+        "seconds": seconds,
+        "before": before,
+        "peak": peak_bytes(),
+    }
 
 
 def main():
-    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     ap.add_argument("--B", type=int, default=4)
     ap.add_argument("--T", type=int, default=1024)
     ap.add_argument("--vocab_size", type=int, default=50304)
@@ -54,9 +62,13 @@ def main():
     sizes = [f"--B={a.B}", f"--T={a.T}", f"--vocab_size={a.vocab_size}"]
     rows = {}
     for kind in ("plain", "chunked"):
-        out = subprocess.run([sys.executable, __file__, f"--kind={kind}", *sizes], check=True, stdout=subprocess.PIPE)
+        out = subprocess.run(
+            [sys.executable, __file__, f"--kind={kind}", *sizes], check=True, stdout=subprocess.PIPE
+        )
         rows[kind] = row = json.loads(out.stdout.splitlines()[-1])
-        print(f"{kind:8} peak {row['peak'] / 2**30:5.2f} GiB  step {row['seconds']:5.1f} s  loss {row['loss']:.6f}")
+        print(
+            f"{kind:8} peak {row['peak'] / 2**30:5.2f} GiB  step {row['seconds']:5.1f} s  loss {row['loss']:.6f}"
+        )
     saved = 1 - rows["chunked"]["peak"] / rows["plain"]["peak"]
     same = math.isclose(rows["plain"]["loss"], rows["chunked"]["loss"], rel_tol=1e-6)
     print(f"chunked needs {saved:.0%} less; losses {'agree' if same else 'DIFFER'}")

@@ -39,7 +39,10 @@ def web_pages(n_bytes, seed=0):
     while size < n_bytes:
         n, at = max(20, int(rng.lognormvariate(6.2, 1.0))), rng.randrange(len(words))
         page = (words[at:] + words)[:n]
-        text = " ".join(w + rng.choice("abcdefghij") + rng.choice("aeiou") if rng.random() < 0.1 else w for w in page)
+        text = " ".join(
+            w + rng.choice("abcdefghij") + rng.choice("aeiou") if rng.random() < 0.1 else w
+            for w in page
+        )
         size += len(text.encode())
         yield text
 
@@ -54,7 +57,10 @@ def resident(pid):
 
 def processor_seconds(pids):
     "Processor time of this process and others so far, user and system."
-    ticks = [Path(f"/proc/{p}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[11:13] for p in pids]
+    ticks = [
+        Path(f"/proc/{p}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[11:13]
+        for p in pids
+    ]
     return time.process_time() + sum(int(a) + int(b) for a, b in ticks) / os.sysconf("SC_CLK_TCK")
 
 
@@ -63,12 +69,16 @@ def main():
     texts = list(web_pages(megabytes << 20))
     utf8 = [t.encode() for t in texts]
     n_bytes, tokenizer = sum(map(len, utf8)), get_tokenizer("gpt2")
-    theirs = tiktoken.Encoding("gpt2", pat_str=tokenizer.pattern, mergeable_ranks=tokenizer.ranks, special_tokens={})
+    theirs = tiktoken.Encoding(
+        "gpt2", pat_str=tokenizer.pattern, mergeable_ranks=tokenizer.ranks, special_tokens={}
+    )
     seconds = {"ours_2_processes": [], "tiktoken_2_threads": [], "lists_to_uint16": []}
     cpu = {"ours_2_processes": [], "tiktoken_2_threads": []}
     with Workers(tokenizer, 2) as workers:
         pids = [p.pid for p in workers.processes]
-        list(workers.encode([(0, *b) for b in make_batches(utf8[:50], tokenizer)] * 4))  # both workers are up
+        list(
+            workers.encode([(0, *b) for b in make_batches(utf8[:50], tokenizer)] * 4)
+        )  # both workers are up
         peak, stop = [0, 0], threading.Event()
 
         def watch():
@@ -82,7 +92,10 @@ def main():
             watcher = threading.Thread(target=watch)
             watcher.start()
             t0, c0 = time.perf_counter(), processor_seconds(pids)
-            n_tokens = sum(len(ids) for _, ids in workers.encode((0, *b) for b in make_batches(utf8, tokenizer)))
+            n_tokens = sum(
+                len(ids)
+                for _, ids in workers.encode((0, *b) for b in make_batches(utf8, tokenizer))
+            )
             seconds["ours_2_processes"].append(time.perf_counter() - t0)
             cpu["ours_2_processes"].append(processor_seconds(pids) - c0)
             stop.set()
@@ -107,7 +120,8 @@ def main():
         "megabytes_per_second": {k: round(n_bytes / v / 1e6, 2) for k, v in best.items()},
         "ours_over_tiktoken": round(best["tiktoken_2_threads"] / best["ours_2_processes"], 3),
         "ours_over_tiktoken_each_turn": [
-            round(b / a, 3) for a, b in zip(seconds["ours_2_processes"], seconds["tiktoken_2_threads"], strict=True)
+            round(b / a, 3)
+            for a, b in zip(seconds["ours_2_processes"], seconds["tiktoken_2_threads"], strict=True)
         ],
         "processor_seconds": {k: round(min(v), 2) for k, v in cpu.items()},
         "resident_megabytes": {"tree": round(peak[0] / 1e6), "two_workers": round(peak[1] / 1e6)},

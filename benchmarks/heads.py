@@ -53,7 +53,9 @@ def places(texts: list[str], starts: dict[int, int], text: str):
             if j is None:
                 continue  # beyond the context
             right = [k for k in range(j) if texts[k] == f" {m['who']}"]
-            other = [k for k in range(j) if texts[k].strip() in NAMES and texts[k] != f" {m['who']}"]
+            other = [
+                k for k in range(j) if texts[k].strip() in NAMES and texts[k] != f" {m['who']}"
+            ]
             yield question, j - 1, right, other, m["pronoun"]
 
 
@@ -64,7 +66,9 @@ def right_pronoun(model, tokenizer, found) -> dict[str, float]:
     sums = {q: [] for q in QUESTIONS}
     for ids, question, at, pronoun in found:
         wrong = {"she": "he", "he": "she", "her": "him", "him": "her"}[pronoun]
-        two = model(torch.tensor([ids[: at + 1]]), last_only=True)[0][0, -1, [word[pronoun], word[wrong]]]
+        two = model(torch.tensor([ids[: at + 1]]), last_only=True)[0][
+            0, -1, [word[pronoun], word[wrong]]
+        ]
         sums[question].append(two.softmax(0)[0].item())
     return {q: round(sum(v) / len(v), 3) for q, v in sums.items()}
 
@@ -100,10 +104,22 @@ def measure(folder: Path) -> dict:
             weights[question].append((*sums, len(right), len(other), at + 1))
             found.append((ids, question, at, pronoun))
             a_boy_too = any(texts[k].strip() in BOYS for k in other)
-            if (question, pronoun) == SHOWN and a_boy_too and example is None and at < 50:  # the first such place
-                example = {"story": i, "tokens": texts[: at + 1], "pronoun": pronoun, "right": right, "other": other}
-                rounded = [[round(100 * w) for w in r] for r in row[:, :, : at + 1].flatten(0, 1).tolist()]  # per cent
-                example["weights"] = {f"{i // H}.{i % H}": r for i, r in enumerate(rounded)}  # layer.head
+            if (
+                (question, pronoun) == SHOWN and a_boy_too and example is None and at < 50
+            ):  # the first such place
+                example = {
+                    "story": i,
+                    "tokens": texts[: at + 1],
+                    "pronoun": pronoun,
+                    "right": right,
+                    "other": other,
+                }
+                rounded = [
+                    [round(100 * w) for w in r] for r in row[:, :, : at + 1].flatten(0, 1).tolist()
+                ]  # per cent
+                example["weights"] = {
+                    f"{i // H}.{i % H}": r for i, r in enumerate(rounded)
+                }  # layer.head
     whole = right_pronoun(model, tokenizer, found)
     heads = {}
     for x in range(L):
@@ -117,8 +133,13 @@ def measure(folder: Path) -> dict:
                 }
                 for q, rows in weights.items()
             }
-    chance = {q: [round(sum(w[i] / w[4] for w in rows) / len(rows), 3) for i in (2, 3)] for q, rows in weights.items()}
-    log = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    chance = {
+        q: [round(sum(w[i] / w[4] for w in rows) / len(rows), 3) for i in (2, 3)]
+        for q, rows in weights.items()
+    }
+    log = [
+        json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     start, val = log[0], [e for e in log if e["event"] == "val"][-1]
     return {
         "seed": start["config"]["seed"],
@@ -137,15 +158,25 @@ def measure(folder: Path) -> dict:
 def page(record: dict) -> str:
     "Write the part of the record that chapter 7 shows, as Python."
     example = record["runs"][0]["example"]
-    lines = ["record = {", f'    "tokens": "{"/".join(example["tokens"])}".split("/"),', '    "per_cent": {']
+    lines = [
+        "record = {",
+        f'    "tokens": "{"/".join(example["tokens"])}".split("/"),',
+        '    "per_cent": {',
+    ]
     lines += [f'        "{head}": {row},' for head, row in example["weights"].items()]
     lines += ["    },"]
-    lines += ["    # for each question: weight on the right name, on other names, P(right pronoun) without that head"]
-    lines += ["    # chance: the same for a head that looks everywhere alike, and with no head silenced"]
+    lines += [
+        "    # for each question: weight on the right name, on other names, P(right pronoun) without that head"
+    ]
+    lines += [
+        "    # chance: the same for a head that looks everywhere alike, and with no head silenced"
+    ]
     for run in record["runs"]:
         lines.append(f"    {run['seed']}: {{")
         whole = [[*run["chance"][q], p] for q, p in run["right_pronoun"].items()]
-        rows = {"chance": whole} | {h: [list(v.values()) for v in by.values()] for h, by in run["heads"].items()}
+        rows = {"chance": whole} | {
+            h: [list(v.values()) for v in by.values()] for h, by in run["heads"].items()
+        }
         lines += [f'        "{head}": {row},' for head, row in rows.items()]
         lines.append("    },")
     return "\n".join([*lines, "}"])
@@ -155,6 +186,12 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["page"]:
         print(page(json.loads(Path(sys.argv[2]).read_text(encoding="utf-8"))))
     else:
-        git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True)
-        record = {"made_by": "benchmarks/heads.py", "commit": git.stdout.strip(), "stories": STORIES}
+        git = subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True
+        )
+        record = {
+            "made_by": "benchmarks/heads.py",
+            "commit": git.stdout.strip(),
+            "stories": STORIES,
+        }
         print(json.dumps(record | {"runs": [measure(Path(folder)) for folder in sys.argv[1:]]}))

@@ -31,7 +31,10 @@ def make_items(n, vocab_size, seed=0):
     def ids(low, high):
         return [rng.randrange(vocab_size) for _ in range(rng.randint(low, high))]
 
-    return [Encoded(ids(40, 90), [ids(10, 45) for _ in range(4)], ["x"] * 4, rng.randrange(4)) for _ in range(n)]
+    return [
+        Encoded(ids(40, 90), [ids(10, 45) for _ in range(4)], ["x"] * 4, rng.randrange(4))
+        for _ in range(n)
+    ]
 
 
 @torch.no_grad()
@@ -39,13 +42,18 @@ def usual(model, item):
     "Four rows, zeros behind the shorter ones; the mask marks the endings."
     rows = [item.context + ending for ending in item.endings]
     longest = max(map(len, rows))
-    tokens, mask = torch.zeros(4, longest, dtype=torch.long), torch.zeros(4, longest, dtype=torch.long)
+    tokens, mask = (
+        torch.zeros(4, longest, dtype=torch.long),
+        torch.zeros(4, longest, dtype=torch.long),
+    )
     for i, row in enumerate(rows):
         tokens[i, : len(row)] = torch.tensor(row)
         mask[i, len(item.context) : len(row)] = 1
     logits = model(tokens).logits
     shift_logits, shift_tokens = logits[:, :-1].contiguous(), tokens[:, 1:].contiguous()
-    losses = F.cross_entropy(shift_logits.view(-1, shift_logits.size(-1)), shift_tokens.view(-1), reduction="none")
+    losses = F.cross_entropy(
+        shift_logits.view(-1, shift_logits.size(-1)), shift_tokens.view(-1), reduction="none"
+    )
     shift_mask = mask[:, 1:].contiguous()
     return (losses.view(4, -1) * shift_mask).sum(1) / shift_mask.sum(1)
 
@@ -55,12 +63,16 @@ def both_models(n_layer, n_head, n_embd):
     theirs = GPT2LMHeadModel(GPT2Config(n_layer=n_layer, n_head=n_head, n_embd=n_embd)).eval()
     ours = GPT(GPTConfig(n_layer, n_head, n_embd)).eval()
     flipped = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
-    ours.load_state_dict({k: w.t() if k.endswith(flipped) else w for k, w in theirs.state_dict().items()})
+    ours.load_state_dict(
+        {k: w.t() if k.endswith(flipped) else w for k, w in theirs.state_dict().items()}
+    )
     return theirs, ours
 
 
 def main():
-    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     ap.add_argument("--items", type=int, default=64)
     ap.add_argument("--rounds", type=int, default=4, help="turns that the two take")
     ap.add_argument("--batch_size", type=int, default=8)
@@ -71,7 +83,9 @@ def main():
     a = ap.parse_args()
     torch.set_num_threads(a.threads)
     theirs, ours = both_models(a.n_layer, a.n_head, a.n_embd)
-    items = sorted(make_items(a.items, 50257), key=lambda e: len(e.context) + sum(map(len, e.endings)))
+    items = sorted(
+        make_items(a.items, 50257), key=lambda e: len(e.context) + sum(map(len, e.endings))
+    )
     usual(theirs, items[0])  # both have been warm once
     ending_nats(ours, items[:2])
 

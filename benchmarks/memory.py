@@ -37,7 +37,9 @@ def measure(how: str, dtype: torch.dtype, steps: int) -> dict:
 
 
 def main():
-    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     ap.add_argument("--dtype", default="auto", choices=["auto", "fp32", "bf16"])
     ap.add_argument("--rounds", type=int, default=4)
     ap.add_argument("--steps", type=int, default=20)
@@ -51,13 +53,24 @@ def main():
     for _ in range(a.rounds):
         for how, rows in found.items():
             child = [sys.executable, __file__, *sys.argv[1:], "--child", how]
-            rows.append(json.loads(subprocess.run(child, capture_output=True, text=True, check=True).stdout))
+            rows.append(
+                json.loads(subprocess.run(child, capture_output=True, text=True, check=True).stdout)
+            )
     result = {
         how: {k: round(statistics.median(r[k] for r in rows), 1) for k in ("ms", "faults")}
         for how, rows in found.items()
     }
     ratio = result["kept"]["ms"] / result["given_back"]["ms"]
-    print(json.dumps({"hardware": device.describe("cpu"), "dtype": str(dtype), **result, "ratio": round(ratio, 3)}))
+    print(
+        json.dumps(
+            {
+                "hardware": device.describe("cpu"),
+                "dtype": str(dtype),
+                **result,
+                "ratio": round(ratio, 3),
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

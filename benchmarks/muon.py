@@ -22,7 +22,9 @@ from gpt2edu.train.optim import block_matrices, build_optimizers, orthogonalise,
 
 def stepper(config, dtype, kind):
     "Make a function that takes one training step on random tokens."
-    sizes = GPTConfig(config.n_layer, config.n_head, config.n_embd, config.block_size, 896)  # V of the stories
+    sizes = GPTConfig(
+        config.n_layer, config.n_head, config.n_embd, config.block_size, 896
+    )  # V of the stories
     model = GPT(sizes, torch.Generator().manual_seed(0))
     muon_dtype = None if dtype == torch.bfloat16 else torch.float32
     optimizers = build_optimizers(model, "adamw" if kind == "adamw" else "muon", dtype=muon_dtype)
@@ -56,12 +58,16 @@ def in_turn(functions: dict, rounds: int) -> dict:  # name: seconds of each roun
 
 
 def main():
-    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     ap.add_argument("--dtype", default="auto", choices=["auto", "fp32", "bf16"])
     ap.add_argument("--rounds", type=int, default=20)
     a = ap.parse_args()
     dtype = device.pick_dtype(a.dtype, "cpu").value
-    steps = in_turn({k: stepper(preset("tiny"), dtype, k) for k in ("adamw", "muon", "torch")}, a.rounds)
+    steps = in_turn(
+        {k: stepper(preset("tiny"), dtype, k) for k in ("adamw", "muon", "torch")}, a.rounds
+    )
     median = {k: statistics.median(v) for k, v in steps.items()}
     result = {"hardware": device.describe("cpu"), "dtype": str(dtype), "rounds": a.rounds}
     result |= {f"step_ms_{k}": round(1000 * v, 1) for k, v in median.items()}
@@ -69,8 +75,13 @@ def main():
     result["torch_muon_over_adamw"] = round(median["torch"] / median["adamw"], 3)
     for r in (1, 2, 3, 4):  # where the Gram matrix pays, for the tiny model's width
         G = torch.randn(4, 192, 192 * r)
-        ways = in_turn({"plain": lambda G=G: orthogonalise(G), "gram": lambda G=G: orthogonalise_wide(G)}, a.rounds)
-        result[f"gram_over_plain_r{r}"] = round(statistics.median(ways["gram"]) / statistics.median(ways["plain"]), 2)
+        ways = in_turn(
+            {"plain": lambda G=G: orthogonalise(G), "gram": lambda G=G: orthogonalise_wide(G)},
+            a.rounds,
+        )
+        result[f"gram_over_plain_r{r}"] = round(
+            statistics.median(ways["gram"]) / statistics.median(ways["plain"]), 2
+        )
     print(json.dumps(result, indent=1))
 
 

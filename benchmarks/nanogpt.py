@@ -23,7 +23,9 @@ from gpt2edu.machine import device
 from gpt2edu.model.gpt import GPT, GPTConfig, num_params
 from gpt2edu.train.optim import build_optimizers, lr_at, set_lr
 
-parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+)
 parser.add_argument("folder", type=Path)
 parser.add_argument("text", type=Path)
 parser.add_argument("--steps", type=int, default=400)
@@ -83,6 +85,10 @@ print(f"{device.describe('cpu')}; {args.steps} steps of {B} x {T} characters, in
 for name, (model, _, loss_of) in both.items():
     ms = statistics.median(seconds[name]) * 1e3
     loss = evaluate(loss_of)
-    print(f"{name:8} {num_params(model):,} parameters, {ms:.1f} ms a step, validation {loss:.4f} nats/character")
-ratio = statistics.median(b / a for a, b in zip(seconds["gpt2edu"], seconds["nanoGPT"], strict=True))
+    print(
+        f"{name:8} {num_params(model):,} parameters, {ms:.1f} ms a step, validation {loss:.4f} nats/character"
+    )
+ratio = statistics.median(
+    b / a for a, b in zip(seconds["gpt2edu"], seconds["nanoGPT"], strict=True)
+)
 print(f"nanoGPT's step takes {ratio:.2f} times ours (median of the pairs)")

@@ -18,7 +18,9 @@ from gpt2edu.machine import device
 from gpt2edu.train.config import preset
 from gpt2edu.train.trainer import Trainer
 
-parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+)
 parser.add_argument("--steps", type=int, default=30)
 steps = parser.parse_args().steps
 
@@ -60,14 +62,22 @@ def train_step(stop=None):
 
 trainer.train_step = train_step
 trainer.run()
-pairs = [(b[0] - a[0], b[1] - a[1]) for a, b in itertools.pairwise(times[2:])]  # the first steps warm up
+pairs = [
+    (b[0] - a[0], b[1] - a[1]) for a, b in itertools.pairwise(times[2:])
+]  # the first steps warm up
 total, parts = (sum(column) for column in zip(*pairs, strict=True))
 each = sorted(1 - part / whole for whole, part in pairs)
 t0 = time.perf_counter()
 trainer.save(wait=False)
 copied = time.perf_counter() - t0
 trainer.saved()
-print(f"{device.describe('cpu')}; {len(pairs)} steps of small-cpu, {trainer.config.total_batch:,} tokens each")
-print(f"step {total / len(pairs) * 1e3:.0f} ms; own share {1 - parts / total:.2%}, median {each[len(each) // 2]:.2%}")
+print(
+    f"{device.describe('cpu')}; {len(pairs)} steps of small-cpu, {trainer.config.total_batch:,} tokens each"
+)
+print(
+    f"step {total / len(pairs) * 1e3:.0f} ms; own share {1 - parts / total:.2%}, median {each[len(each) // 2]:.2%}"
+)
 written = time.perf_counter() - t0
-print(f"a checkpoint holds the next step back by {copied * 1e3:.0f} ms, is on disk after {written * 1e3:.0f} ms")
+print(
+    f"a checkpoint holds the next step back by {copied * 1e3:.0f} ms, is on disk after {written * 1e3:.0f} ms"
+)

@@ -36,8 +36,10 @@ CASES = {
     "124M, 8 x 256, bf16": BLOCK_124M | {"micro_batch": 8, "total_batch": 2048, "dtype": "bf16"},
 }
 FULL = {
-    "124M, 4 x 1024": BLOCK_124M | {"block_size": 1024, "micro_batch": 4, "total_batch": 4096, "dtype": "fp32"},
-    "124M, 4 x 1024, bf16": BLOCK_124M | {"block_size": 1024, "micro_batch": 4, "total_batch": 8192, "dtype": "bf16"},
+    "124M, 4 x 1024": BLOCK_124M
+    | {"block_size": 1024, "micro_batch": 4, "total_batch": 4096, "dtype": "fp32"},
+    "124M, 4 x 1024, bf16": BLOCK_124M
+    | {"block_size": 1024, "micro_batch": 4, "total_batch": 8192, "dtype": "bf16"},
 }
 
 
@@ -76,7 +78,10 @@ def child(case: dict) -> dict:
     from gpt2edu.train.config import preset
 
     case = dict(case)
-    V, dtype = case.pop("vocab_size"), {"fp32": torch.float32, "bf16": torch.bfloat16}[case["dtype"]]
+    V, dtype = (
+        case.pop("vocab_size"),
+        {"fp32": torch.float32, "bf16": torch.bfloat16}[case["dtype"]],
+    )
     config = preset(case.pop("preset"), **case)
     steps(preset("tiny", n_layer=1, optimizer=config.optimizer), 1024, dtype, 1)
     gc.collect()
@@ -88,7 +93,9 @@ def child(case: dict) -> dict:
 
 
 def measure(case: dict, keeps_holes: bool) -> dict:  # bytes
-    env = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")} | {"OMP_NUM_THREADS": "1"}
+    env = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")} | {
+        "OMP_NUM_THREADS": "1"
+    }
     env |= {} if keeps_holes else {"MALLOC_MMAP_THRESHOLD_": "131072"}
     command = [sys.executable, __file__, "--child", json.dumps(case)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=env, text=True)
@@ -101,18 +108,24 @@ def predict(case: dict) -> dict:
 
     case = dict(case)
     V = case.pop("vocab_size")
-    return memory(preset(case.pop("preset"), **case), V, 4 if case["dtype"] == "fp32" else 2, cpu=True)
+    return memory(
+        preset(case.pop("preset"), **case), V, 4 if case["dtype"] == "fp32" else 2, cpu=True
+    )
 
 
 def compare_memory(cases: dict) -> bool:
-    print(f"{'memory of a step, MB':24} predicted  measured  ratio   glibc as it is  ratio   fullest in")
+    print(
+        f"{'memory of a step, MB':24} predicted  measured  ratio   glibc as it is  ratio   fullest in"
+    )
     good = True
     for name, case in cases.items():
         want = predict(case)
         given, kept = (measure(case, keeps)["peak"] for keeps in (False, True))
         r1, r2 = want["peak"] / given, want["peak"] / kept
         good &= 0.9 <= r1 <= 1.1
-        numbers = f"{want['peak'] / 1e6:9.1f} {given / 1e6:9.1f} {r1:6.3f}   {kept / 1e6:14.1f} {r2:6.3f}"
+        numbers = (
+            f"{want['peak'] / 1e6:9.1f} {given / 1e6:9.1f} {r1:6.3f}   {kept / 1e6:14.1f} {r2:6.3f}"
+        )
         print(f"{name:24} {numbers}   {want['when']}", flush=True)
     return good
 
@@ -145,7 +158,9 @@ def compare_speed(name: str, dtype: str, rounds: int, clock) -> bool:
 
 
 def main():
-    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     ap.add_argument("--memory", action="store_true")
     ap.add_argument("--speed", action="store_true")
     ap.add_argument("--full", action="store_true")
@@ -164,7 +179,9 @@ def main():
         for name, dtype in (("tiny", "fp32"), ("tiny", "bf16"), ("small-cpu", "bf16")):
             good &= compare_speed(name, dtype, a.rounds, clock)
     threads = os.environ.get("OMP_NUM_THREADS", "all")
-    print(f"memory within 10 %, tokens/s within 25 %: {'yes' if good else 'NO'}; threads: {threads}")
+    print(
+        f"memory within 10 %, tokens/s within 25 %: {'yes' if good else 'NO'}; threads: {threads}"
+    )
     sys.exit(0 if good else 1)
 
 

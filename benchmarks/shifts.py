@@ -1,7 +1,7 @@
 """What shifts a validation loss though the model stays the same: the measured rows of "Is my loss right?".
 
-    gpt2edu_train --seed 1337                                      # two to three minutes on two quiet cores
-    python benchmarks/shifts.py runs/tiny > benchmarks/logs/tiny_shifts.json
+gpt2edu_train --seed 1337                                      # two to three minutes on two quiet cores
+python benchmarks/shifts.py runs/tiny > benchmarks/logs/tiny_shifts.json
 """
 
 import json
@@ -40,10 +40,14 @@ def main(folder: Path):
         "T = 64, no overlap": loss(T=64, overlap=0.0),
         "T = 32, no overlap": loss(T=32, overlap=0.0),
         "the first quarter of the validation tokens": loss(n=N // 4),
-        "other stories of the same grammar, as many tokens": loss(ids=np.array(others, dtype=np.uint16)),
+        "other stories of the same grammar, as many tokens": loss(
+            ids=np.array(others, dtype=np.uint16)
+        ),
         "the same stories without the end-of-text tokens": loss(ids=bare),
     }
-    git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True)
+    git = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True
+    )
     made = {"made_by": "benchmarks/shifts.py", "commit": git.stdout.strip()}
     made |= {"hardware": start["hardware"], "seed": start["config"]["seed"]}
     print(json.dumps(made | {"loss": rows}, indent=1))

@@ -45,7 +45,9 @@ def main():
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
             clock.append(time.perf_counter() - t0)
             processor.append(processor_seconds() - p0)
-        print(f"{name:28} {statistics.median(clock):.3f} s   {statistics.median(processor):.3f} s of the processor")
+        print(
+            f"{name:28} {statistics.median(clock):.3f} s   {statistics.median(processor):.3f} s of the processor"
+        )
 
 
 if __name__ == "__main__":

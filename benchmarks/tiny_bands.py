@@ -23,20 +23,35 @@ STEPS = (10, 20, 50, 100, 200)  # and every step with a validation
 
 def trim(run: Path, commit: str) -> list[dict]:
     "Keep what the table needs, and say where it is from."
-    start, *events = (json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines())
+    start, *events = (
+        json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    )
     config = start["config"]
     command = f"gpt2edu_train --seed {config['seed']} --dtype {config['dtype']}"
     head = {"event": "made", "command": command, "commit": commit}
     head |= {k: start[k] for k in ("hardware", "dtype", "max_steps", "train_tokens")}
-    kept = {"train": ("step", "loss", "norm", "lr"), "val": ("step", "loss"), "done": tuple(events[-1])[1:]}
+    kept = {
+        "train": ("step", "loss", "norm", "lr"),
+        "val": ("step", "loss"),
+        "done": tuple(events[-1])[1:],
+    }
     rows = [{k: e[k] for k in ("event", *kept[e["event"]])} for e in events if e["event"] in kept]
-    return [head, *({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()} for row in rows)]
+    return [
+        head,
+        *({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()} for row in rows),
+    ]
 
 
-def read(path: Path) -> tuple[dict, dict, dict, dict]:  # what made it; {step: loss} in training and validation; the end
+def read(
+    path: Path,
+) -> tuple[
+    dict, dict, dict, dict
+]:  # what made it; {step: loss} in training and validation; the end
     "Read a trimmed log."
     head, *events = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
-    train, val = ({e["step"]: e["loss"] for e in events if e["event"] == kind} for kind in ("train", "val"))
+    train, val = (
+        {e["step"]: e["loss"] for e in events if e["event"] == kind} for kind in ("train", "val")
+    )
     return head, train, val, events[-1]
 
 
@@ -48,13 +63,23 @@ def table() -> list[str]:  # lines of Markdown
         low, high = form.format(min(values)), form.format(max(values))
         return low if low == high else f"{low} to {high}"
 
-    lines = ["| step | training loss, mean of ten steps | validation loss | of the way from bigram to floor |"]
+    lines = [
+        "| step | training loss, mean of ten steps | validation loss | of the way from bigram to floor |"
+    ]
     lines += ["|---:|---:|---:|---:|"]
     for step in (*STEPS, *logs[0][2]):
         val = [v[step] for _, _, v, _ in logs if step in v]
-        way = [100 * (d["bigram"] - v[step]) / (d["bigram"] - d["floor"]) for _, _, v, d in logs if step in v]
+        way = [
+            100 * (d["bigram"] - v[step]) / (d["bigram"] - d["floor"])
+            for _, _, v, d in logs
+            if step in v
+        ]
         train = [t[step] for _, t, _, _ in logs if step in t]
-        cells = [band(train) if train else "", band(val) if val else "", band(way, "{:.1f} %") if way else ""]
+        cells = [
+            band(train) if train else "",
+            band(val) if val else "",
+            band(way, "{:.1f} %") if way else "",
+        ]
         lines.append(f"| {step} | {' | '.join(cells)} |")
     return lines
 

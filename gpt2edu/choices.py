@@ -40,7 +40,11 @@ def refusal(
 ) -> str:
     "Say that a word is not one of the list."
     number = value.removeprefix("cuda:")  # a GPU is chosen by number in the environment
-    hint = f"; for that GPU: CUDA_VISIBLE_DEVICES={number}" if f"cuda:{number}" == value and number.isdecimal() else ""
+    hint = (
+        f"; for that GPU: CUDA_VISIBLE_DEVICES={number}"
+        if f"cuda:{number}" == value and number.isdecimal()
+        else ""
+    )
     return f"{name}={value!r} is not known; use {in_words(words)}{hint}"
 
 

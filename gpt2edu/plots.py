@@ -9,7 +9,14 @@ __all__ = ['PALETTE', 'GREY', 'use_style']
 import matplotlib as mpl
 
 # %% ../nbs/easy/ch02a_plots.ipynb #0408071b
-PALETTE = ["#0b84c6", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9"]  # blue, orange, green, red, pink, sky
+PALETTE = [
+    "#0b84c6",
+    "#e69f00",
+    "#009e73",
+    "#d55e00",
+    "#cc79a7",
+    "#56b4e9",
+]  # blue, orange, green, red, pink, sky
 GREY = "#808080"  # about 4:1 on white and on the dark theme's background
 
 
@@ -41,6 +48,8 @@ def use_style():
             "svg.hashsalt": "gpt2edu",  # the same figure gives the same bytes
         }
     )
-    from matplotlib_inline.backend_inline import set_matplotlib_formats  # comes with the notebook, not with the library
+    from matplotlib_inline.backend_inline import (
+        set_matplotlib_formats,
+    )  # comes with the notebook, not with the library
 
     set_matplotlib_formats("svg", metadata={"Date": None})

@@ -29,19 +29,37 @@ def write_parquet(path, texts, rows=100, schema=SCHEMA):
             rng, part = random.Random(a), texts[a : a + rows]
             table = []
             for i, t in enumerate(part):
-                name, url = f"<urn:uuid:{rng.getrandbits(128):032x}>", f"https://example.org/{a + i}"
+                name, url = (
+                    f"<urn:uuid:{rng.getrandbits(128):032x}>",
+                    f"https://example.org/{a + i}",
+                )
                 score, n = rng.uniform(2.5, 5), len(t or "") // 5
                 table.append(
-                    (t, name, "CC-MAIN-2024-10", url, "s3://warc.gz", "en", rng.random(), n, score, round(score))
+                    (
+                        t,
+                        name,
+                        "CC-MAIN-2024-10",
+                        url,
+                        "s3://warc.gz",
+                        "en",
+                        rng.random(),
+                        n,
+                        score,
+                        round(score),
+                    )
                 )
-            columns = [pa.array(c, f.type) for c, f in zip(zip(*table, strict=True), schema, strict=True)]
+            columns = [
+                pa.array(c, f.type) for c, f in zip(zip(*table, strict=True), schema, strict=True)
+            ]
             writer.write_table(pa.table(columns, schema=schema))
 
 
 def words(n_documents, seed=0, length=120):
     "Make documents quickly: words of several scripts, numbers and signs, of very different lengths; a few are empty."
     rng = random.Random(seed)
-    vocabulary = ["".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(1, 9))) for _ in range(3000)]
+    vocabulary = [
+        "".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(1, 9))) for _ in range(3000)
+    ]
     vocabulary += [
         "it's",
         "we'll",
@@ -61,11 +79,15 @@ def words(n_documents, seed=0, length=120):
         yield " ".join(rng.choices(vocabulary, k=n))
 
 
-def write_dataset(folder, repo="HuggingFaceFW/fineweb-edu", files=3, documents=400, rows=100, length=120):
+def write_dataset(
+    folder, repo="HuggingFaceFW/fineweb-edu", files=3, documents=400, rows=100, length=120
+):
     "Write a dataset as the hub would hold it: a card's configs and parquet files."
     root = Path(folder) / repo
     for i in range(files):
-        write_parquet(root / f"sample/10BT/{i:03d}_00000.parquet", list(words(documents, i, length)), rows)
+        write_parquet(
+            root / f"sample/10BT/{i:03d}_00000.parquet", list(words(documents, i, length)), rows
+        )
     write_parquet(root / "data/CC-MAIN-2024-10/000.parquet", list(words(20, 99)), rows)
     configs = [
         {"config_name": "default", "data_files": [{"split": "train", "path": "data/*/*"}]},
@@ -122,10 +144,24 @@ class Handler(http.server.BaseHTTPRequestHandler):
             if parts[4:5] == ["revision"] and parts[5] not in ("main", SHA):
                 return 404, b"{}", [("X-Error-Code", "RevisionNotFound")]
             files = [p for p in sorted(root.rglob("*")) if p.is_file()]
-            siblings = [{"rfilename": str(p.relative_to(root)), "size": p.stat().st_size} for p in files]
+            siblings = [
+                {"rfilename": str(p.relative_to(root)), "size": p.stat().st_size} for p in files
+            ]
             card = json.loads((root / "card.json").read_text(encoding="utf-8"))
-            info = {"id": "/".join(parts[2:4]), "sha": SHA, "siblings": siblings, "cardData": card, "tags": []}
-            return 200, json.dumps(info | {"private": False, "gated": False, "downloads": 0, "likes": 0}).encode(), []
+            info = {
+                "id": "/".join(parts[2:4]),
+                "sha": SHA,
+                "siblings": siblings,
+                "cardData": card,
+                "tags": [],
+            }
+            return (
+                200,
+                json.dumps(
+                    info | {"private": False, "gated": False, "downloads": 0, "likes": 0}
+                ).encode(),
+                [],
+            )
         assert parts[0] == "datasets" and parts[3:5] == ["resolve", SHA], path
         file = self.server.hub.root / "/".join(parts[1:3]) / "/".join(parts[5:])
         size = file.stat().st_size
@@ -154,10 +190,17 @@ class Hub:
             stall,
             retry_after,
         )
-        self.rng, self.lock, self.requests, self.stop = random.Random(seed), threading.Lock(), [], threading.Event()
+        self.rng, self.lock, self.requests, self.stop = (
+            random.Random(seed),
+            threading.Lock(),
+            [],
+            threading.Event(),
+        )
         self.server = Server(("127.0.0.1", 0), Handler)
         self.server.hub = self
-        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+        self.thread = threading.Thread(
+            target=self.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
+        )
         self.thread.start()
 
     def draw(self):
@@ -167,11 +210,20 @@ class Hub:
     @property
     def env(self):
         "The environment of a process that takes this for the hub."
-        mine = {"HF_ENDPOINT": f"http://127.0.0.1:{self.server.server_port}", "HF_HUB_DOWNLOAD_TIMEOUT": "1"}
-        return os.environ | mine | {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_TOKEN": "", "NO_PROXY": "127.0.0.1"}
+        mine = {
+            "HF_ENDPOINT": f"http://127.0.0.1:{self.server.server_port}",
+            "HF_HUB_DOWNLOAD_TIMEOUT": "1",
+        }
+        return (
+            os.environ
+            | mine
+            | {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_TOKEN": "", "NO_PROXY": "127.0.0.1"}
+        )
 
     def bytes_asked(self):
-        spans = [r.removeprefix("bytes=").split("-") for _, r, fault in self.requests if r and not fault]
+        spans = [
+            r.removeprefix("bytes=").split("-") for _, r, fault in self.requests if r and not fault
+        ]
         return sum(int(b) - int(a) + 1 for a, b in spans)
 
 

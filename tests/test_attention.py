@@ -5,9 +5,18 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gpt2edu.model.attention import CausalSelfAttention, KVCache, attend, attend_loop, causal_weights
+from gpt2edu.model.attention import (
+    CausalSelfAttention,
+    KVCache,
+    attend,
+    attend_loop,
+    causal_weights,
+)
 
-TOL = {"rtol": 1e-6, "atol": 1e-6}  # fp32 rounds at 1.2e-7; outputs are of order 1 and sums are short
+TOL = {
+    "rtol": 1e-6,
+    "atol": 1e-6,
+}  # fp32 rounds at 1.2e-7; outputs are of order 1 and sums are short
 FULL = 24  # the longest context drawn
 
 
@@ -61,13 +70,18 @@ def test_five_ways_agree(B, T, n_head, hs, split, seed):
     assert cache.length == T
     torch.testing.assert_close(torch.cat(one_by_one, 1), fast, **TOL)
 
-    split, cache = min(split, T - 1), KVCache(T)  # a prompt, then the rest in one piece: the cache is full at the end
+    split, cache = (
+        min(split, T - 1),
+        KVCache(T),
+    )  # a prompt, then the rest in one piece: the cache is full at the end
     parts = [attn(x[:, :split], cache)] if split else []
     torch.testing.assert_close(torch.cat([*parts, attn(x[:, split:], cache)], 1), fast, **TOL)
 
 
 @settings(max_examples=20, deadline=None)
-@given(T=st.integers(1, 16), hs=st.integers(1, 8), past=st.integers(0, 8), seed=st.integers(0, 9999))
+@given(
+    T=st.integers(1, 16), hs=st.integers(1, 8), past=st.integers(0, 8), seed=st.integers(0, 9999)
+)
 def test_weights_are_averages_of_the_past(T, hs, past, seed):
     g = torch.Generator().manual_seed(seed)
     w = causal_weights(torch.randn(T, hs, generator=g), torch.randn(past + T, hs, generator=g))

@@ -11,19 +11,28 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 MD, NB, PY = "book/tough/ch13a_choices.md", "nbs/tough/ch13a_choices.ipynb", "gpt2edu/choices.py"
-SENTENCE, LINE = "Written four times, the lists drift apart.", "    \"Join words as a sentence does.\"\n"
+SENTENCE, LINE = (
+    "Written four times, the lists drift apart.",
+    '    "Join words as a sentence does."\n',
+)
 
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory):
     "A clone with two chapters: the working tree's state, committed."
     place = tmp_path_factory.mktemp("clone") / "main"
-    names = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
+    names = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True
+    )
     if names.returncode:
         pytest.skip("an unpacked sdist has no git history")
     for name in names.stdout.splitlines():
-        other = name.startswith(("book/", "nbs/", "gpt2edu/")) and name.endswith((".md", ".ipynb", ".py"))
-        if (ROOT / name).exists() and (not other or "choices" in name or name in ("gpt2edu/__init__.py", "gpt2edu/__main__.py")):
+        other = name.startswith(("book/", "nbs/", "gpt2edu/")) and name.endswith(
+            (".md", ".ipynb", ".py")
+        )
+        if (ROOT / name).exists() and (
+            not other or "choices" in name or name in ("gpt2edu/__init__.py", "gpt2edu/__main__.py")
+        ):
             (place / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, place / name)
     (place / "gpt2edu" / "_modidx.py").unlink(missing_ok=True)
@@ -45,11 +54,19 @@ def place(clone):
 
 
 def git(place, *args):
-    return subprocess.run(["git", *args], cwd=place, check=True, capture_output=True, text=True).stdout
+    return subprocess.run(
+        ["git", *args], cwd=place, check=True, capture_output=True, text=True
+    ).stdout
 
 
 def book(place, *args):
-    p = subprocess.run([sys.executable, "tools/book.py", *args], cwd=place, capture_output=True, text=True, timeout=600)
+    p = subprocess.run(
+        [sys.executable, "tools/book.py", *args],
+        cwd=place,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
     return p.returncode, p.stdout + p.stderr
 
 
@@ -92,7 +109,9 @@ def test_an_edit_of_the_notebook_reaches_manuscript_and_module(place):
     text = (place / MD).read_text(encoding="utf-8")
     assert "Four lists drift apart." in text and "as a sentence would" in text
     diff = git(place, "diff", "--numstat", MD)
-    assert diff.split()[:2] == ["2", "2"], "the manuscript changes in the two edited lines and nowhere else"
+    assert diff.split()[:2] == ["2", "2"], (
+        "the manuscript changes in the two edited lines and nowhere else"
+    )
     assert book(place, "--check")[0] == 0
 
 
@@ -114,7 +133,9 @@ def test_two_edited_sides_stop_it_and_nothing_is_touched(place, sides):
     before = {p: (place / p).read_bytes() for p in (MD, NB, PY)}
     code, said = book(place, "--no-exec")
     names = {MD: "manuscript", NB: "notebook", PY: "module"}
-    assert code == 1 and re.match(f"{MD}: edited in {' and in '.join(sorted(names[s] for s in sides))}\n", said), said
+    assert code == 1 and re.match(
+        f"{MD}: edited in {' and in '.join(sorted(names[s] for s in sides))}\n", said
+    ), said
     assert before == {p: (place / p).read_bytes() for p in (MD, NB, PY)}
     assert changed(place) == set(sides)
 
@@ -123,7 +144,9 @@ def test_what_a_notebook_cannot_take_over_stays_in_the_module(place):
     replace(place / PY, "__all__ = [", "__all__ = ['mine', ")
     before = {p: (place / p).read_bytes() for p in (MD, NB, PY)}
     code, said = book(place, "--no-exec")
-    assert code == 1 and said.startswith(f"{PY} was edited in a way that its notebook cannot take over")
+    assert code == 1 and said.startswith(
+        f"{PY} was edited in a way that its notebook cannot take over"
+    )
     assert before == {p: (place / p).read_bytes() for p in (MD, NB, PY)}
 
 
@@ -141,7 +164,9 @@ def test_the_check_names_each_side_that_is_out_of_step(place):
 def test_a_sync_of_what_agrees_changes_nothing(place):
     "Defect: jupytext --sync changed 331 lines in six chapters of a clean clone."
     before = git(place, "status", "--porcelain")
-    subprocess.run([sys.executable, "-m", "jupytext", "--sync", NB], cwd=place, check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-m", "jupytext", "--sync", NB], cwd=place, check=True, capture_output=True
+    )
     assert git(place, "status", "--porcelain") == before == ""
 
 
@@ -156,7 +181,9 @@ def test_every_manuscript_is_as_jupytext_writes_it():
             cell.metadata = nbformat.from_dict({})
         form = {"extension": ".md", "format_name": "myst"}
         written = jupytext.writes(read, fmt=form, config=load_jupytext_config(str(md)))
-        assert written == md.read_text(encoding="utf-8"), f"{md.relative_to(ROOT)}: jupytext --sync would change it"
+        assert written == md.read_text(encoding="utf-8"), (
+            f"{md.relative_to(ROOT)}: jupytext --sync would change it"
+        )
 
 
 def test_a_notebook_executed_again_changes_nothing_that_is_the_same(place):
@@ -165,4 +192,6 @@ def test_a_notebook_executed_again_changes_nothing_that_is_the_same(place):
     git(place, "commit", "-qam", "executed")
     replace(place / MD, SENTENCE, "Four lists drift apart.")
     assert book(place, MD)[0] == 0
-    assert git(place, "diff", "--numstat", NB).split()[:2] == ["2", "2"], git(place, "diff", NB)  # the line, the hash
+    assert git(place, "diff", "--numstat", NB).split()[:2] == ["2", "2"], git(
+        place, "diff", NB
+    )  # the line, the hash

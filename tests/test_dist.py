@@ -69,12 +69,14 @@ def run(command, **env):
 def train(folder, nproc, micro, steps=12):
     folder.mkdir()
     (folder / "train.py").write_text(TRAIN, encoding="utf-8")
-    head = [*TORCHRUN, "--standalone", f"--nproc_per_node={nproc}"] if nproc > 1 else [sys.executable]
+    head = (
+        [*TORCHRUN, "--standalone", f"--nproc_per_node={nproc}"] if nproc > 1 else [sys.executable]
+    )
     done = run([*head, folder / "train.py", folder, str(micro), str(steps)])
     assert done.returncode == 0, done.stderr
-    assert (folder / "order").read_text(encoding="utf-8").split() == sorted(map(str, range(nproc)))[:1] + ["1"] * (
-        nproc - 1
-    )
+    assert (folder / "order").read_text(encoding="utf-8").split() == sorted(map(str, range(nproc)))[
+        :1
+    ] + ["1"] * (nproc - 1)
     return json.loads((folder / "run.json").read_text(encoding="utf-8"))
 
 
@@ -83,7 +85,9 @@ def alone(tmp_path_factory):
     return train(tmp_path_factory.mktemp("alone") / "run", 1, 16)
 
 
-@pytest.mark.parametrize("micro", [2, pytest.param(8, marks=pytest.mark.slow)])  # four a step with no_sync; one
+@pytest.mark.parametrize(
+    "micro", [2, pytest.param(8, marks=pytest.mark.slow)]
+)  # four a step with no_sync; one
 def test_two_ranks_train_as_one(tmp_path, alone, micro):
     two = train(tmp_path / "run", 2, micro)
     assert two["losses"] == pytest.approx(alone["losses"], abs=1e-4)  # sums in another order; fp32
@@ -100,8 +104,17 @@ def test_two_agents_with_a_c10d_rendezvous_train_as_one(tmp_path, alone):
     with socket.create_server(("127.0.0.1", 0)) as s:
         port = s.getsockname()[1]
     line = [*TORCHRUN, "--nnodes=2", "--nproc_per_node=1", "--rdzv_id=t", "--rdzv_backend=c10d"]
-    line += [f"--rdzv_endpoint=127.0.0.1:{port}", "--local-addr=127.0.0.1", tmp_path / "train.py", tmp_path, "4", "12"]
-    agents = [subprocess.Popen(list(map(str, line)), env=ENV, stderr=subprocess.PIPE) for _ in range(2)]
+    line += [
+        f"--rdzv_endpoint=127.0.0.1:{port}",
+        "--local-addr=127.0.0.1",
+        tmp_path / "train.py",
+        tmp_path,
+        "4",
+        "12",
+    ]
+    agents = [
+        subprocess.Popen(list(map(str, line)), env=ENV, stderr=subprocess.PIPE) for _ in range(2)
+    ]
     errors = [agent.communicate(timeout=600)[1] for agent in agents]
     assert [agent.returncode for agent in agents] == [0, 0], errors
     two = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
@@ -126,10 +139,16 @@ def env(rank, world_size, local_rank):
 
 
 BAD = [
-    ({"RANK": "0"}, "got RANK without WORLD_SIZE and LOCAL_RANK in the environment; start with torchrun"),
+    (
+        {"RANK": "0"},
+        "got RANK without WORLD_SIZE and LOCAL_RANK in the environment; start with torchrun",
+    ),
     ({"WORLD_SIZE": "8"}, "got WORLD_SIZE without RANK and LOCAL_RANK"),
     ({"RANK": "0", "WORLD_SIZE": "2"}, "got RANK and WORLD_SIZE without LOCAL_RANK"),
-    (env("0", "two", "0"), "got RANK='0', WORLD_SIZE='two', LOCAL_RANK='0', expected whole numbers"),
+    (
+        env("0", "two", "0"),
+        "got RANK='0', WORLD_SIZE='two', LOCAL_RANK='0', expected whole numbers",
+    ),
     (env("", "2", "0"), "got RANK='', WORLD_SIZE='2'"),
     (env("2", "2", "0"), "got RANK=2 with WORLD_SIZE=2, expected 0 to 1"),
     (env("-1", "2", "0"), "got RANK=-1 with WORLD_SIZE=2, expected 0 to 1"),
@@ -164,7 +183,9 @@ def test_nccl_needs_a_gpu_for_each_rank(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     words = "got LOCAL_RANK=1, but GPUs here: 1; use --nproc_per_node=1 at most"
     assert words in message(monkeypatch, "cuda", **env("1", "2", "1"))
-    assert "device=mps cannot train with 2 ranks" in message(monkeypatch, "mps", **env("1", "2", "1"))
+    assert "device=mps cannot train with 2 ranks" in message(
+        monkeypatch, "mps", **env("1", "2", "1")
+    )
 
 
 def test_alone_there_is_no_group(monkeypatch):
@@ -185,22 +206,32 @@ def test_alone_there_is_no_group(monkeypatch):
 def test_an_address_that_is_missing(monkeypatch):
     assert "got MASTER_ADDR='' and MASTER_PORT=''" in message(monkeypatch, **env("0", "2", "0"))
     bad = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "http"}
-    assert "MASTER_PORT='http', expected the host and port" in message(monkeypatch, **env("0", "2", "0"), **bad)
+    assert "MASTER_PORT='http', expected the host and port" in message(
+        monkeypatch, **env("0", "2", "0"), **bad
+    )
 
 
 def test_ranks_that_never_come(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as s:
         where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(s.getsockname()[1])}
     assert "is rank 0 running there?" in message(monkeypatch, **env("1", "2", "1"), **where)
-    assert "rank 0 of 2 cannot meet the others" in message(monkeypatch, **env("0", "2", "0"), **where)
+    assert "rank 0 of 2 cannot meet the others" in message(
+        monkeypatch, **env("0", "2", "0"), **where
+    )
 
 
 def test_a_rank_that_arrives_and_says_nothing(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as s:
         port = s.getsockname()[1]
-    silent = threading.Thread(target=lambda: torch.distributed.TCPStore("127.0.0.1", port, 2, False), daemon=True)
+    silent = threading.Thread(
+        target=lambda: torch.distributed.TCPStore("127.0.0.1", port, 2, False), daemon=True
+    )
     silent.start()
-    for name, value in {**env("0", "2", "0"), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}.items():
+    for name, value in {
+        **env("0", "2", "0"),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match="rank 0 of 2 cannot meet the others") as e:
         d.start("cpu", meet=5, timeout=1)
@@ -222,7 +253,15 @@ stop()
 @pytest.mark.slow
 def test_a_killed_rank_is_started_again(tmp_path):
     (tmp_path / "restart.py").write_text(RESTART, encoding="utf-8")
-    done = run([*TORCHRUN, "--standalone", "--nproc_per_node=2", "--max-restarts=1", tmp_path / "restart.py"])
+    done = run(
+        [
+            *TORCHRUN,
+            "--standalone",
+            "--nproc_per_node=2",
+            "--max-restarts=1",
+            tmp_path / "restart.py",
+        ]
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split("\n").count("mean 0.5") == 2
 
@@ -275,7 +314,9 @@ stop()
 @pytest.mark.slow
 def test_five_restarts(tmp_path):
     (tmp_path / "again.py").write_text(AGAIN, encoding="utf-8")
-    done = run([*TORCHRUN, "--standalone", "--nproc_per_node=2", "--max-restarts=5", tmp_path / "again.py"])
+    done = run(
+        [*TORCHRUN, "--standalone", "--nproc_per_node=2", "--max-restarts=5", tmp_path / "again.py"]
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split("\n")[:6] == [f"attempt {i}" for i in range(6)]
 
@@ -333,4 +374,8 @@ def test_a_port_in_use_ends_every_rank_in_time(tmp_path):
 def test_a_bad_environment_ends_a_program_with_exit_code_2(tmp_path):
     (tmp_path / "ends.py").write_text(ENDS, encoding="utf-8")
     done = run([sys.executable, tmp_path / "ends.py"], RANK="0")
-    assert done.returncode == 2 and done.stderr.startswith("got RANK without") and done.stderr.count("\n") == 1
+    assert (
+        done.returncode == 2
+        and done.stderr.startswith("got RANK without")
+        and done.stderr.count("\n") == 1
+    )

@@ -56,7 +56,9 @@ def place(tmp_path_factory, tokenizer, model):
     folder = tmp_path_factory.mktemp("eval")
     write(folder / "items.jsonl", ITEMS)
     pretrained.export(model, tokenizer, folder / "exported")
-    write_shards((s.text for s in stories(60)), tokenizer, folder / "shards", "stories", val_tokens=2000)
+    write_shards(
+        (s.text for s in stories(60)), tokenizer, folder / "shards", "stories", val_tokens=2000
+    )
     return folder
 
 
@@ -90,11 +92,18 @@ def test_an_exported_model_gets_every_figure(there, capsys, model, tokenizer):
     plain = choice_accuracy(model, tokenizer, ITEMS)
     assert found["hellaswag"]["plain"]["acc_norm"] == plain
     assert list(found["hellaswag"]["harness"]) == ["acc", "acc_norm", "acc_bytes"]
-    assert found["stories"]["acc_norm"] == choice_accuracy(model, tokenizer, story_items(10), [tokenizer.eot])
-    assert (
-        found["val_tokens"] == 1000 and 3 < found["val_loss"] < 30 and found["tasks"] == ["hellaswag", "val", "stories"]
+    assert found["stories"]["acc_norm"] == choice_accuracy(
+        model, tokenizer, story_items(10), [tokenizer.eot]
     )
-    assert f"{plain['accuracy']:.4f} ± {plain['error']:.4f}   {plain['right']} of 24 right" in "\n".join(lines)
+    assert (
+        found["val_tokens"] == 1000
+        and 3 < found["val_loss"] < 30
+        and found["tasks"] == ["hellaswag", "val", "stories"]
+    )
+    assert (
+        f"{plain['accuracy']:.4f} ± {plain['error']:.4f}   {plain['right']} of 24 right"
+        in "\n".join(lines)
+    )
     assert [line.split()[:3] for line in lines[1:6]] == [
         ["hellaswag", c, f]
         for c, fs in (("plain", ("acc", "acc_norm")), ("harness", ("acc", "acc_norm", "acc_bytes")))
@@ -103,10 +112,15 @@ def test_an_exported_model_gets_every_figure(there, capsys, model, tokenizer):
 
 
 def test_batches_and_limits(there):
-    both = [evaluate(EvalConfig("exported", data="items.jsonl", device="cpu", limit=9, batch_size=b)) for b in (1, 5)]
+    both = [
+        evaluate(EvalConfig("exported", data="items.jsonl", device="cpu", limit=9, batch_size=b))
+        for b in (1, 5)
+    ]
     assert both[0] == both[1] and both[0]["hellaswag"]["plain"]["acc"]["n"] == 9
     assert both[0]["tasks"] == ["hellaswag"]
-    one = evaluate(EvalConfig("exported", data="items.jsonl", device="cpu", convention="harness", limit=3))
+    one = evaluate(
+        EvalConfig("exported", data="items.jsonl", device="cpu", convention="harness", limit=3)
+    )
     assert list(one["hellaswag"]) == ["harness"]
 
 
@@ -117,13 +131,24 @@ def test_a_run_is_judged_as_in_training(tmp_path, monkeypatch, capsys):
     more = "--eval_every=4 --val_overlap=0.5 --val_tokens=2048 --vocab_size=400 --device=cpu --dtype=fp32 --compile=off"
     cli.main(["train", "--dataset=stories.jsonl", *small.split(), *more.split()])
     capsys.readouterr()
-    events = [json.loads(line) for line in Path("runs/tiny/log.jsonl").read_text(encoding="utf-8").splitlines()]
+    events = [
+        json.loads(line)
+        for line in Path("runs/tiny/log.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     val = [e["loss"] for e in events if e["event"] == "val"][-1]
     found = evaluate(EvalConfig(device="cpu"))  # the latest run, what fits it
     assert found["tasks"] == ["val"] and found["val_loss"] == pytest.approx(val, abs=2e-6)
     assert evaluate(EvalConfig("tiny", device="cpu", val_tokens=640))["val_tokens"] == 640
     code, lines, err = run_cli(
-        capsys, "--run", "runs/tiny", "--tasks", "stories", "--choice_items", "12", "--device", "cpu"
+        capsys,
+        "--run",
+        "runs/tiny",
+        "--tasks",
+        "stories",
+        "--choice_items",
+        "12",
+        "--device",
+        "cpu",
     )
     assert code == 0 and lines[1].startswith("stories plain") and "of 12 right" in lines[1], err
 
@@ -135,16 +160,27 @@ def test_tasks_that_fit():
     tiny = TrainConfig(max_steps=1)
     assert tasks(tiny) == ("val", "stories")
     assert tasks(tiny, data="x.jsonl") == ("hellaswag", "val", "stories")
-    assert tasks(TrainConfig(max_steps=1, tokenizer="gpt2", dataset=("pydocs",))) == ("hellaswag", "val")
+    assert tasks(TrainConfig(max_steps=1, tokenizer="gpt2", dataset=("pydocs",))) == (
+        "hellaswag",
+        "val",
+    )
     assert tasks() == ("hellaswag",) and tasks(shards="s") == ("hellaswag", "val")
     assert tasks(tasks="stories,hellaswag") == ("hellaswag", "stories")
-    with pytest.raises(ValueError, match=r"^validation loss needs a text: name a folder of shards with --shards$"):
+    with pytest.raises(
+        ValueError, match=r"^validation loss needs a text: name a folder of shards with --shards$"
+    ):
         tasks(tasks="val")
 
 
 def test_flags():
-    assert parse(EvalConfig, ["--run=a"], "x") == parse(EvalConfig, ["--model", "a"], "x") == EvalConfig(model="a")
-    assert parse(EvalConfig, ["--batch-size", "3", "--val_tokens=7"], "x") == EvalConfig(batch_size=3, val_tokens=7)
+    assert (
+        parse(EvalConfig, ["--run=a"], "x")
+        == parse(EvalConfig, ["--model", "a"], "x")
+        == EvalConfig(model="a")
+    )
+    assert parse(EvalConfig, ["--batch-size", "3", "--val_tokens=7"], "x") == EvalConfig(
+        batch_size=3, val_tokens=7
+    )
 
 
 def test_no_torch_until_there_is_work(place):
@@ -174,7 +210,9 @@ def under_torchrun(place, n, *args):
         "gpt2edu.cli",
         "eval",
     ]
-    return subprocess.run([*command, *args], cwd=place, env=env, capture_output=True, text=True, timeout=600)
+    return subprocess.run(
+        [*command, *args], cwd=place, env=env, capture_output=True, text=True, timeout=600
+    )
 
 
 @pytest.mark.parametrize("n", [2, 3])
@@ -183,14 +221,18 @@ def test_ranks_report_what_one_process_reports(there, n):
     args += ["--val_tokens=1900"]
     done = under_torchrun(there, n, *args, "--device=cpu", "--batch_size=4", f"--out=ranks{n}.json")
     assert done.returncode == 0, done.stderr
-    keys = {k: v for k, v in (a[2:].split("=") for a in args)} | {"choice_items": 20, "val_tokens": 1900}
+    keys = {k: v for k, v in (a[2:].split("=") for a in args)} | {
+        "choice_items": 20,
+        "val_tokens": 1900,
+    }
     want = evaluate(EvalConfig(**keys, device="cpu", batch_size=4))
     assert json.loads(Path(f"ranks{n}.json").read_text(encoding="utf-8")) == json.loads(
         json.dumps(want)
     )  # predictions, counts, errors, loss
     lines = done.stdout.splitlines()
     assert (
-        f"ranks: {n}" in lines[0] and len([line for line in lines if line.startswith("hellaswag plain    acc ")]) == 1
+        f"ranks: {n}" in lines[0]
+        and len([line for line in lines if line.startswith("hellaswag plain    acc ")]) == 1
     )
 
 
@@ -247,7 +289,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             ]
             return self.give(200, json.dumps(entries).encode())
         if kind == "api":
-            siblings = [{"rfilename": str(p.relative_to(root))} for p in root.rglob("*") if p.is_file()]
+            siblings = [
+                {"rfilename": str(p.relative_to(root))} for p in root.rglob("*") if p.is_file()
+            ]
             info = {
                 "id": f"{owner}/{name}",
                 "sha": self.sha,
@@ -260,7 +304,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         file = root / "/".join(rest[2:])
         if not file.is_file():
             return self.give(404, X_Error_Code="EntryNotFound")
-        return self.give(200, file.read_bytes(), ETag=f'"{abs(hash(file.name)):040x}"', X_Repo_Commit=self.sha)
+        return self.give(
+            200, file.read_bytes(), ETag=f'"{abs(hash(file.name)):040x}"', X_Repo_Commit=self.sha
+        )
 
     do_HEAD = do_GET
 
@@ -269,7 +315,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 def hub(root):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.root = root
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
+    ).start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"
     finally:
@@ -280,7 +328,9 @@ def hub(root):
 def publish(root, repo, items):
     "Put items on the hub as Rowan/hellaswag is put there: parquet, named splits."
     (root / repo / "data").mkdir(parents=True)
-    pq.write_table(pa.Table.from_pylist(items), root / repo / "data/validation-00000-of-00001.parquet")
+    pq.write_table(
+        pa.Table.from_pylist(items), root / repo / "data/validation-00000-of-00001.parquet"
+    )
     split = "configs:\n- config_name: default\n  data_files:\n  - split: validation\n    path: data/validation-*\n"
     (root / repo / "README.md").write_text(f"---\n{split}---\n", encoding="utf-8")
 
@@ -302,13 +352,23 @@ for args in json.loads(sys.argv[1]):
 def evals(place, home, endpoint, *runs, **env):
     "Several evaluations in one process whose hub this is: for each the exit code, lines of stdout, lines of stderr."
     base = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}
-    base |= {"HF_HOME": str(home), "HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "127.0.0.1"}
+    base |= {
+        "HF_HOME": str(home),
+        "HF_ENDPOINT": endpoint,
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "NO_PROXY": "127.0.0.1",
+    }
     command = [sys.executable, "-c", EVALS, json.dumps(runs)]
-    done = subprocess.run(command, cwd=place, env=base | env, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(
+        command, cwd=place, env=base | env, capture_output=True, text=True, timeout=600
+    )
     parts = [text.splitlines() for text in (done.stdout, done.stderr)]
     found = []
     for _ in runs:
-        ends = [next(i for i, line in enumerate(lines) if line.startswith("exit code")) for lines in parts]
+        ends = [
+            next(i for i, line in enumerate(lines) if line.startswith("exit code"))
+            for lines in parts
+        ]
         found.append((int(parts[0][ends[0]].split()[-1]), parts[0][: ends[0]], parts[1][: ends[1]]))
         parts = [lines[end + 1 :] for lines, end in zip(parts, ends, strict=True)]
     return found
@@ -319,18 +379,30 @@ def test_items_from_the_hub_then_from_its_cache(place, tmp_path):
     publish(tmp_path / "hub", "some/broken", [ITEMS[0], ITEMS[1] | {"label": ""}])
     home = tmp_path / "home"
     with hub(tmp_path / "hub") as url:
-        first, broken, absent = evals(place, home, url, [], ["--data=some/broken"], ["--data=some/absent"])
-    again, unknown = evals(place, home, url, [], ["--data=some/other"], HF_HUB_OFFLINE="1")  # the server is gone
+        first, broken, absent = evals(
+            place, home, url, [], ["--data=some/broken"], ["--data=some/absent"]
+        )
+    again, unknown = evals(
+        place, home, url, [], ["--data=some/other"], HF_HUB_OFFLINE="1"
+    )  # the server is gone
     assert first[0] == again[0] == 0, (first, again)
     figures, cached = ([line.split(";")[0] for line in lines[1:]] for _, lines, _ in (first, again))
-    want = evaluate(EvalConfig(str(place / "exported"), data=str(place / "items.jsonl"), device="cpu"))["hellaswag"]
-    assert figures == cached and len(figures) == 5 and f"{want['plain']['acc_norm']['right']} of 24 right" in figures[1]
+    want = evaluate(
+        EvalConfig(str(place / "exported"), data=str(place / "items.jsonl"), device="cpu")
+    )["hellaswag"]
+    assert (
+        figures == cached
+        and len(figures) == 5
+        and f"{want['plain']['acc_norm']['right']} of 24 right" in figures[1]
+    )
     message = "some/broken, item 1: got label '', expected 0, 1, 2 or 3; a test split has no labels, use validation"
     assert broken[:2] == (2, []) and broken[2][-1] == f"gpt2edu_eval: {message}"
     for repo, (code, out, err) in (("some/absent", absent), ("some/other", unknown)):
         why = f"{repo}: it is not in the cache, and {url} does not have it or does not answer"
         assert (code, out, len(err)) == (2, [], 1) and err[0].startswith(f"gpt2edu_eval: {why} (")
-        assert err[0].endswith("; connect, or give a .jsonl file (eval: --data, train: --hellaswag FILE or None)")
+        assert err[0].endswith(
+            "; connect, or give a .jsonl file (eval: --data, train: --hellaswag FILE or None)"
+        )
 
 
 @pytest.mark.slow
@@ -343,7 +415,11 @@ def test_no_network_and_nobody_said_so(place, tmp_path):
 # what is wrong with the input
 
 BROKEN = {
-    "three endings": (1, ITEMS[1] | {"endings": ["a", "b", "c"]}, "line 2: got 3 endings, expected 4"),
+    "three endings": (
+        1,
+        ITEMS[1] | {"endings": ["a", "b", "c"]},
+        "line 2: got 3 endings, expected 4",
+    ),
     "label": (0, ITEMS[0] | {"label": "4"}, "line 1: got label '4', expected 0, 1, 2 or 3"),
     "no ctx_a": (
         2,
@@ -351,7 +427,11 @@ BROKEN = {
         "line 3: no ctx_a, got ind, activity_label, ctx_b, ctx,",
     ),
     "a number": (0, 7, "line 1: got int, expected an object with HellaSwag's fields"),
-    "surrogate": (1, ITEMS[1] | {"ctx": "\ud800"}, "line 2: text has the lone surrogate '\\ud800' at position 0"),
+    "surrogate": (
+        1,
+        ITEMS[1] | {"ctx": "\ud800"},
+        "line 2: text has the lone surrogate '\\ud800' at position 0",
+    ),
 }
 
 
@@ -360,7 +440,11 @@ def test_malformed_items_name_file_and_line(there, tmp_path, capsys, name):
     at, item, message = BROKEN[name]
     path = write(tmp_path / "bad.jsonl", [*ITEMS[:at], item, *ITEMS[at + 1 : 4]])
     code, lines, err = run_cli(capsys, "--model=exported", f"--data={path}")
-    assert (code, lines) == (2, []) and err.startswith(f"gpt2edu_eval: {path}, {message}") and err.count("\n") == 1
+    assert (
+        (code, lines) == (2, [])
+        and err.startswith(f"gpt2edu_eval: {path}, {message}")
+        and err.count("\n") == 1
+    )
 
 
 @pytest.mark.parametrize(
@@ -368,22 +452,35 @@ def test_malformed_items_name_file_and_line(there, tmp_path, capsys, name):
     [
         (b"", ": holds no items; expected one object with HellaSwag's fields a line"),
         (b"\n \n", ": holds no items; expected one object with HellaSwag's fields a line"),
-        (json.dumps(ITEMS[0]).encode() + b'\n{"ind": 1, "ctx', ", line 2: not JSON (Unterminated string starting at);"),
+        (
+            json.dumps(ITEMS[0]).encode() + b'\n{"ind": 1, "ctx',
+            ", line 2: not JSON (Unterminated string starting at);",
+        ),
         (b"[" * 100_000, ", line 1: not JSON (nested too deeply); expected one object a line"),
-        (b"PAR1\xff\xfe\x00", ": not UTF-8 (invalid start byte at byte 4 of a block); expected a .jsonl file"),
+        (
+            b"PAR1\xff\xfe\x00",
+            ": not UTF-8 (invalid start byte at byte 4 of a block); expected a .jsonl file",
+        ),
     ],
 )
 def test_broken_files(there, tmp_path, capsys, content, message):
     path = tmp_path / "bad.jsonl"
     path.write_bytes(content)
     code, lines, err = run_cli(capsys, "--model=exported", f"--data={path}")
-    assert (code, lines) == (2, []) and err.startswith(f"gpt2edu_eval: {path}{message}") and err.count("\n") == 1
+    assert (
+        (code, lines) == (2, [])
+        and err.startswith(f"gpt2edu_eval: {path}{message}")
+        and err.count("\n") == 1
+    )
 
 
 @pytest.mark.parametrize(
     "args,message",
     [
-        (["--model=nowhere"], "nowhere is no run: there is no config.json in nowhere/ or runs/nowhere/"),
+        (
+            ["--model=nowhere"],
+            "nowhere is no run: there is no config.json in nowhere/ or runs/nowhere/",
+        ),
         ([], "there is no run in runs/ yet; make one with: gpt2edu_train"),
         (
             ["--data=no.jsonl"],
@@ -394,12 +491,18 @@ def test_broken_files(there, tmp_path, capsys, content, message):
             "no file shards; expected a .jsonl file with HellaSwag's fields, or a dataset such as Rowan/hellaswag",
         ),
         (["--tasks=val"], "validation loss needs a text: name a folder of shards with --shards"),
-        (["--tasks=val", "--shards=no"], "no folder no; expected shards, as gpt2edu_prepare writes them"),
+        (
+            ["--tasks=val", "--shards=no"],
+            "no folder no; expected shards, as gpt2edu_prepare writes them",
+        ),
         (
             ["--tasks=math"],
             "unknown task 'math'; expected auto, or some of hellaswag,val,stories with commas between; see",
         ),
-        (["--convention=llm.c"], "convention='llm.c' is not known; use plain, harness or both; see gpt2edu_eval"),
+        (
+            ["--convention=llm.c"],
+            "convention='llm.c' is not known; use plain, harness or both; see gpt2edu_eval",
+        ),
         (["--limit=0"], "limit=0 must be 1 or more; see gpt2edu_eval --help"),
         (["--batch_size=-1"], "batch_size=-1 must be 1 or more; see gpt2edu_eval --help"),
         (["--out=no/figures.json"], "no folder for no/figures.json; make it first"),
@@ -411,16 +514,29 @@ def test_wrong_flags_are_one_line(there, capsys, args, message):
         args = ["--model=exported", "--data=items.jsonl", *args]
     code, lines, err = run_cli(capsys, *args)
     lines = [line for line in lines if not line.startswith("model:")]
-    assert (code, lines) == (2, []) and err.startswith("gpt2edu_eval: ") and message in err and err.count("\n") == 1
+    assert (
+        (code, lines) == (2, [])
+        and err.startswith("gpt2edu_eval: ")
+        and message in err
+        and err.count("\n") == 1
+    )
 
 
 def test_shards_of_another_tokenizer(there, tmp_path, capsys):
     other = Tokenizer.train((s.text for s in stories(20)), 300, "other")
-    write_shards((s.text for s in stories(20)), other, tmp_path / "shards", "stories", val_tokens=500)
-    code, _, err = run_cli(capsys, "--model=exported", "--tasks=val", f"--shards={tmp_path / 'shards'}", "--device=cpu")
+    write_shards(
+        (s.text for s in stories(20)), other, tmp_path / "shards", "stories", val_tokens=500
+    )
+    code, _, err = run_cli(
+        capsys, "--model=exported", "--tasks=val", f"--shards={tmp_path / 'shards'}", "--device=cpu"
+    )
     assert code == 2 and "shards of another tokenizer, got other" in err and err.count("\n") == 1
 
 
 def test_items_are_read_no_further_than_asked(there, tmp_path):
     path = write(tmp_path / "items.jsonl", [*ITEMS[:3], {"bad": 1}])
-    assert read_items(path, ("plain", "harness"), limit=3) == ITEMS[:3] == get_items(str(path), limit=3)
+    assert (
+        read_items(path, ("plain", "harness"), limit=3)
+        == ITEMS[:3]
+        == get_items(str(path), limit=3)
+    )

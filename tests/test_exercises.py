@@ -12,10 +12,16 @@ for path in sorted((HERE / "exercise_mistakes").glob("*.py")):
     spec = importlib.util.spec_from_file_location(f"mistakes_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    CASES += [(path.stem, check, i, *case) for check, cases in module.MISTAKES.items() for i, case in enumerate(cases)]
+    CASES += [
+        (path.stem, check, i, *case)
+        for check, cases in module.MISTAKES.items()
+        for i, case in enumerate(cases)
+    ]
 
 
-@pytest.mark.parametrize("topic,check,i,wrong,phrase", CASES, ids=[f"{c[0]}-{c[1]}-{c[2]}" for c in CASES])
+@pytest.mark.parametrize(
+    "topic,check,i,wrong,phrase", CASES, ids=[f"{c[0]}-{c[1]}-{c[2]}" for c in CASES]
+)
 def test_message_names_the_mistake(topic, check, i, wrong, phrase):
     verdict = getattr(importlib.import_module(f"gpt2edu.exercises.{topic}"), check)(wrong)
     assert not verdict.passed
@@ -26,7 +32,9 @@ def test_message_names_the_mistake(topic, check, i, wrong, phrase):
 def test_every_check_has_two_mistakes_and_a_hint(topic):
     module = importlib.import_module(f"gpt2edu.exercises.{topic}")
     for name in [n for n in vars(module) if n.startswith("check_")]:
-        assert len([c for c in CASES if c[:2] == (topic, name)]) >= 2, f"{name}: two classic mistakes are needed"
+        assert len([c for c in CASES if c[:2] == (topic, name)]) >= 2, (
+            f"{name}: two classic mistakes are needed"
+        )
         check = getattr(module, name)
         first, second = check(None), check(None)
         assert not first.passed and not second.passed

@@ -45,19 +45,26 @@ def command(*flags):
 
 
 def run(cwd, env, *flags, code=0):
-    p = subprocess.run(command(*flags), cwd=cwd, env=env, capture_output=True, text=True, timeout=600)
+    p = subprocess.run(
+        command(*flags), cwd=cwd, env=env, capture_output=True, text=True, timeout=600
+    )
     assert p.returncode == code, p.stdout + p.stderr
     return p.stdout + p.stderr
 
 
 def digest(folder):
     "Every file of a prepared folder, and what is in it."
-    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(Path(folder).iterdir())}
+    return {
+        p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(Path(folder).iterdir())
+    }
 
 
 def texts_of(root):
     return [
-        t for p in sorted(Path(root).glob("sample/10BT/*.parquet")) for t in pq.read_table(p)["text"].to_pylist() if t
+        t
+        for p in sorted(Path(root).glob("sample/10BT/*.parquet"))
+        for t in pq.read_table(p)["text"].to_pylist()
+        if t
     ]
 
 
@@ -70,7 +77,9 @@ def is_sound(folder):
     shards = json.loads((folder / UNFINISHED).read_text(encoding="utf-8"))["shards"]
     for entry in shards:
         assert hashlib.sha256((folder / entry["file"]).read_bytes()).hexdigest() == entry["sha256"]
-    assert len(list(folder.glob("fineweb-edu_*.bin"))) <= len(shards) + 1  # at most one is not yet in the manifest
+    assert (
+        len(list(folder.glob("fineweb-edu_*.bin"))) <= len(shards) + 1
+    )  # at most one is not yet in the manifest
     return len(shards)
 
 
@@ -119,23 +128,31 @@ class TestCuts:
         text = text.encode("utf-8", "replace").decode()
         assert self.in_chunks(text, size)[0] == GPT2.encode(text)
 
-    @given(st.lists(st.sampled_from([*"ab e's'01.\n \té中"]), max_size=200).map("".join), st.integers(8, 40))
+    @given(
+        st.lists(st.sampled_from([*"ab e's'01.\n \té中"]), max_size=200).map("".join),
+        st.integers(8, 40),
+    )
     @settings(max_examples=60, deadline=None)
     def test_a_small_vocabulary_of_our_own(self, text, size):
         assert self.in_chunks(text, size, SMALL)[0] == SMALL.encode(text)
 
     @pytest.mark.parametrize(
-        "text", ["a", "ACGGTTACAT", "'", "!?", " ", "\n", "中", "🙂", "é", "-=", "0", "ab" * 7 + "c"]
+        "text",
+        ["a", "ACGGTTACAT", "'", "!?", " ", "\n", "中", "🙂", "é", "-=", "0", "ab" * 7 + "c"],
     )
     @pytest.mark.parametrize("before,behind", [("", ""), ("x ", "s"), ("'", " b")])
     def test_one_run_that_is_longer_than_many_chunks(self, text, before, behind):
         text = before + text * (3000 // len(text)) + behind
         ids, chunks = self.in_chunks(text, 400)
-        assert ids == GPT2.encode(text) and chunks >= 3000 // 400 // 2  # it was cut, not passed in one
+        assert (
+            ids == GPT2.encode(text) and chunks >= 3000 // 400 // 2
+        )  # it was cut, not passed in one
 
     def test_classes_of_characters_follow_the_pattern(self):
         assert [P.kind(c) for c in "aé中"] == ["L"] * 3 and [P.kind(c) for c in "7½²"] == ["N"] * 3
-        assert [P.kind(c) for c in " \n\u3000"] == ["S"] * 3 and [P.kind(c) for c in ".'🙂\u0301"] == ["O"] * 4
+        assert [P.kind(c) for c in " \n\u3000"] == ["S"] * 3 and [
+            P.kind(c) for c in ".'🙂\u0301"
+        ] == ["O"] * 4
         assert P.kind("\U0001e900") is None  # a letter of Unicode 9: other versions do not know it
 
     def test_batches_are_what_plain_encoding_gives(self):
@@ -156,7 +173,10 @@ class TestWorkers:
     def test_they_are_spawned_keep_order_and_end(self):
         texts = [t.encode() for t in words(300, 3)]
         with P.Workers(GPT2, 3) as workers:
-            assert all(isinstance(p, multiprocessing.get_context("spawn").Process) for p in workers.processes)
+            assert all(
+                isinstance(p, multiprocessing.get_context("spawn").Process)
+                for p in workers.processes
+            )
             batches = [(i, *b) for i, b in enumerate(P.make_batches(texts, GPT2, 5000))]
             got = list(workers.encode(batches))
         assert [i for i, _ in got] == list(range(len(batches))) and len(batches) > 12
@@ -165,14 +185,20 @@ class TestWorkers:
     def test_a_dead_worker_is_one_line(self):
         with pytest.raises(OSError, match="a worker process ended before its work was done") as e:
             with P.Workers(GPT2, 2) as workers:
-                batches = [(i, *b) for i, b in enumerate(P.make_batches([b"word " * 100] * 2000, GPT2, 2000))]
+                batches = [
+                    (i, *b)
+                    for i, b in enumerate(P.make_batches([b"word " * 100] * 2000, GPT2, 2000))
+                ]
                 for n, _ in enumerate(workers.encode(batches)):
                     if n == 5:
                         workers.processes[0].kill()
         assert "\n" not in str(e.value)
 
     def test_text_that_is_not_utf8_is_one_line(self):
-        with P.Workers(GPT2, 1) as workers, pytest.raises(ValueError, match="unit 7: 'utf-8' codec"):
+        with (
+            P.Workers(GPT2, 1) as workers,
+            pytest.raises(ValueError, match="unit 7: 'utf-8' codec"),
+        ):
             list(workers.encode([("unit 7", b"\xff\xfe", [2], [True])]))
 
     def test_they_end_when_their_parent_is_killed(self, tmp_path):
@@ -183,11 +209,15 @@ class TestWorkers:
             "        print(*[p.pid for p in w.processes], flush=True); time.sleep(60)\n"
         )
         (tmp_path / "parent.py").write_text(code, encoding="utf-8")
-        parent = subprocess.Popen([sys.executable, tmp_path / "parent.py"], stdout=subprocess.PIPE, text=True)
+        parent = subprocess.Popen(
+            [sys.executable, tmp_path / "parent.py"], stdout=subprocess.PIPE, text=True
+        )
         pids = [int(x) for x in parent.stdout.readline().split()]
         parent.kill()
         parent.wait()
-        assert len(pids) == 2 and wait_for(lambda: not any(Path(f"/proc/{p}").exists() for p in pids)), pids
+        assert len(pids) == 2 and wait_for(
+            lambda: not any(Path(f"/proc/{p}").exists() for p in pids)
+        ), pids
 
 
 def nobody_in_group(group):
@@ -227,7 +257,9 @@ class TestRetry:
         "Time that passes only by sleeping."
         now, slept = [0.0], []
         monkeypatch.setattr(H.time, "monotonic", lambda: now[0])
-        monkeypatch.setattr(H.time, "sleep", lambda s: (slept.append(s), now.__setitem__(0, now[0] + s)))
+        monkeypatch.setattr(
+            H.time, "sleep", lambda s: (slept.append(s), now.__setitem__(0, now[0] + s))
+        )
         return slept
 
     def test_the_server_says_how_long(self, clock):
@@ -236,12 +268,16 @@ class TestRetry:
             refusal(503, **{"Retry-After": "Thu, 01 Jan 1970 00:00:00 GMT"}),
         ]
         notes = []
-        assert H.retry(lambda: raise_(errors.pop()) if errors else "an answer", "x", note=notes.append) == "an answer"
+        assert (
+            H.retry(lambda: raise_(errors.pop()) if errors else "an answer", "x", note=notes.append)
+            == "an answer"
+        )
         assert clock == [0.0, 7.0] and notes == ["x: answered 429; trying again in 7 s"]
 
     def test_pauses_double_with_jitter_and_end(self, clock):
         with pytest.raises(
-            H.HubError, match=r"reading f: no answer for 100 s \(reset\); check the network, then go on"
+            H.HubError,
+            match=r"reading f: no answer for 100 s \(reset\); check the network, then go on",
         ):
             H.retry(lambda: raise_(ConnectionResetError("reset")), "reading f", patience=100)
         assert 8 <= len(clock) <= 10 and sum(clock) <= 100
@@ -257,7 +293,8 @@ class TestRetry:
         assert not clock
 
     @pytest.mark.parametrize(
-        "status,passing", [(429, True), (500, True), (503, True), (408, True), (403, False), (416, False)]
+        "status,passing",
+        [(429, True), (500, True), (503, True), (408, True), (403, False), (416, False)],
     )
     def test_statuses(self, status, passing):
         assert H.is_passing(refusal(status)) == passing
@@ -297,7 +334,9 @@ def test_each_fault_alone(dataset, tmp_path, fault, monkeypatch):
         for start, n in ((0, 10), (len(data) - 500, 600), (5000, 70_000), (7, 1)):
             f.seek(start)
             assert f.read(n) == data[start : start + n]
-        assert f.seek(-3, io.SEEK_END) == len(data) - 3 and f.read() == data[-3:] and f.read() == b""
+        assert (
+            f.seek(-3, io.SEEK_END) == len(data) - 3 and f.read() == data[-3:] and f.read() == b""
+        )
     assert fault in {x for _, _, x in hub.requests}
 
 
@@ -318,10 +357,14 @@ def kills(dataset, folder, n, seed):
     rng, target, killed, before = random.Random(seed), folder / FOLDER, 0, 0
     with serve(root) as hub:
         while killed < n:
-            p = subprocess.Popen(command(*TWO), cwd=folder, env=hub.env, stdout=subprocess.PIPE, text=True)
+            p = subprocess.Popen(
+                command(*TWO), cwd=folder, env=hub.env, stdout=subprocess.PIPE, text=True
+            )
             if rng.random() < 0.8:
                 more = rng.randint(0, 2)
-                wait_for(lambda: p.poll() is not None or len(list(target.glob("*.bin"))) > before + more)  # noqa: B023
+                wait_for(
+                    lambda: p.poll() is not None or len(list(target.glob("*.bin"))) > before + more
+                )  # noqa: B023
                 time.sleep(rng.uniform(0, 0.02))
             else:  # perhaps before the first byte
                 time.sleep(rng.uniform(0, 2))
@@ -371,14 +414,18 @@ def test_a_restart_reads_on_where_it_stopped(dataset, tmp_path):
         out = run(tmp_path, hub.env, *FLAGS)
     assert digest(folder) == want and f"going on after {keep + 1} whole shards" in out
     assert not [path for path, _, _ in hub.requests if "000_00000" in path or "001_00000" in path]
-    assert hub.bytes_asked() < everything / 2 and any(f"/revision/{SHA}" in path for path, _, _ in hub.requests)
+    assert hub.bytes_asked() < everything / 2 and any(
+        f"/revision/{SHA}" in path for path, _, _ in hub.requests
+    )
 
 
 def test_ctrl_c_is_one_line_and_leaves_nobody(dataset, tmp_path):
     root, want, _ = dataset
     with serve(root) as hub:
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        p = subprocess.Popen(command(*TWO), cwd=tmp_path, env=hub.env, start_new_session=True, **pipes)
+        p = subprocess.Popen(
+            command(*TWO), cwd=tmp_path, env=hub.env, start_new_session=True, **pipes
+        )
         assert wait_for(lambda: list((tmp_path / "data").glob("*/*.bin")))
         os.killpg(p.pid, signal.SIGINT)  # as a terminal does: all processes of the group
         _, err = p.communicate(timeout=600)
@@ -405,10 +452,19 @@ def test_no_space_in_the_middle(dataset, tmp_path):
             "--max_tokens",
             "9e4",
             "--val_tokens",
-            json.loads((root / FOLDER / MANIFEST).read_text(encoding="utf-8"))["arguments"]["val_tokens"],
+            json.loads((root / FOLDER / MANIFEST).read_text(encoding="utf-8"))["arguments"][
+                "val_tokens"
+            ],
         )
         assert "train" in first
-        p = subprocess.run(command(*FLAGS), cwd=tmp_path, env=hub.env, capture_output=True, text=True, preexec_fn=limit)
+        p = subprocess.run(
+            command(*FLAGS),
+            cwd=tmp_path,
+            env=hub.env,
+            capture_output=True,
+            text=True,
+            preexec_fn=limit,
+        )
         assert p.returncode == 2 and p.stderr.count("\n") == 1
         assert "could not write" in p.stderr and "File too large" in p.stderr
         assert not list((tmp_path / "data").rglob("*.tmp"))
@@ -425,13 +481,23 @@ def local(tmp_path_factory):
     root = tmp_path_factory.mktemp("local")
     for i in range(3):
         write_parquet(root / "in" / f"{i}.parquet", [*words(150, i), "", None], rows=20 + i)
-    texts = [t for i in range(3) for t in pq.read_table(root / "in" / f"{i}.parquet")["text"].to_pylist() if t]
+    texts = [
+        t
+        for i in range(3)
+        for t in pq.read_table(root / "in" / f"{i}.parquet")["text"].to_pylist()
+        if t
+    ]
     plain = write_shards(texts, GPT2, root / "plain", "in", shard_size=9000, val_tokens=5000)
     return root / "in", plain
 
 
 def config(local, tmp_path, **flags):
-    flags = {"shard_size": 9000, "val_tokens": 5000, "num_proc": 1, "out": str(tmp_path / "out")} | flags
+    flags = {
+        "shard_size": 9000,
+        "val_tokens": 5000,
+        "num_proc": 1,
+        "out": str(tmp_path / "out"),
+    } | flags
     return PrepareConfig(dataset=(str(local[0]),), **flags)
 
 
@@ -451,15 +517,22 @@ def test_the_number_of_processes_changes_nothing(local, tmp_path, num_proc):
     assert open_shards(folder, "train", GPT2.hash)[:1] == [GPT2.eot]
 
 
-@pytest.mark.parametrize("n,max_tokens", [(3, None), pytest.param(2, 30_001, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "n,max_tokens", [(3, None), pytest.param(2, 30_001, marks=pytest.mark.slow)]
+)
 def test_parts_merge_to_the_bytes_of_one_run(local, tmp_path, n, max_tokens):
     one = prepare(config(local, tmp_path, out=str(tmp_path / "one"), max_tokens=max_tokens))
     lines = []
     for i in reversed(range(1, n + 1)):
-        prepare(config(local, tmp_path, part=f"{i}/{n}", num_proc=1, max_tokens=max_tokens), lines.append)
+        prepare(
+            config(local, tmp_path, part=f"{i}/{n}", num_proc=1, max_tokens=max_tokens),
+            lines.append,
+        )
     with pytest.raises(FileNotFoundError, match="no train shards"):
         open_shards(tmp_path / f"out-part-1-of-{n}", "train")
-    assert not prepare(config(local, tmp_path, merge=True, max_tokens=max_tokens, dry_run=True)).exists()
+    assert not prepare(
+        config(local, tmp_path, merge=True, max_tokens=max_tokens, dry_run=True)
+    ).exists()
     folder = prepare(config(local, tmp_path, merge=True, max_tokens=max_tokens), lines.append)
     assert digest(folder) == digest(one)
     assert (
@@ -470,10 +543,15 @@ def test_parts_merge_to_the_bytes_of_one_run(local, tmp_path, n, max_tokens):
 
 def test_merging_needs_all_parts_and_equal_ones(local, tmp_path):
     prepare(config(local, tmp_path, part="1/2", num_proc=1))
-    with pytest.raises(ValueError, match=r"no finished part 2/2 beside it; prepare it with --part 2/2"):
+    with pytest.raises(
+        ValueError, match=r"no finished part 2/2 beside it; prepare it with --part 2/2"
+    ):
         prepare(config(local, tmp_path, merge=True))
     prepare(config(local, tmp_path, part="2/2", num_proc=1, shard_size=8000))
-    with pytest.raises(ValueError, match=r"out-part-2-of-2: holds other shards, of shard_size 8,000, expected 9,000"):
+    with pytest.raises(
+        ValueError,
+        match=r"out-part-2-of-2: holds other shards, of shard_size 8,000, expected 9,000",
+    ):
         prepare(config(local, tmp_path, merge=True))
 
 
@@ -484,10 +562,14 @@ def test_a_merge_that_was_stopped_goes_on(local, tmp_path):
         prepare(config(local, tmp_path, part=f"{i}/2", num_proc=1))
     folder = prepare(config(local, tmp_path, merge=True))
     (folder / MANIFEST).rename(folder / UNFINISHED)
-    (folder / json.loads((folder / UNFINISHED).read_text(encoding="utf-8"))["shards"][3]["file"]).unlink()
+    (
+        folder / json.loads((folder / UNFINISHED).read_text(encoding="utf-8"))["shards"][3]["file"]
+    ).unlink()
     lines = []
     prepare(config(local, tmp_path, merge=True), lines.append)
-    assert digest(folder) == digest(one) and any("going on after 3 whole shards" in line for line in lines)
+    assert digest(folder) == digest(one) and any(
+        "going on after 3 whole shards" in line for line in lines
+    )
 
 
 @pytest.mark.slow
@@ -495,7 +577,9 @@ def test_parts_that_do_not_reach_max_tokens_are_one_line(local, tmp_path, monkey
     monkeypatch.setattr("gpt2edu.data.prepare.SLACK", -20_000)
     for i in (1, 2):
         prepare(config(local, tmp_path, part=f"{i}/2", num_proc=1, max_tokens=50_000))
-    with pytest.raises(ValueError, match=r"the parts hold the first [\d,]+ tokens, fewer than max_tokens=50,000"):
+    with pytest.raises(
+        ValueError, match=r"the parts hold the first [\d,]+ tokens, fewer than max_tokens=50,000"
+    ):
         prepare(config(local, tmp_path, merge=True, max_tokens=50_000))
 
 
@@ -506,7 +590,9 @@ def test_more_tokens_later_are_the_bytes_of_one_run(local, tmp_path):
         folder = prepare(config(local, tmp_path, max_tokens=n, num_proc=1), lines.append)
         assert sum(s[1] for s in shards_of(folder)) == n
     assert digest(folder) == want and sum("going on" in line for line in lines) == 1
-    with pytest.raises(ValueError, match="of max_tokens 60,000, expected 50,000; choose another folder with --out"):
+    with pytest.raises(
+        ValueError, match="of max_tokens 60,000, expected 50,000; choose another folder with --out"
+    ):
         prepare(config(local, tmp_path, max_tokens=50_000))
 
 
@@ -528,7 +614,9 @@ def test_training_finds_what_prepare_has_written(dataset, tmp_path, monkeypatch)
     assert tokenizer.hash == GPT2.hash and str(folder) == FOLDER
     text = GPT2.eot, *GPT2.encode(texts_of(root / "HuggingFaceFW/fineweb-edu")[0])
     assert open_shards(folder, "val", GPT2.hash)[: len(text)].tolist() == [*text]
-    assert run(tmp_path, os.environ | {"HF_HUB_OFFLINE": "1"}).count("prepared before") == 1  # without the network
+    assert (
+        run(tmp_path, os.environ | {"HF_HUB_OFFLINE": "1"}).count("prepared before") == 1
+    )  # without the network
 
 
 def test_an_unfinished_folder_is_not_trained_on(tmp_path):
@@ -536,7 +624,8 @@ def test_an_unfinished_folder_is_not_trained_on(tmp_path):
     folder.mkdir()
     (folder / UNFINISHED).write_text("", encoding="utf-8")
     with pytest.raises(
-        FileNotFoundError, match="its preparation is not finished; go on with: gpt2edu_prepare --data_dir"
+        FileNotFoundError,
+        match="its preparation is not finished; go on with: gpt2edu_prepare --data_dir",
     ):
         prepare_data(preset("gpt2-124m", data_dir=str(tmp_path)))
 
@@ -569,7 +658,9 @@ def test_embedded_corpora_are_the_shards_that_training_writes(tmp_path, name):
     assert found == folder and tokenizer.hash == GPT2.hash
     prepare_data(preset("tiny", **where | {"data_dir": str(tmp_path / "b")}))
     theirs = digest(tmp_path / "b" / folder.name)
-    assert {k: v for k, v in mine.items() if k != MANIFEST} == {k: v for k, v in theirs.items() if k != MANIFEST}
+    assert {k: v for k, v in mine.items() if k != MANIFEST} == {
+        k: v for k, v in theirs.items() if k != MANIFEST
+    }
     lines = []
     prepare(PrepareConfig(**where | {"data_dir": str(tmp_path / "b")}), lines.append)
     assert "prepared before" in lines[0]
@@ -593,15 +684,19 @@ def test_two_first_runs_at_once(tmp_path):
     )
     both = [
         subprocess.Popen(
-            [sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-c", code],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         for _ in range(3)
     ]
     outs = [p.communicate(timeout=600) for p in both]
     assert [p.returncode for p in both] == [0] * 3, outs
-    assert len({out for out, _ in outs}) == 1 and [p.name for p in (tmp_path / "data").iterdir()] == [
-        outs[0][0].strip()[5:]
-    ]
+    assert len({out for out, _ in outs}) == 1 and [
+        p.name for p in (tmp_path / "data").iterdir()
+    ] == [outs[0][0].strip()[5:]]
     assert open_shards(tmp_path / outs[0][0].strip(), "train", GPT2.hash)
 
 
@@ -629,7 +724,9 @@ def tree_memory(pid, peak, stop):
 
 
 def watched(cwd, *flags):
-    p = subprocess.Popen(command(*flags), cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    p = subprocess.Popen(
+        command(*flags), cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     peak, stop = [0], threading.Event()
     watch = threading.Thread(target=tree_memory, args=(p.pid, peak, stop))
     watch.start()
@@ -645,7 +742,9 @@ def long_document(n_bytes):
     rng, parts, size = random.Random(0), [], 0
     block = " ".join(words(400, 8))
     while size < n_bytes:
-        parts.append(f"{block}\n{rng.random()} {'x' * rng.randint(0, 5000)}{' ' * rng.randint(1, 3000)}")
+        parts.append(
+            f"{block}\n{rng.random()} {'x' * rng.randint(0, 5000)}{' ' * rng.randint(1, 3000)}"
+        )
         size += len(parts[-1].encode())
     return parts
 
@@ -654,12 +753,18 @@ def one_long_document(tmp_path, megabytes, limit, form):
     parts = long_document(megabytes << 20)
     (tmp_path / "in").mkdir()
     if form == "parquet":
-        pq.write_table(pa.table({"text": ["A short one."] * 3 + ["".join(parts)]}), tmp_path / "in" / "a.parquet")
+        pq.write_table(
+            pa.table({"text": ["A short one."] * 3 + ["".join(parts)]}),
+            tmp_path / "in" / "a.parquet",
+        )
     else:
         (tmp_path / "in" / "a.jsonl").write_text(
-            "\n".join(json.dumps({"text": t}) for t in ["A short one."] * 3 + ["".join(parts)])
-        , encoding="utf-8")
-    peak = watched(tmp_path, "--dataset", "in", "--out", "out", "--num_proc", "2", "--val_tokens", "8")
+            "\n".join(json.dumps({"text": t}) for t in ["A short one."] * 3 + ["".join(parts)]),
+            encoding="utf-8",
+        )
+    peak = watched(
+        tmp_path, "--dataset", "in", "--out", "out", "--num_proc", "2", "--val_tokens", "8"
+    )
     ids = open_shards(tmp_path / "out", "train", verify=False)
     assert len(ids) > 0.1 * (megabytes << 20)
     at, ids = 0, np.concatenate([open_shards(tmp_path / "out", "val")[:], ids[:]])
@@ -668,7 +773,9 @@ def one_long_document(tmp_path, megabytes, limit, form):
         assert ids[at : at + len(want)].tolist() == want
         at += len(want)
     text = "".join(parts)
-    cuts = [m.start() for m in re.finditer(r"(?<=[a-z0-9])\n(?=0\.)", text)]  # cut elsewhere than the library does
+    cuts = [
+        m.start() for m in re.finditer(r"(?<=[a-z0-9])\n(?=0\.)", text)
+    ]  # cut elsewhere than the library does
     for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True):
         want = GPT2.encode(text[a:b])
         assert ids[at : at + len(want)].tolist() == want
@@ -700,20 +807,30 @@ def test_200_megabytes_with_faults(tmp_path):
         run(tmp_path / "a", hub.env, *flags)
     with serve(root, faulty=0.3, seed=5) as hub:
         (tmp_path / "b").mkdir()
-        os.environ.update({k: v for k, v in hub.env.items() if k.startswith("HF_") or k == "NO_PROXY"})
+        os.environ.update(
+            {k: v for k, v in hub.env.items() if k.startswith("HF_") or k == "NO_PROXY"}
+        )
         peak = watched(tmp_path / "b", *flags)
     assert digest(tmp_path / "a" / FOLDER) == digest(tmp_path / "b" / FOLDER)
-    counts = {f: sum(x == f for _, _, x in hub.requests) for f in ("429", "503", "reset", "stall", "cut")}
-    sys.__stderr__.write(f"\n{len(hub.requests)} requests, faults {counts}, {peak / 1e6:.0f} MB resident\n")
+    counts = {
+        f: sum(x == f for _, _, x in hub.requests) for f in ("429", "503", "reset", "stall", "cut")
+    }
+    sys.__stderr__.write(
+        f"\n{len(hub.requests)} requests, faults {counts}, {peak / 1e6:.0f} MB resident\n"
+    )
     assert all(counts.values()) and peak < 1.5e9
 
 
 @pytest.mark.slow
 def test_two_processes_are_as_fast_as_two_threads_of_tiktoken():
     benchmark = Path(__file__).parent.parent / "benchmarks" / "encoding.py"
-    p = subprocess.run([sys.executable, benchmark, "16", "4"], capture_output=True, text=True, check=True)
+    p = subprocess.run(
+        [sys.executable, benchmark, "16", "4"], capture_output=True, text=True, check=True
+    )
     result = json.loads(p.stdout)
-    assert result["ours_over_tiktoken"] >= 0.9 and result["resident_megabytes"]["tree"] < 1500, result
+    assert result["ours_over_tiktoken"] >= 0.9 and result["resident_megabytes"]["tree"] < 1500, (
+        result
+    )
 
 
 # what the user is told
@@ -731,7 +848,10 @@ def test_lines_for_a_log_file(tmp_path):
 def test_numbers_of_tokens():
     assert PrepareConfig(shard_size=1e8, max_tokens=1e9).shard_size == 100_000_000
     for flags, words_ in (
-        ({"shard_size": 0}, "shard_size=0 must be a whole number of tokens, 1 or more; for example 1e8"),
+        (
+            {"shard_size": 0},
+            "shard_size=0 must be a whole number of tokens, 1 or more; for example 1e8",
+        ),
         ({"max_tokens": 1.5}, "max_tokens=1.5 must be a whole number"),
         ({"max_tokens": float("nan")}, "max_tokens=nan"),
         ({"shard_size": 3e9}, "does not fit into a shard's header"),
@@ -746,17 +866,26 @@ def test_numbers_of_tokens():
 
 BAD = {
     "unknown dataset": (["--dataset", "nobody/nothing"], "no dataset 'nobody/nothing' on http"),
-    "unknown config": (["--subset", "sample-10bt"], "no subset 'sample-10bt'; expected sample-10BT"),
+    "unknown config": (
+        ["--subset", "sample-10bt"],
+        "no subset 'sample-10bt'; expected sample-10BT",
+    ),
     "unknown split": (["--split", "test"], "no split 'test'; expected train"),
     "unknown revision": (["--dataset", "HuggingFaceFW/fineweb-edu@v9"], "no revision 'v9'"),
     "no text column": (["--text_key", "body"], "no column 'body', got text, id, dump"),
     "column of numbers": (["--text_key", "score"], "column 'score' holds double, expected text"),
     "no such file": (["--dataset", "nothing.jsonl"], "no dataset 'nothing.jsonl'"),
     "cut parquet": (["--dataset", "cut.parquet"], "cut.parquet: not a whole parquet file"),
-    "damaged parquet": (["--dataset", "damaged.parquet"], "damaged.parquet: not a whole parquet file"),
+    "damaged parquet": (
+        ["--dataset", "damaged.parquet"],
+        "damaged.parquet: not a whole parquet file",
+    ),
     "jsonl without text": (["--dataset", "bad.jsonl"], "bad.jsonl, line 2: no text under 'text'"),
     "lone surrogate": (["--dataset", "half.jsonl"], "lone surrogate"),
-    "nothing for training": (["--dataset", "tiny.jsonl", "--val_tokens", "1e6"], "no document is left for training"),
+    "nothing for training": (
+        ["--dataset", "tiny.jsonl", "--val_tokens", "1e6"],
+        "no document is left for training",
+    ),
     "other tokenizer": (
         ["--out", "taken", "--tokenizer", "small.json"],
         "taken: holds other shards, of tokenizer name gpt2, expected small",
@@ -766,7 +895,10 @@ BAD = {
         ["--dataset", "tiny.jsonl", "--out", "taken", "--shard_size", "5"],
         "of shard_size 100,000,000, expected 5",
     ),
-    "shards of unknown origin": (["--out", "strange"], "strange: holds shards of unknown origin (x_train_000001.bin)"),
+    "shards of unknown origin": (
+        ["--out", "strange"],
+        "strange: holds shards of unknown origin (x_train_000001.bin)",
+    ),
     "a broken manifest": (["--out", "broken"], "manifest.json: not a manifest"),
     "no room": (["--max_tokens", "1e15", "--dataset", "tiny.jsonl", "--out", "big"], None),
     "unknown flag": (["--shards_size", "5"], "did you mean"),
@@ -810,10 +942,16 @@ def mistakes(dataset, tmp_path_factory):
     with serve(root) as hub:
         cases = json.dumps({k: v[0] for k, v in BAD.items()})
         (folder / "driver.py").write_text(
-            f"if __name__ == '__main__':\n{''.join('    ' + line + chr(10) for line in driver.splitlines())}"
-        , encoding="utf-8")
+            f"if __name__ == '__main__':\n{''.join('    ' + line + chr(10) for line in driver.splitlines())}",
+            encoding="utf-8",
+        )
         p = subprocess.run(
-            [sys.executable, "driver.py", cases], cwd=folder, env=hub.env, capture_output=True, text=True, timeout=600
+            [sys.executable, "driver.py", cases],
+            cwd=folder,
+            env=hub.env,
+            capture_output=True,
+            text=True,
+            timeout=600,
         )
         assert p.returncode == 0, p.stdout + p.stderr
         return json.loads(p.stdout.split("RESULT ")[1])
@@ -823,20 +961,28 @@ def mistakes(dataset, tmp_path_factory):
 def test_a_mistake_is_one_line(mistakes, name):
     code, err = mistakes[name]
     want = BAD[name][1] or "no room, about"
-    assert code == 2 and err.count("\n") == 1 and err.startswith("gpt2edu_prepare: ") and want in err, (code, err)
+    assert (
+        code == 2 and err.count("\n") == 1 and err.startswith("gpt2edu_prepare: ") and want in err
+    ), (code, err)
 
 
 def test_without_a_network(tmp_path):
     env = os.environ | {"HF_ENDPOINT": "http://127.0.0.1:9"}
     code = "from gpt2edu.cli import commands\nfrom gpt2edu.data import hub\nhub.GREETING = 0.5\ncommands.main(['prepare'])"
-    p = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True)
+    p = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True
+    )
     assert (
         p.returncode == 2
         and p.stderr.count("\n") == 1
         and "asking http://127.0.0.1:9 for HuggingFaceFW/fineweb-edu: no answer" in p.stderr
     )
     p = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=env | {"HF_HUB_OFFLINE": "1"}, capture_output=True, text=True
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=env | {"HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
     )
     assert p.returncode == 2 and "HF_HUB_OFFLINE is set" in p.stderr and p.stderr.count("\n") == 1
 
@@ -844,16 +990,27 @@ def test_without_a_network(tmp_path):
 def test_a_server_whose_name_is_unknown(tmp_path):
     "Laptops without a network: nothing is tried twice."
     env = os.environ | {"HF_ENDPOINT": "http://hub.invalid", "HF_HOME": str(tmp_path / "cache")}
-    for args, what in (("prepare", "its name is not known here"), ("generate --run gpt2", "not in the cache")):
+    for args, what in (
+        ("prepare", "its name is not known here"),
+        ("generate --run gpt2", "not in the cache"),
+    ):
         line = [sys.executable, "-m", "gpt2edu.cli", *args.split()]
         p = subprocess.run(line, cwd=tmp_path, env=env, capture_output=True, text=True)
-        assert p.returncode == 2 and p.stderr.count("\n") == 1 and "http://hub.invalid" in p.stderr and what in p.stderr
+        assert (
+            p.returncode == 2
+            and p.stderr.count("\n") == 1
+            and "http://hub.invalid" in p.stderr
+            and what in p.stderr
+        )
 
 
 def test_one_writer_for_a_folder(local, tmp_path):
     from gpt2edu.data.cache import one_writer
 
-    with one_writer(tmp_path / "out"), pytest.raises(ValueError, match="another process is writing there"):
+    with (
+        one_writer(tmp_path / "out"),
+        pytest.raises(ValueError, match="another process is writing there"),
+    ):
         prepare(config(local, tmp_path))
 
 
@@ -871,11 +1028,18 @@ def test_local_files_of_all_kinds(tmp_path):
     source = local_source((str(tmp_path),), {}, 0)
     got = [bytes(d).decode() for u in source.units((0, 0)) for d in u.read(0)]
     assert got == list(documents([str(tmp_path)]))
-    assert [bytes(d) for u in source.units((2, 1)) for d in u.read(1 if u.key == (2, 1) else 0)] == [b"The end."] * 6
+    assert [
+        bytes(d) for u in source.units((2, 1)) for d in u.read(1 if u.key == (2, 1) else 0)
+    ] == [b"The end."] * 6
 
 
-@pytest.mark.parametrize("kind", [pa.large_string(), pa.dictionary(pa.int32(), pa.string()), pa.string_view()])
+@pytest.mark.parametrize(
+    "kind", [pa.large_string(), pa.dictionary(pa.int32(), pa.string()), pa.string_view()]
+)
 def test_columns_of_other_text_types(tmp_path, kind):
-    pq.write_table(pa.table({"text": pa.array(["a", "", None, "é"], pa.string()).cast(kind)}), tmp_path / "a.parquet")
+    pq.write_table(
+        pa.table({"text": pa.array(["a", "", None, "é"], pa.string()).cast(kind)}),
+        tmp_path / "a.parquet",
+    )
     source = local_source((str(tmp_path / "a.parquet"),), {}, 0)
     assert [bytes(d).decode() for u in source.units((0, 0)) for d in u.read(0)] == ["a", "é"]

@@ -38,7 +38,9 @@ class Scripted(torch.nn.Module):
     def __init__(self, ids):
         super().__init__()
         self.ids, self.config = list(ids), CONFIG
-        self.transformer = torch.nn.ModuleDict({"wte": torch.nn.Embedding(1, 1), "h": torch.nn.ModuleList()})
+        self.transformer = torch.nn.ModuleDict(
+            {"wte": torch.nn.Embedding(1, 1), "h": torch.nn.ModuleList()}
+        )
 
     def forward(self, idx, caches=None, last_only=True):
         logits = torch.zeros(len(idx), 1, CONFIG.vocab_size)
@@ -80,7 +82,13 @@ def uncached(model, ids, n, generator, **knobs):
 
 @pytest.mark.parametrize(
     "knobs",
-    [{}, {"temperature": 0.7, "top_k": 20}, {"temperature": 1.5, "top_p": 0.8}, {"temperature": 0}, {"n_vocab": 100}],
+    [
+        {},
+        {"temperature": 0.7, "top_k": 20},
+        {"temperature": 1.5, "top_p": 0.8},
+        {"temperature": 0},
+        {"n_vocab": 100},
+    ],
 )
 def test_cached_equals_uncached(model, knobs):
     for seed in range(4):
@@ -100,7 +108,11 @@ def test_batch_equals_single(model, lengths, seed, num_seq, n):
     prompts = [torch.randint(256, (k,), generator=gen(i)).tolist() for i, k in enumerate(lengths)]
     knobs = {"num_seq": num_seq, "temperature": 0.9, "eot": 7, "n_vocab": 257}
     together = columns(generate_batch(model, prompts, n, generator=gen(seed), **knobs))
-    alone = [s for p in prompts for s in columns(generate(model, p, n, generator=gen(seed), **knobs)) or [[]] * num_seq]
+    alone = [
+        s
+        for p in prompts
+        for s in columns(generate(model, p, n, generator=gen(seed), **knobs)) or [[]] * num_seq
+    ]
     assert (together or [[]] * len(alone)) == alone
 
 
@@ -124,7 +136,9 @@ def test_padding_is_never_sampled():
     for knobs in ({}, {"top_k": 50000}, {"top_p": 1.0}, {"top_p": 0.999}):
         ids = pick(next_token_probs(logits, temperature=2.0, n_vocab=50257, **knobs), u)
         assert ids.numel() == 100_000 and 0 <= ids.min() and ids.max() < 50257
-    assert pick(next_token_probs(logits, temperature=2.0), u).max() >= 50257  # without n_vocab it does happen
+    assert (
+        pick(next_token_probs(logits, temperature=2.0), u).max() >= 50257
+    )  # without n_vocab it does happen
 
 
 def test_padding_is_never_generated(model):
@@ -137,7 +151,12 @@ def test_pick_takes_each_token_as_often_as_its_probability():
     edges = torch.tensor([[0.0, 0.4999, 0.5, 0.7999, 0.8, 1 - 2**-53]], dtype=torch.float64)
     assert pick(probs.double(), edges).tolist() == [[0, 0, 2, 2, 3, 3]]
     n = 200_000
-    counts = torch.bincount(pick(probs, torch.rand(1, n, dtype=torch.float64, generator=gen(0)))[0], minlength=5) / n
+    counts = (
+        torch.bincount(
+            pick(probs, torch.rand(1, n, dtype=torch.float64, generator=gen(0)))[0], minlength=5
+        )
+        / n
+    )
     assert counts[1] == counts[4] == 0
     assert (counts - probs[0]).abs().max() < 5 * (0.25 / n) ** 0.5  # five standard errors
 
@@ -146,7 +165,11 @@ def test_pick_takes_each_token_as_often_as_its_probability():
 @pytest.mark.parametrize("top_p", [None, 0.05, 0.5, 0.9, 1.0])
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 2.0])
 def test_filters_are_those_of_hugging_face(temperature, top_k, top_p):
-    from transformers.generation.logits_process import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+    from transformers.generation.logits_process import (
+        TemperatureLogitsWarper,
+        TopKLogitsWarper,
+        TopPLogitsWarper,
+    )
 
     logits = torch.randn(4, 300, generator=gen(0)) * 4
     want = TemperatureLogitsWarper(temperature)(None, logits)
@@ -168,7 +191,9 @@ def test_greedy_equals_transformers():
 
     torch.manual_seed(0)
     hf = GPT2LMHeadModel(
-        GPT2Config(n_layer=2, n_head=4, n_embd=32, n_positions=96, vocab_size=304, initializer_range=0.3)
+        GPT2Config(
+            n_layer=2, n_head=4, n_embd=32, n_positions=96, vocab_size=304, initializer_range=0.3
+        )
     ).eval()
     ours = GPT(CONFIG)
     state = {
@@ -208,7 +233,9 @@ def test_no_grad_does_not_leak(model):
 
 def test_stops_at_eot():
     assert columns(generate(Scripted([5, 6, 256, 7]), [1], 10, eot=256)) == [[5, 6]]
-    assert columns(generate(Scripted([5, 6, 256, 7]), [1], 4)) == [[5, 6, 256, 7]]  # without eot it is an id like any
+    assert columns(generate(Scripted([5, 6, 256, 7]), [1], 4)) == [
+        [5, 6, 256, 7]
+    ]  # without eot it is an id like any
     assert list(generate(Scripted([256]), [1], 10, eot=256)) == []
     assert complete(Scripted([*b"hi", 256, *b"ho"]), Bytes(), "x", temperature=0) == ["hi"]
 
@@ -219,7 +246,9 @@ def test_ended_sequences_yield_none(model):
         assert 7 not in seq
         end = seq.index(None) if None in seq else len(seq)
         assert all(i is None for i in seq[end:])
-    assert any(None in s for s in zip(*steps, strict=True)) and all(any(i is not None for i in s) for s in steps)
+    assert any(None in s for s in zip(*steps, strict=True)) and all(
+        any(i is not None for i in s) for s in steps
+    )
 
 
 @settings(max_examples=200, deadline=None)
@@ -245,7 +274,9 @@ def test_stop_strings(text, stops):
         shown += stream.feed(i)
         assert not any(s in shown for s in stops)
     shown += stream.feed(None)
-    ends = [n for n in range(len(text) + 1) if any(text[:n].endswith(s) for s in stops)]  # a stop string is complete
+    ends = [
+        n for n in range(len(text) + 1) if any(text[:n].endswith(s) for s in stops)
+    ]  # a stop string is complete
     if ends:
         longest = max(len(s) for s in stops if text[: ends[0]].endswith(s))
         assert shown == text[: ends[0] - longest]
@@ -256,18 +287,30 @@ def test_stop_strings(text, stops):
 def test_stop_string_in_a_completion():
     script = [*b"Yes. No. Yes."]
     assert complete(Scripted(script), Bytes(), "?", temperature=0, stop=[" No", "Yes!"]) == ["Yes."]
-    assert complete(Scripted(script), Bytes(), "?", temperature=0, stop="s. Y", max_tokens=12) == ["Yes. No. Yes"]
+    assert complete(Scripted(script), Bytes(), "?", temperature=0, stop="s. Y", max_tokens=12) == [
+        "Yes. No. Yes"
+    ]
     with pytest.raises(ValueError, match=r"^a stop string is empty; leave it out"):
         complete(Scripted(script), Bytes(), "?", stop="")
 
 
 def test_streams_one_after_the_other_equal_completions_side_by_side(model):
     g = gen(11)
-    streamed = ["".join(stream_text(model, Bytes(), "Once", 30, temperature=0.8, generator=g)) for _ in range(3)]
-    assert streamed == complete(model, Bytes(), "Once", 30, temperature=0.8, num_seq=3, generator=gen(11))
+    streamed = [
+        "".join(stream_text(model, Bytes(), "Once", 30, temperature=0.8, generator=g))
+        for _ in range(3)
+    ]
+    assert streamed == complete(
+        model, Bytes(), "Once", 30, temperature=0.8, num_seq=3, generator=gen(11)
+    )
     prompts = ["Once", "A", "Mia and Tom"]
-    batch = complete_batch(model, Bytes(), prompts, 30, temperature=0.8, num_seq=2, generator=gen(11))
-    assert batch == [complete(model, Bytes(), p, 30, temperature=0.8, num_seq=2, generator=gen(11)) for p in prompts]
+    batch = complete_batch(
+        model, Bytes(), prompts, 30, temperature=0.8, num_seq=2, generator=gen(11)
+    )
+    assert batch == [
+        complete(model, Bytes(), p, 30, temperature=0.8, num_seq=2, generator=gen(11))
+        for p in prompts
+    ]
 
 
 @pytest.mark.parametrize(
@@ -281,7 +324,10 @@ def test_streams_one_after_the_other_equal_completions_side_by_side(model):
         ({"max_tokens": 0}, "max_tokens=0 and num_seq=1 must be 1 or more"),
         ({"num_seq": 0}, "max_tokens=5 and num_seq=0 must be 1 or more"),
         ({"ids": []}, "the prompt has no tokens; start it with the tokenizer's eot"),
-        ({"ids": [1] * 99}, "the prompt has 99 tokens and the context holds 96; shorten it by 3 tokens"),
+        (
+            {"ids": [1] * 99},
+            "the prompt has 99 tokens and the context holds 96; shorten it by 3 tokens",
+        ),
     ],
 )
 def test_errors_come_at_once_and_in_one_line(model, change, message):
@@ -291,5 +337,7 @@ def test_errors_come_at_once_and_in_one_line(model, change, message):
 
 
 def test_diverged_model():
-    with pytest.raises(ValueError, match=r"^the model's logits are nan: its training diverged; use an earlier .*$"):
+    with pytest.raises(
+        ValueError, match=r"^the model's logits are nan: its training diverged; use an earlier .*$"
+    ):
         next_token_probs(torch.tensor([[0.0, float("nan")]]))

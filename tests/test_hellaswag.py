@@ -31,7 +31,9 @@ def pair(tokenizer):
     theirs = GPT2LMHeadModel(GPT2Config(**sizes, n_positions=BLOCK, initializer_range=0.1)).eval()
     ours = GPT(GPTConfig(**sizes, block_size=BLOCK))
     flipped = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
-    ours.load_state_dict({k: w.t() if k.endswith(flipped) else w for k, w in theirs.state_dict().items()})
+    ours.load_state_dict(
+        {k: w.t() if k.endswith(flipped) else w for k, w in theirs.state_dict().items()}
+    )
     return theirs, ours.eval()
 
 
@@ -61,9 +63,13 @@ def broken_on_purpose(tokenizer, n, seed=0):
         ctx_a, ctx_b = words(1, 30), words(0, 5)
         endings = rng.choice(shapes)()
         if kind == 3:  # at the limit of the context, just under it, just over it, far over it
-            rest = len(tokenizer.encode(f" {ctx_a} {ctx_b}")) + max(len(tokenizer.encode(f" {e}")) for e in endings)
+            rest = len(tokenizer.encode(f" {ctx_a} {ctx_b}")) + max(
+                len(tokenizer.encode(f" {e}")) for e in endings
+            )
             fill = max(0, BLOCK + rng.choice([0, 1, 2, 3, BLOCK, -rng.randint(1, 12)]) - rest)
-            ctx_a = "\u2603" * (fill // 3) + "z" * (fill % 3) + " " + ctx_a  # three tokens each, and one
+            ctx_a = (
+                "\u2603" * (fill // 3) + "z" * (fill % 3) + " " + ctx_a
+            )  # three tokens each, and one
         if kind == 4:  # white space at the border
             ctx_b += rng.choice([" ", "  ", "\n", " [step]", "\t "])
         fields = {"ctx_a": ctx_a, "ctx_b": ctx_b, "ctx": f"{ctx_a} {ctx_b}" if ctx_b else ctx_a}
@@ -78,7 +84,9 @@ def broken_on_purpose(tokenizer, n, seed=0):
             }
         )
     items[0] |= {"ctx": ""}  # plain: no context at all
-    items[1] |= {"endings": ["z\u2603" * BLOCK, "b", "c", "d"]}  # an ending that is longer than the context
+    items[1] |= {
+        "endings": ["z\u2603" * BLOCK, "b", "c", "d"]
+    }  # an ending that is longer than the context
     return items
 
 
@@ -94,7 +102,9 @@ def reference_ids(item, j, tokenizer, convention):
             text = text[:a] + text[b + 1 :]
         return text.replace("  ", " ")
 
-    context = preprocess(item["activity_label"] + ": " + item["ctx_a"] + " " + item["ctx_b"].capitalize())
+    context = preprocess(
+        item["activity_label"] + ": " + item["ctx_a"] + " " + item["ctx_b"].capitalize()
+    )
     continuation = " " + preprocess(item["endings"][j])
     n_spaces = len(context) - len(context.rstrip())
     if n_spaces > 0:
@@ -138,7 +148,9 @@ def compare(pair, tokenizer, items, convention, start=()):
         with np.errstate(divide="ignore"):
             predictions = np.argmin(want / norms[figure], axis=1)  # the first of equals
         assert scores[figure]["predictions"] == predictions.tolist()
-        right = int(sum(p == int(item["label"]) for p, item in zip(predictions, items, strict=True)))
+        right = int(
+            sum(p == int(item["label"]) for p, item in zip(predictions, items, strict=True))
+        )
         assert scores[figure]["right"] == right and scores[figure]["n"] == len(items)
         assert scores[figure]["accuracy"] == right / len(items)
     return scores
@@ -157,20 +169,26 @@ def test_equals_transformers_on_stories(pair, tokenizer, convention):
 @pytest.mark.slow
 @pytest.mark.parametrize("convention", ["plain", "harness"])
 def test_equals_transformers_on_a_thousand_items(pair, tokenizer, convention):
-    compare(pair, tokenizer, broken_on_purpose(tokenizer, 500, seed=1) + story_items(500), convention)
+    compare(
+        pair, tokenizer, broken_on_purpose(tokenizer, 500, seed=1) + story_items(500), convention
+    )
 
 
 def test_the_broken_items_are_what_they_claim(tokenizer):
     encoded = [h.encode_item(item, tokenizer) for item in broken_on_purpose(tokenizer, 150)]
     sizes = [len(e.context) + max(map(len, e.endings)) - BLOCK for e in encoded]
-    assert {s for s in sizes if -2 <= s <= 3} >= {0, 1, 2} and max(sizes) > BLOCK  # fits; fits to the last; one over
+    assert {s for s in sizes if -2 <= s <= 3} >= {0, 1, 2} and max(
+        sizes
+    ) > BLOCK  # fits; fits to the last; one over
     assert any(all(len(e) == 1 for e in item.endings) for item in encoded)
     assert sum(len({tuple(e) for e in item.endings}) == 1 for item in encoded) > 3
     assert any(len(e) > BLOCK for item in encoded for e in item.endings)
 
 
 def test_equal_endings_tie_and_the_first_wins(pair, tokenizer):
-    item = story_items(1)[0] | {"endings": ["he was at the barn.", "a ball.", "a ball.", "he was at the barn."]}
+    item = story_items(1)[0] | {
+        "endings": ["he was at the barn.", "a ball.", "a ball.", "he was at the barn."]
+    }
     encoded = [h.encode_item(item | {"label": k}, tokenizer) for k in range(4)]
     nats = h.ending_nats(pair[1], encoded)
     assert nats[0, 0] == nats[0, 3] and nats[0, 1] == nats[0, 2]  # the same bits
@@ -201,13 +219,19 @@ def test_the_ranks_together_have_the_bits_of_one(pair, tokenizer, world_size):
 def test_the_context_runs_once_and_the_head_where_it_is_needed(pair, tokenizer):
     "Tokens are counted where they go in and where they come out."
     encoded = [h.encode_item(item, tokenizer) for item in story_items(40)]
-    encoded = [e for e in encoded if len(e.context) + max(map(len, e.endings)) <= BLOCK + 1]  # the rest is cut
+    encoded = [
+        e for e in encoded if len(e.context) + max(map(len, e.endings)) <= BLOCK + 1
+    ]  # the rest is cut
     assert len(encoded) > 20
     seen = {"in": 0, "out": 0}
     parts = pair[1].transformer
     hooks = [
-        parts.wte.register_forward_hook(lambda m, args, out: seen.update({"in": seen["in"] + args[0].numel()})),
-        parts.ln_f.register_forward_hook(lambda m, args, out: seen.update({"out": seen["out"] + len(out)})),
+        parts.wte.register_forward_hook(
+            lambda m, args, out: seen.update({"in": seen["in"] + args[0].numel()})
+        ),
+        parts.ln_f.register_forward_hook(
+            lambda m, args, out: seen.update({"out": seen["out"] + len(out)})
+        ),
     ]
     h.ending_nats(pair[1], encoded)
     for hook in hooks:
@@ -242,14 +266,28 @@ def test_gradients_are_not_kept(pair, tokenizer):
 
 def test_scores_by_hand():
     "Four endings of 1, 2, 3 and 4 tokens; characters and bytes differ."
-    item = h.Encoded([0], [[1], [1, 2], [1, 2, 3], [1, 2, 3, 4]], ["ab", "é" * 6, "x" * 5, "y" * 3], 1)
+    item = h.Encoded(
+        [0], [[1], [1, 2], [1, 2, 3], [1, 2, 3, 4]], ["ab", "é" * 6, "x" * 5, "y" * 3], 1
+    )
     nats = torch.tensor([[2.0, 3.0, 2.5, 4.0]], dtype=torch.float64)
     plain, harness = (h.score(nats, [item], 100, c) for c in ("plain", "harness"))
-    assert {k: f["predictions"] for k, f in plain.items()} == {"acc": [0], "acc_norm": [2]}  # 2; 2.5 / 3
+    assert {k: f["predictions"] for k, f in plain.items()} == {
+        "acc": [0],
+        "acc_norm": [2],
+    }  # 2; 2.5 / 3
     # by characters 1, 0.5, 0.5, 1.33: equal, the first wins; by bytes 1, 0.25, 0.5, 1.33
-    assert {k: f["predictions"] for k, f in harness.items()} == {"acc": [0], "acc_norm": [1], "acc_bytes": [1]}
+    assert {k: f["predictions"] for k, f in harness.items()} == {
+        "acc": [0],
+        "acc_norm": [1],
+        "acc_bytes": [1],
+    }
     assert harness["acc_norm"]["right"] == 1 and plain["acc"]["right"] == 0
-    assert h.lengths(item, "byte", 100) == [2, 12, 5, 3] and h.lengths(item, "token", 3) == [1, 2, 3, 3]
+    assert h.lengths(item, "byte", 100) == [2, 12, 5, 3] and h.lengths(item, "token", 3) == [
+        1,
+        2,
+        3,
+        3,
+    ]
 
 
 def test_standard_error():
@@ -258,12 +296,20 @@ def test_standard_error():
 
 
 def test_the_conventions_read_different_texts(tokenizer):
-    item = {"ctx": "A man sits. he", "ctx_a": "A man sits.", "ctx_b": "he", "activity_label": "Sitting"}
+    item = {
+        "ctx": "A man sits. he",
+        "ctx_a": "A man sits.",
+        "ctx_b": "he",
+        "activity_label": "Sitting",
+    }
     item |= {"endings": ["is [title] up", "b", "c", "d"], "label": "2", "ind": 0}
     plain, harness = (h.encode_item(item, tokenizer, (), c) for c in ("plain", "harness"))
     assert tokenizer.decode(plain.context) == "A man sits. he" and plain.texts[0] == "is [title] up"
     assert tokenizer.decode(harness.context) == "Sitting: A man sits. He"
-    assert harness.texts[0] == "is.  up".replace("  ", " ") and tokenizer.decode(harness.endings[1]) == " b"
+    assert (
+        harness.texts[0] == "is.  up".replace("  ", " ")
+        and tokenizer.decode(harness.endings[1]) == " b"
+    )
     assert plain.label == harness.label == 2
     assert h.encode_item(item, tokenizer, [tokenizer.eot]).context[0] == tokenizer.eot
 
@@ -281,7 +327,10 @@ def test_a_model_that_diverged_is_no_quarter(tokenizer):
     model = GPT(GPTConfig(1, 2, 32, BLOCK, tokenizer.n_vocab))
     with torch.no_grad():
         model.transformer.ln_f.weight[0] = float("nan")
-    with pytest.raises(ValueError, match=r"^the model's losses are not finite: its training diverged; use an earlier"):
+    with pytest.raises(
+        ValueError,
+        match=r"^the model's losses are not finite: its training diverged; use an earlier",
+    ):
         h.choice_accuracy(model, tokenizer, story_items(3))
 
 

@@ -27,7 +27,9 @@ FLAGS = shlex.split(
     " --vocab_size 300 --total_batch 256 --micro_batch 4 --val_tokens 2048 --warmup_steps 2"
     " --eval_every 10 --save_every 10 --sample_every 1000"
 )
-OUTSIDE = "RANK WORLD_SIZE LOCAL_RANK MASTER_ADDR MASTER_PORT NPROC REMOTE_SHELL PORT RESTARTS".split()
+OUTSIDE = (
+    "RANK WORLD_SIZE LOCAL_RANK MASTER_ADDR MASTER_PORT NPROC REMOTE_SHELL PORT RESTARTS".split()
+)
 
 
 class Place:
@@ -38,15 +40,26 @@ class Place:
         self.bin.mkdir()
         (folder / "data").symlink_to(data)
         self.script("nvidia-smi", "exit 9")
-        env = {k: v for k, v in os.environ.items() if k not in OUTSIDE and not k.startswith("SLURM")}
-        self.env = env | {"PATH": f"{self.bin}:{env['PATH']}", "PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}
+        env = {
+            k: v for k, v in os.environ.items() if k not in OUTSIDE and not k.startswith("SLURM")
+        }
+        self.env = env | {
+            "PATH": f"{self.bin}:{env['PATH']}",
+            "PYTHON": sys.executable,
+            "OMP_NUM_THREADS": "1",
+        }
 
     def script(self, name, text):
         (self.bin / name).write_text(f"#!/bin/bash\n{text}\n", encoding="utf-8")
         (self.bin / name).chmod(0o755)
 
     def start(self, *command, **env):
-        out = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+        out = {
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.PIPE,
+            "text": True,
+            "start_new_session": True,
+        }
         return subprocess.Popen(list(map(str, command)), cwd=self.folder, env=self.env | env, **out)
 
     def run(self, *command, **env):
@@ -103,26 +116,42 @@ def test_one_node_takes_a_process_for_each_gpu_and_the_124m_run(place):
     assert p.returncode == 0, p.err
     plan, *_, line = p.out.splitlines()
     assert plan.startswith("plan: preset gpt2-124m, 124,475,904 parameters")
-    assert "--standalone --nproc_per_node=8 --max-restarts=3 -m gpt2edu.cli train --preset gpt2-124m" in line
+    assert (
+        "--standalone --nproc_per_node=8 --max-restarts=3 -m gpt2edu.cli train --preset gpt2-124m"
+        in line
+    )
     assert "--dry_run" not in line
 
 
 def test_the_same_flags_are_the_default_everywhere():
     for path in FILES:
-        assert "[[ $# -gt 0 ]] || set -- --preset gpt2-124m --resume auto\n" in path.read_text(encoding="utf-8"), (
-            path.name
-        )
-    config, folder, _ = cli.read_train_flags(["--preset", "gpt2-124m", "--resume", "auto", "--out_dir", "/nowhere"])
+        assert "[[ $# -gt 0 ]] || set -- --preset gpt2-124m --resume auto\n" in path.read_text(
+            encoding="utf-8"
+        ), path.name
+    config, folder, _ = cli.read_train_flags(
+        ["--preset", "gpt2-124m", "--resume", "auto", "--out_dir", "/nowhere"]
+    )
     assert config.preset == "gpt2-124m" and folder is None
 
 
 def test_several_hosts_get_one_line_each_and_meet_at_the_first(place):
-    p = place.run(LAUNCH / "hosts.sh", "a b", *FLAGS, "--dry-run", NPROC="8", PORT="1234", PYTHON=sys.executable)
+    p = place.run(
+        LAUNCH / "hosts.sh",
+        "a b",
+        *FLAGS,
+        "--dry-run",
+        NPROC="8",
+        PORT="1234",
+        PYTHON=sys.executable,
+    )
     assert p.returncode == 0, p.err
     first, second = p.out.splitlines()[-2:]
     for host, line in (("a", first), ("b", second)):
         assert line.startswith(f"ssh {host} 'cd {place.folder} && ")
-        assert "--nnodes=2 --nproc_per_node=8" in line and "--rdzv_backend=c10d --rdzv_endpoint=a:1234" in line
+        assert (
+            "--nnodes=2 --nproc_per_node=8" in line
+            and "--rdzv_backend=c10d --rdzv_endpoint=a:1234" in line
+        )
         assert f" --local-addr={host} " in line
 
 
@@ -132,11 +161,19 @@ def test_several_hosts_get_one_line_each_and_meet_at_the_first(place):
 @pytest.mark.parametrize(
     "command,env,words",
     [
-        ("one_node.sh --preset tiny", {}, "one_node.sh: no NVIDIA GPU here; for a test on the processor set"),
+        (
+            "one_node.sh --preset tiny",
+            {},
+            "one_node.sh: no NVIDIA GPU here; for a test on the processor set",
+        ),
         ("one_node.sh --preset tinny", {"NPROC": "2"}, "gpt2edu_train: unknown preset 'tinny'"),
         ("hosts.sh --preset tiny", {}, "hosts.sh: name the machines first"),
         ("hosts.sh 'a b' --n_head 7", {}, "gpt2edu_train: n_head=7 must divide n_embd=96"),
-        ("slurm.sbatch --micro_batch 7", {}, "gpt2edu_train: total_batch=4096 tokens is not a whole number"),
+        (
+            "slurm.sbatch --micro_batch 7",
+            {},
+            "gpt2edu_train: total_batch=4096 tokens is not a whole number",
+        ),
     ],
 )
 def test_a_mistake_is_said_once_and_nothing_is_started(place, command, env, words):
@@ -145,7 +182,15 @@ def test_a_mistake_is_said_once_and_nothing_is_started(place, command, env, word
         place.script(name, "echo started > started")
     name, *flags = shlex.split(command)
     t0 = time.monotonic()
-    p = place.run("bash", LAUNCH / name, *flags, SLURM_JOB_NODELIST="n", SLURM_JOB_ID="1", SLURM_NNODES="1", **env)
+    p = place.run(
+        "bash",
+        LAUNCH / name,
+        *flags,
+        SLURM_JOB_NODELIST="n",
+        SLURM_JOB_ID="1",
+        SLURM_NNODES="1",
+        **env,
+    )
     assert p.returncode == 2 and p.err.count("\n") == 1 and words in p.err
     assert time.monotonic() - t0 < 100 and not (place.folder / "started").exists()
 
@@ -168,9 +213,13 @@ def test_one_node_trains_is_stopped_and_goes_on(place):
     place.wait_for_step(15)
     p.send_signal(signal.SIGTERM)
     out, err = p.communicate(timeout=600)
-    assert p.returncode != 0 and "SignalException" in err  # torchrun's way to say that it was told to stop
+    assert (
+        p.returncode != 0 and "SignalException" in err
+    )  # torchrun's way to say that it was told to stop
     (last,) = [e["step"] for e in place.events("stopped")]
-    assert last < 400 and (place.folder / f"runs/run/checkpoints/step_{last:08}/state.json").exists(), out + err
+    assert (
+        last < 400 and (place.folder / f"runs/run/checkpoints/step_{last:08}/state.json").exists()
+    ), out + err
     done = place.run(*line[:-1], str(last + 20), NPROC="2")
     assert done.returncode == 0, done.err
     check_whole(place, last + 20)
@@ -178,8 +227,15 @@ def test_one_node_trains_is_stopped_and_goes_on(place):
 
 @pytest.mark.slow
 def test_two_hosts_train_as_one_and_stop_together(place):
-    place.script("here", 'shift; exec bash -c "$*"')  # in place of ssh: drop the host, run the command
-    env = {"REMOTE_SHELL": f"{place.bin}/here", "NPROC": "1", "PORT": free_port(), "GLOO_SOCKET_IFNAME": "lo"}
+    place.script(
+        "here", 'shift; exec bash -c "$*"'
+    )  # in place of ssh: drop the host, run the command
+    env = {
+        "REMOTE_SHELL": f"{place.bin}/here",
+        "NPROC": "1",
+        "PORT": free_port(),
+        "GLOO_SOCKET_IFNAME": "lo",
+    }
     line = [LAUNCH / "hosts.sh", "127.0.0.1 127.0.0.1", *FLAGS, "--max_steps", "400"]
     p = place.start(*line, **env)
     place.wait_for_step(15)
@@ -202,13 +258,21 @@ for ((i = 0; i < SLURM_NNODES; i++)); do "$@" & echo $! >> tasks; done
 code=0; for pid in $(cat tasks); do wait "$pid" || code=$?; done
 exit $code"""
 SCANCEL = "[[ $1 == --signal=TERM && $2 == 42 ]] && kill -TERM $(cat tasks)"
-SCONTROL = 'if [[ $1 == requeue ]]; then echo "$2" > requeued; else echo 127.0.0.1; echo 127.0.0.1; fi'
+SCONTROL = (
+    'if [[ $1 == requeue ]]; then echo "$2" > requeued; else echo 127.0.0.1; echo 127.0.0.1; fi'
+)
 
 
 def test_slurm_saves_before_its_time_is_up_and_queues_again(place):
     for name, text in (("srun", SRUN), ("scancel", SCANCEL), ("scontrol", SCONTROL)):
         place.script(name, text)
-    env = {"SLURM_JOB_NODELIST": "n[1-2]", "SLURM_JOB_ID": "42", "SLURM_NNODES": "2", "NPROC": "1", "PORT": free_port()}
+    env = {
+        "SLURM_JOB_NODELIST": "n[1-2]",
+        "SLURM_JOB_ID": "42",
+        "SLURM_NNODES": "2",
+        "NPROC": "1",
+        "PORT": free_port(),
+    }
     env["GLOO_SOCKET_IFNAME"] = "lo"
     line = ["bash", LAUNCH / "slurm.sbatch", *FLAGS, "--max_steps", "400"]
     p = place.start(*line, **env)
@@ -216,9 +280,13 @@ def test_slurm_saves_before_its_time_is_up_and_queues_again(place):
     p.send_signal(signal.SIGTERM)  # what --signal=B:TERM@300 does
     out, err = p.communicate(timeout=600)
     (last,) = [e["step"] for e in place.events("stopped")]
-    assert p.returncode == 0 and (place.folder / "requeued").read_text(encoding="utf-8") == "42\n", out + err
+    assert (
+        p.returncode == 0 and (place.folder / "requeued").read_text(encoding="utf-8") == "42\n"
+    ), out + err
     assert not (place.folder / "killed").exists()
-    assert last < 400 and (place.folder / f"runs/run/checkpoints/step_{last:08}/state.json").exists(), out + err
+    assert (
+        last < 400 and (place.folder / f"runs/run/checkpoints/step_{last:08}/state.json").exists()
+    ), out + err
     (place.folder / "requeued").unlink()
     done = place.run(*line[:-1], str(last + 20), **env | {"PORT": free_port()})
     assert done.returncode == 0 and not (place.folder / "requeued").exists(), done.err
@@ -229,14 +297,21 @@ def test_slurm_saves_before_its_time_is_up_and_queues_again(place):
 
 
 def test_the_tables_of_flags_are_those_of_the_dataclasses():
-    done = subprocess.run([sys.executable, ROOT / "tools" / "commands.py", "--check"], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, ROOT / "tools" / "commands.py", "--check"], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
 
 
 def examples():
     "The lines that begin with one of our commands, in the pages that a reader copies from."
-    for page in (ROOT / "book" / "commands.qmd", ROOT / "book" / "tough" / "ch21_reproduce_gpt2.md"):
-        for block in re.findall(r"^```bash\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S):
+    for page in (
+        ROOT / "book" / "commands.qmd",
+        ROOT / "book" / "tough" / "ch21_reproduce_gpt2.md",
+    ):
+        for block in re.findall(
+            r"^```bash\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S
+        ):
             for line in block.replace("\\\n", " ").splitlines():
                 if line.startswith("gpt2edu_"):
                     yield line.split("#")[0].strip()
@@ -246,9 +321,15 @@ def examples():
 def test_an_example_is_understood(line):
     name, *flags = shlex.split(line)
     if name == "gpt2edu_train":
-        assert isinstance(cli.read_train_flags(cli.take_flag(flags, "resume", "auto")[1], name)[0], TrainConfig)
+        assert isinstance(
+            cli.read_train_flags(cli.take_flag(flags, "resume", "auto")[1], name)[0], TrainConfig
+        )
         return
-    classes = {"generate": "cli.GenerateConfig", "export": "cli.ExportConfig", "prepare": "fineweb.PrepareConfig"}
+    classes = {
+        "generate": "cli.GenerateConfig",
+        "export": "cli.ExportConfig",
+        "prepare": "fineweb.PrepareConfig",
+    }
     classes |= {"eval": "evaluate.EvalConfig", "plan": "estimate.PlanConfig"}
     module, kind = classes[name.removeprefix("gpt2edu_")].split(".")
     kind = getattr(import_module(f"gpt2edu.{module}"), kind)

@@ -13,7 +13,9 @@ N, T = 24 * 7, 4  # windows, tokens in a window
 
 
 def tokens(n=N * T + 1):
-    return np.arange(n, dtype=np.uint16)  # a token's value is its place, so a window is known by its first token
+    return np.arange(
+        n, dtype=np.uint16
+    )  # a token's value is its place, so a window is known by its first token
 
 
 def read(loader, steps):
@@ -79,14 +81,18 @@ def test_resumed_is_unbroken(world):
         read(other, 3)
         other.position = saved
         for a, b, c in zip(read(unbroken, 30), read(resumed, 30), read(other, 30), strict=True):
-            assert all(torch.equal(p, q) and torch.equal(p, r) for p, q, r in zip(a, b, c, strict=True))
+            assert all(
+                torch.equal(p, q) and torch.equal(p, r) for p, q, r in zip(a, b, c, strict=True)
+            )
 
 
 def test_resume_on_another_number_of_ranks():
     "Stop after some steps on 2 ranks, go on with 3: nothing is read twice, nothing is left out."
     two = [Loader(tokens(), 6, T, rank=r, world_size=2) for r in range(2)]
     seen = starts(b for loader in two for b in read(loader, 4))
-    three = [Loader(tokens(), 5, T, rank=r, world_size=3, position=two[0].position) for r in range(3)]
+    three = [
+        Loader(tokens(), 5, T, rank=r, world_size=3, position=two[0].position) for r in range(3)
+    ]
     seen += starts(b for loader in three for b in read(loader, (N - 48) // 15))
     assert sorted(seen) == list(range(0, N * T, T))
 
@@ -99,7 +105,10 @@ def test_order_depends_on_seed_and_epoch_and_on_nothing_else():
     state = torch.random.get_rng_state(), np.random.get_state()[1].copy()
     loader = Loader(tokens(), 2, T, seed=0)
     assert starts(read(loader, N // 2)) == list(epochs[0])
-    assert torch.equal(state[0], torch.random.get_rng_state()) and (state[1] == np.random.get_state()[1]).all()
+    assert (
+        torch.equal(state[0], torch.random.get_rng_state())
+        and (state[1] == np.random.get_state()[1]).all()
+    )
 
 
 def test_order_is_the_same_everywhere():
@@ -137,7 +146,9 @@ def test_permutation(n):
         got = permute(np.arange(n), n, round_keys(seed, epoch))
         assert (np.sort(got) == np.arange(n)).all()
         some = np.unique(np.linspace(0, n - 1, 20, dtype=int))
-        assert permute(some, n, round_keys(seed, epoch)).tolist() == got[some].tolist()  # random access
+        assert (
+            permute(some, n, round_keys(seed, epoch)).tolist() == got[some].tolist()
+        )  # random access
         assert [plain_permute(int(i), n, seed, epoch) for i in some] == got[some].tolist()
 
 
@@ -165,7 +176,12 @@ def test_less_than_one_window(n):
     with pytest.raises(ValueError) as e:
         Loader(tokens(n), 1, T)
     text = str(e.value)
-    assert "\n" not in text and f"got {n} tokens" in text and "expected 5" in text and "lower T" in text
+    assert (
+        "\n" not in text
+        and f"got {n} tokens" in text
+        and "expected 5" in text
+        and "lower T" in text
+    )
 
 
 def test_less_than_one_window_names_the_file(tmp_path):

@@ -17,7 +17,9 @@ PAGE = (ROOT / "book" / "is-my-loss-right.qmd").read_text(encoding="utf-8")
 
 
 def printed(*command):
-    done = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, *map(str, command)], capture_output=True, text=True, cwd=ROOT
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -39,7 +41,9 @@ def test_a_log_says_where_it_is_from(path):
     done = events[-1]
     assert done["floor"] < done["val_loss"] < done["bigram"]
     assert f"{done['floor']:.3f} nats" in PAGE and f"{done['bigram']:.3f}" in PAGE
-    assert [e["step"] for e in events if e["event"] == "train"] == list(range(10, head["max_steps"] + 1, 10))
+    assert [e["step"] for e in events if e["event"] == "train"] == list(
+        range(10, head["max_steps"] + 1, 10)
+    )
 
 
 def test_the_runs_are_as_good_as_the_page_says():

@@ -21,10 +21,16 @@ def test_unigram_and_bigram_by_hand():
     q = np.array([(2 + 1 / 3) / 6, (3 + 1 / 3) / 6, (0 + 1 / 3) / 6])
     assert NGram(1, 3).fit(ids).next_probs([]) == pytest.approx(q)
     bigram = NGram(2, 3).fit(ids)
-    assert bigram.next_probs([0]) == pytest.approx((np.array([0, 2, 0]) + q) / 3)  # 0 was followed by 1, twice
-    assert bigram.next_probs([1]) == pytest.approx((np.array([1, 1, 0]) + q) / 3)  # the last 1 had no successor
+    assert bigram.next_probs([0]) == pytest.approx(
+        (np.array([0, 2, 0]) + q) / 3
+    )  # 0 was followed by 1, twice
+    assert bigram.next_probs([1]) == pytest.approx(
+        (np.array([1, 1, 0]) + q) / 3
+    )  # the last 1 had no successor
     assert bigram.next_probs([2]) == pytest.approx(q)  # never seen: the unigram
-    assert bigram.loss([0, 1, 2]) == pytest.approx(-(math.log((2 + q[1]) / 3) + math.log(q[2] / 3)) / 2)
+    assert bigram.loss([0, 1, 2]) == pytest.approx(
+        -(math.log((2 + q[1]) / 3) + math.log(q[2] / 3)) / 2
+    )
 
 
 @settings(deadline=None, max_examples=60)
@@ -65,8 +71,12 @@ def test_known_source_is_learnt_to_its_entropy():
     train, val = ids[:150_000], ids[150_000:]
     entropy = -(stay * math.log(stay) + (1 - stay) * math.log(1 - stay))
     assert NGram(1, 2).fit(train).loss(val) == pytest.approx(math.log(2), abs=0.005)
-    assert NGram(2, 2).fit(train).loss(val) == pytest.approx(entropy, abs=0.01)  # 3 standard errors: 0.009
-    assert NGram(3, 2).fit(train).loss(val) == pytest.approx(entropy, abs=0.01)  # nothing more to know
+    assert NGram(2, 2).fit(train).loss(val) == pytest.approx(
+        entropy, abs=0.01
+    )  # 3 standard errors: 0.009
+    assert NGram(3, 2).fit(train).loss(val) == pytest.approx(
+        entropy, abs=0.01
+    )  # nothing more to know
     assert bigram_loss(train, val, 2) == NGram(2, 2).fit(train).loss(val)
 
 
@@ -108,20 +118,33 @@ def test_sample_follows_the_probabilities_and_the_seed():
     assert (a == b).all() and len(a) == 3001 and a[0] == 0
     after_0 = a[1:][a[:-1] == 0]
     share = np.bincount(after_0, minlength=3) / len(after_0)
-    assert share == pytest.approx(model.next_probs([0]), abs=0.05)  # over 3 standard errors of ~1,500 draws
+    assert share == pytest.approx(
+        model.next_probs([0]), abs=0.05
+    )  # over 3 standard errors of ~1,500 draws
 
 
 def test_bits_per_byte():
-    assert bits_per_byte(math.log(256), 10, 10) == pytest.approx(8)  # one token per byte, knowing nothing
+    assert bits_per_byte(math.log(256), 10, 10) == pytest.approx(
+        8
+    )  # one token per byte, knowing nothing
     assert bits_per_byte(2.0, 100, 400) == pytest.approx(2.0 / 4 / math.log(2))
 
 
 @pytest.mark.parametrize(
     "call,message",
     [
-        (lambda: NGram(0, 10), "n=0 with vocab_size=10 cannot be counted; n must be >= 1 and V**n < 2**63"),
-        (lambda: NGram(5, 50257), "n=5 with vocab_size=50257 cannot be counted; n must be >= 1 and V**n < 2**63"),
-        (lambda: NGram(2, 9, 0), "alpha=0 must be positive, or unseen n-grams get probability 0; try 1.0"),
+        (
+            lambda: NGram(0, 10),
+            "n=0 with vocab_size=10 cannot be counted; n must be >= 1 and V**n < 2**63",
+        ),
+        (
+            lambda: NGram(5, 50257),
+            "n=5 with vocab_size=50257 cannot be counted; n must be >= 1 and V**n < 2**63",
+        ),
+        (
+            lambda: NGram(2, 9, 0),
+            "alpha=0 must be positive, or unseen n-grams get probability 0; try 1.0",
+        ),
         (
             lambda: NGram(2, 9).fit([3, 9]),
             "token ids run from 3 to 9, but vocab_size=9; use the tokenizer that made them",
@@ -130,7 +153,10 @@ def test_bits_per_byte():
             lambda: NGram(2, 9).fit([-1, 3]),
             "token ids run from -1 to 3, but vocab_size=9; use the tokenizer that made them",
         ),
-        (lambda: bigram_loss([1, 2], [1], 9), "a loss needs at least 2 tokens, got 1; give a longer text"),
+        (
+            lambda: bigram_loss([1, 2], [1], 9),
+            "a loss needs at least 2 tokens, got 1; give a longer text",
+        ),
         (
             lambda: bits_per_byte(1.0, 5, 0),
             "n_bytes=0 must be at least 1; count the text with len(text.encode())",
@@ -154,7 +180,9 @@ def test_n_grams_approach_the_floor_of_held_out_stories_and_never_go_under():
     tokenizer = Tokenizer.train([s.text for s in train[:1000]], 1024, "stories")
 
     def flatten(documents):
-        parts = [[tokenizer.eot, *ids] for ids in tokenizer.encode_batch([s.text for s in documents])]
+        parts = [
+            [tokenizer.eot, *ids] for ids in tokenizer.encode_batch([s.text for s in documents])
+        ]
         return np.array([i for part in parts for i in part] + [tokenizer.eot])
 
     val_ids = flatten(val)

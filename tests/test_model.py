@@ -65,7 +65,9 @@ def assert_relative(got, want, tol, what):
 
 
 @pytest.mark.parametrize(
-    "config,B,T", [(TINY, 3, 24), (TINY, 1, 1), (GPTConfig(), 1, 12)], ids=["tiny", "one-token", "124m"]
+    "config,B,T",
+    [(TINY, 3, 24), (TINY, 1, 1), (GPTConfig(), 1, 12)],
+    ids=["tiny", "one-token", "124m"],
 )
 def test_equals_hugging_face(config, B, T):
     model = shaken(tiny(config=config))
@@ -166,14 +168,20 @@ def test_output_does_not_depend_on_later_tokens(T, data):
 
 
 @settings(max_examples=15, deadline=None)
-@given(B=st.integers(1, 3), cuts=st.lists(st.integers(1, 8), min_size=1, max_size=3), seed=st.integers(0, 99))
+@given(
+    B=st.integers(1, 3),
+    cuts=st.lists(st.integers(1, 8), min_size=1, max_size=3),
+    seed=st.integers(0, 99),
+)
 def test_cached_pieces_equal_the_whole(B, cuts, seed):
     model, x = shaken(tiny()), ids(B, sum(cuts), seed=seed)
     with torch.no_grad():
         want, caches, got = model(x)[0], model.new_caches(), []
         for piece in x.split(cuts, dim=1):
             got.append(model(piece, caches=caches)[0])
-    torch.testing.assert_close(torch.cat(got, 1), want, rtol=1e-5, atol=1e-5)  # logits of order 5 after three layers
+    torch.testing.assert_close(
+        torch.cat(got, 1), want, rtol=1e-5, atol=1e-5
+    )  # logits of order 5 after three layers
     assert all(c.length == x.shape[1] for c in caches)
 
 
@@ -192,7 +200,9 @@ def test_attention_weights_are_those_of_the_forward_pass():
     torch.testing.assert_close(w.sum(-1), torch.ones(3, 2, 4, 11))
     assert (w.triu(1) == 0).all()
     hf = twin(model)
-    hf.config._attn_implementation = "eager"  # the fast ones keep no weights; 4.50 has no method for it
+    hf.config._attn_implementation = (
+        "eager"  # the fast ones keep no weights; 4.50 has no method for it
+    )
     with torch.no_grad():
         theirs = torch.stack(hf(x, output_attentions=True).attentions)
     torch.testing.assert_close(w, theirs, rtol=1e-5, atol=1e-6)
@@ -234,9 +244,15 @@ def test_chunk_sizes_follow_the_vocabulary(monkeypatch):
     loss = gpt2edu.model.gpt.ChunkedCrossEntropy
     monkeypatch.setattr(loss, "apply", lambda *a: calls.append(a[3]) or torch.zeros(()))
     with torch.device("meta"):
-        cross_entropy(torch.empty(16 * 256, 8), torch.empty(1024, 8), torch.empty(16 * 256, dtype=torch.int64))
+        cross_entropy(
+            torch.empty(16 * 256, 8), torch.empty(1024, 8), torch.empty(16 * 256, dtype=torch.int64)
+        )
         assert calls == []  # a small model: one chunk, the plain path
-        cross_entropy(torch.empty(4 * 1024, 8), torch.empty(50304, 8), torch.empty(4 * 1024, dtype=torch.int64))
+        cross_entropy(
+            torch.empty(4 * 1024, 8),
+            torch.empty(50304, 8),
+            torch.empty(4 * 1024, dtype=torch.int64),
+        )
     assert calls == [4]
 
 
@@ -272,7 +288,9 @@ def test_bf16_autocast_keeps_the_loss_in_fp32(monkeypatch, at_once):
     assert loss.dtype == torch.float32
     got = model.lm_head.weight.grad
     assert got.dtype == torch.float32
-    assert (got - want).norm() < 0.03 * want.norm()  # bf16 keeps 8 bits; a few dozen roundings in a row
+    assert (
+        got - want
+    ).norm() < 0.03 * want.norm()  # bf16 keeps 8 bits; a few dozen roundings in a row
 
 
 @pytest.mark.parametrize("at_once", [700, 2**26], ids=["chunked", "plain"])
@@ -299,9 +317,15 @@ def test_compiles_to_one_graph(monkeypatch, at_once):
         ({"n_head": 5, "n_embd": 128}, "n_head=5 must divide n_embd=128; try 2, 4 or 8"),
         ({"n_head": 5, "n_embd": 7}, "n_head=5 must divide n_embd=7; try 1 or 7"),
         ({"n_layer": 0}, "n_layer=0 must be a whole number, 1 or more; GPT-2 124M has 12"),
-        ({"block_size": -3}, "block_size=-3 must be a whole number, 1 or more; GPT-2 124M has 1024"),
+        (
+            {"block_size": -3},
+            "block_size=-3 must be a whole number, 1 or more; GPT-2 124M has 1024",
+        ),
         ({"n_embd": 76.8}, "n_embd=76.8 must be a whole number, 1 or more; GPT-2 124M has 768"),
-        ({"vocab_size": "50257"}, "vocab_size='50257' must be a whole number, 1 or more; GPT-2 124M has 50257"),
+        (
+            {"vocab_size": "50257"},
+            "vocab_size='50257' must be a whole number, 1 or more; GPT-2 124M has 50257",
+        ),
     ],
 )
 def test_config_errors(sizes, text):

@@ -14,7 +14,8 @@ HANGS = 600  # seconds for one cell; ten times what a chapter may take. A slow m
 
 def outputs(cell):
     return "".join(
-        str(o.get("text", "")) + str(o.get("data", {}).get("text/plain", "")) for o in cell.get("outputs", [])
+        str(o.get("text", "")) + str(o.get("data", {}).get("text/plain", ""))
+        for o in cell.get("outputs", [])
     )
 
 
@@ -27,6 +28,9 @@ def test_runs(path, tmp_path):
     assert not left, f"the notebook leaves {left} in the working folder"
     for i, cell in enumerate(nb.cells):
         if name := re.search(r"^#\|\s*exercise:\s*(\w+)", cell.source, re.M):
-            stub, solution = nb.cells[i + 1], next(c for c in nb.cells[i + 2 :] if "code-summary" in c.source)
+            stub, solution = (
+                nb.cells[i + 1],
+                next(c for c in nb.cells[i + 2 :] if "code-summary" in c.source),
+            )
             assert "Not yet" in outputs(stub), f"{name[1]}: the stub passes its check"
             assert "Passed" in outputs(solution), f"{name[1]}: the solution fails its check"

@@ -30,11 +30,18 @@ def test_the_weights_load(place):
     model, tokenizer = load_run(Path("runs/tiny"))
     ids = tokenizer.encode("One day, Anna and Tom were in the garden.")
     assert tokenizer.decode(ids) == "One day, Anna and Tom were in the garden."
-    val = open_shards(Path("data/stories-4f9e60b2bd6c"), "val", tokenizer.hash)[:1025].astype("int64")
+    val = open_shards(Path("data/stories-4f9e60b2bd6c"), "val", tokenizer.hash)[:1025].astype(
+        "int64"
+    )
     with torch.no_grad():
-        rows = torch.from_numpy(val[:1024].reshape(32, 32)), torch.from_numpy(val[1:1025].reshape(32, 32))
+        rows = (
+            torch.from_numpy(val[:1024].reshape(32, 32)),
+            torch.from_numpy(val[1:1025].reshape(32, 32)),
+        )
         loss = float(model(*rows)[1])
-    assert loss == pytest.approx(5.437, abs=0.05)  # the old code's 5.4370 is over all validation tokens
+    assert loss == pytest.approx(
+        5.437, abs=0.05
+    )  # the old code's 5.4370 is over all validation tokens
 
 
 def test_the_run_resumes_with_the_losses_of_the_old_code(place):

@@ -28,7 +28,9 @@ class Net(nn.Module):
 
     def __init__(self):
         super().__init__()
-        block = nn.ModuleDict({"ln_1": nn.LayerNorm(8), "mlp": nn.ModuleDict({"c_fc": nn.Linear(8, 32)})})
+        block = nn.ModuleDict(
+            {"ln_1": nn.LayerNorm(8), "mlp": nn.ModuleDict({"c_fc": nn.Linear(8, 32)})}
+        )
         block["mlp"]["c_proj"] = nn.Linear(32, 8)
         self.transformer = nn.ModuleDict(
             {"wte": nn.Embedding(11, 8), "h": nn.ModuleList([block]), "ln_f": nn.LayerNorm(8)}
@@ -61,14 +63,31 @@ def step(model, optimizers, i):
 
 
 def test_schedule_is_this_list():
-    want = [0.25, 0.5, 0.75, 1.0, 1.0, 0.9698463103929542, 0.8830222215594891, 0.75, 0.5868240888334652]
+    want = [
+        0.25,
+        0.5,
+        0.75,
+        1.0,
+        1.0,
+        0.9698463103929542,
+        0.8830222215594891,
+        0.75,
+        0.5868240888334652,
+    ]
     want += [0.41317591116653485, 0.25, 0.11697777844051099, 0.030153689607045803, 0.0, 0.0]
     got = [lr_at(s, 1.0, 0.0, warmup_steps=4, max_steps=13) for s in range(15)]
     assert got == pytest.approx(want, abs=1e-12)
 
 
 def test_schedule_of_the_124m_run():
-    at = {0: 1e-3 / 715, 714: 1e-3, 715: 1e-3, (715 + 19073) // 2: 5.5e-4, 19073: 1e-4, 30_000: 1e-4}
+    at = {
+        0: 1e-3 / 715,
+        714: 1e-3,
+        715: 1e-3,
+        (715 + 19073) // 2: 5.5e-4,
+        19073: 1e-4,
+        30_000: 1e-4,
+    }
     assert {s: lr_at(s, 1e-3, 1e-4, 715, 19073) for s in at} == pytest.approx(at, rel=1e-9)
 
 
@@ -89,7 +108,9 @@ def test_groups():
     ]
     assert all(names[id(p)].endswith("bias") or ".ln_" in names[id(p)] for p in plain["params"])
     assert (decay["weight_decay"], plain["weight_decay"]) == (0.1, 0.0)
-    assert len(decay["params"]) + len(plain["params"]) == len(list(model.parameters()))  # the tied head is there once
+    assert len(decay["params"]) + len(plain["params"]) == len(
+        list(model.parameters())
+    )  # the tied head is there once
 
 
 def test_muon_takes_the_block_matrices_only():
@@ -98,7 +119,9 @@ def test_muon_takes_the_block_matrices_only():
     assert isinstance(muon, Muon) and isinstance(adamw, torch.optim.AdamW)
     theirs = [p for g in muon.param_groups for p in g["params"]]
     rest = [p for g in adamw.param_groups for p in g["params"]]
-    assert [p.shape for p in theirs] == [p.shape for p in block_matrices(model)] == [(32, 8), (8, 32)]
+    assert (
+        [p.shape for p in theirs] == [p.shape for p in block_matrices(model)] == [(32, 8), (8, 32)]
+    )
     assert {id(p) for p in theirs} | {id(p) for p in rest} == {id(p) for p in model.parameters()}
     assert not {id(p) for p in theirs} & {id(p) for p in rest}
     assert [g["peak_lr"] for g in muon.param_groups + adamw.param_groups] == [2e-2, 1e-3, 1e-3]
@@ -118,7 +141,9 @@ def steps(optimizer, n, seed=1, skip=()):
     g, (group,) = torch.Generator().manual_seed(seed), optimizer.param_groups
     for _ in range(n):
         for i, p in enumerate(group["params"]):
-            grad = torch.randn(p.shape, generator=g) * 10.0 ** (i - 3)  # the scale of a gradient must not matter
+            grad = torch.randn(p.shape, generator=g) * 10.0 ** (
+                i - 3
+            )  # the scale of a gradient must not matter
             p.grad = None if i in skip else grad
         optimizer.step()
     return [p.detach().clone() for p in group["params"]]
@@ -159,7 +184,9 @@ def test_muon_stacks_at_most_at_once(monkeypatch):
     monkeypatch.setattr(optim, "AT_ONCE", 24 * 24)
     pieces = steps(Muon(matrices(), lr=0.02, dtype=torch.float32), 3)
     for w, p in zip(whole, pieces, strict=True):
-        torch.testing.assert_close(w, p, rtol=0, atol=1e-6)  # a batched product may sum in another order
+        torch.testing.assert_close(
+            w, p, rtol=0, atol=1e-6
+        )  # a batched product may sum in another order
 
 
 def test_muon_never_changes_a_gradient_of_zero_into_a_step():
@@ -172,7 +199,9 @@ def test_muon_never_changes_a_gradient_of_zero_into_a_step():
 def test_muon_takes_matrices_only():
     with pytest.raises(ValueError) as e:
         Muon([nn.Parameter(torch.zeros(3))])
-    assert str(e.value) == "Muon got a tensor of shape (3,), expected matrices; give the rest to AdamW"
+    assert (
+        str(e.value) == "Muon got a tensor of shape (3,), expected matrices; give the rest to AdamW"
+    )
 
 
 def test_muon_loads_the_state_of_torchs():
@@ -190,13 +219,23 @@ def test_muon_loads_the_state_of_torchs():
 
 
 def test_fast_dtype_is_what_the_hardware_multiplies(monkeypatch):
-    cases = [((), torch.float32), (("amx_bf16",), torch.bfloat16), (("avx512_bf16",), torch.bfloat16)]
+    cases = [
+        ((), torch.float32),
+        (("amx_bf16",), torch.bfloat16),
+        (("avx512_bf16",), torch.bfloat16),
+    ]
     for flags, dtype in cases:
         monkeypatch.setattr(optim, "cpu_flags", lambda flags=flags: frozenset(flags))
         assert fast_dtype("cpu") == dtype
         assert fast_dtype("mps") == torch.float32
-    for capability, dtype in (((7, 5), torch.float32), ((8, 0), torch.bfloat16), ((9, 0), torch.bfloat16)):
-        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, capability=capability: capability)
+    for capability, dtype in (
+        ((7, 5), torch.float32),
+        ((8, 0), torch.bfloat16),
+        ((9, 0), torch.bfloat16),
+    ):
+        monkeypatch.setattr(
+            torch.cuda, "get_device_capability", lambda device, capability=capability: capability
+        )
         assert fast_dtype("cuda") == dtype
 
 
@@ -239,7 +278,9 @@ def test_resume_is_bit_exact(kind):
     assert rest[-1] < first[0]
 
     other = net(seed=1)
-    others = build_optimizers(other, kind, lr=0.9, muon_lr=0.9)  # what is loaded wins over what was built
+    others = build_optimizers(
+        other, kind, lr=0.9, muon_lr=0.9
+    )  # what is loaded wins over what was built
     other.load_state_dict(saved[0])
     for o, s in zip(others, saved[1], strict=True):
         o.load_state_dict(s)

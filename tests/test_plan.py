@@ -39,17 +39,26 @@ LINUX = pytest.mark.skipif(sys.platform != "linux", reason="peaks are read from 
 
 
 def sizes(config, vocab_size):
-    return {k: getattr(config, k) for k in ("n_layer", "n_embd", "block_size")} | {"vocab_size": vocab_size}
+    return {k: getattr(config, k) for k in ("n_layer", "n_embd", "block_size")} | {
+        "vocab_size": vocab_size
+    }
 
 
 def tensors_in(state):
-    return [t for entry in state["state"].values() for t in entry.values() if isinstance(t, torch.Tensor)]
+    return [
+        t
+        for entry in state["state"].values()
+        for t in entry.values()
+        if isinstance(t, torch.Tensor)
+    ]
 
 
 # exact
 
 
-@pytest.mark.parametrize("name,optimizer", [*((p, "adamw") for p in PRESETS), ("tiny", "muon"), ("gpt2-124m", "muon")])
+@pytest.mark.parametrize(
+    "name,optimizer", [*((p, "adamw") for p in PRESETS), ("tiny", "muon"), ("gpt2-124m", "muon")]
+)
 def test_parameters_weights_gradients_and_optimizer_are_exact(name, optimizer):
     "Every preset as it is trained: real shapes and a real step of the optimizer, on the device that has no memory."
     c = preset(name, optimizer=optimizer)
@@ -98,7 +107,9 @@ def test_what_a_block_keeps_is_exact(B, T, C, nh, dtype, wide, monkeypatch):
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t), autocast("cpu", dtype):
         block(x).sum()
     copies = 2 * 12 * C * C if dtype == torch.bfloat16 else 0  # of the matrices
-    more = B * T * C * (3 * 2 + 4) if wide and copies else 0  # q, k and v in fp32, and the result of attention
+    more = (
+        B * T * C * (3 * 2 + 4) if wide and copies else 0
+    )  # q, k and v in fp32, and the result of attention
     assert sum(kept.values()) == kept_bytes(B * T, C, nh, dtype.itemsize) + copies + more
 
 
@@ -107,7 +118,10 @@ def test_flops_against_the_counter():
     L, nh, C, T, V = 4, 4, 256, 256, 1024
     model = GPT(GPTConfig(L, nh, C, T, V))
     ids = torch.randint(V, (1, T))
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):  # the fused kernel is not counted
+    with (
+        FlopCounterMode(display=False) as counter,
+        sdpa_kernel(SDPBackend.MATH),
+    ):  # the fused kernel is not counted
         model(ids, ids)[1].backward()
     N = count_params(L, C, T, V)
     matrices = 12 * L * C * C + V * C
@@ -171,7 +185,14 @@ GPT2 = {"preset": "gpt2-124m", "vocab_size": 50304}
         STORIES | {"preset": "tiny", "dtype": "bf16", "n_layer": 6},
         STORIES | {"preset": "small-cpu", "dtype": "fp32", "micro_batch": 4, "total_batch": 2048},
         GPT2
-        | {"dtype": "fp32", "vocab_size": 16384, "n_layer": 1, "block_size": 64, "micro_batch": 2, "total_batch": 256},
+        | {
+            "dtype": "fp32",
+            "vocab_size": 16384,
+            "n_layer": 1,
+            "block_size": 64,
+            "micro_batch": 2,
+            "total_batch": 256,
+        },
     ],
     ids=["tiny", "bf16", "two micro-batches", "a large vocabulary"],
 )
@@ -182,10 +203,16 @@ def test_peak_memory_within_ten_per_cent(case):
 @LINUX
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
-@pytest.mark.parametrize("B,T,total", [(2, 256, 1024), (8, 256, 2048), (1, 1024, 1024), (4, 1024, 4096)])
+@pytest.mark.parametrize(
+    "B,T,total", [(2, 256, 1024), (8, 256, 2048), (1, 1024, 1024), (4, 1024, 4096)]
+)
 def test_peak_memory_of_the_124m(dtype, B, T, total):
     assert (
-        0.9 <= measured_ratio(GPT2 | {"dtype": dtype, "block_size": T, "micro_batch": B, "total_batch": total}) <= 1.1
+        0.9
+        <= measured_ratio(
+            GPT2 | {"dtype": dtype, "block_size": T, "micro_batch": B, "total_batch": total}
+        )
+        <= 1.1
     )
 
 
@@ -195,9 +222,13 @@ def test_a_step_is_predicted_part_by_part(tmp_path, few_stories):
 
     c = preset("tiny", device="cpu", dtype="fp32", data_dir=few_stories)
     trainer = Trainer(c, tmp_path / "run")
-    parts = budget.time_parts(c, trainer.model.config.vocab_size, trainer.device, trainer.dtype, 0.5)
+    parts = budget.time_parts(
+        c, trainer.model.config.vocab_size, trainer.device, trainer.dtype, 0.5
+    )
     assert set(parts) == {"blocks", "loss", "embedding", "optimizer", "clipping"}
-    assert all(0 < seconds < 60 for seconds in parts.values()) and parts["blocks"] > parts["embedding"]
+    assert (
+        all(0 < seconds < 60 for seconds in parts.values()) and parts["blocks"] > parts["embedding"]
+    )
 
 
 def test_peak_and_mfu():
@@ -254,11 +285,17 @@ def test_largest_micro_batch_is_the_largest():
 def test_memory_grows_with_everything():
     c = preset("gpt2-124m")
     peak = budget.memory(c, 50304)["peak"]
-    assert budget.memory(c, 50304, 2)["peak"] < peak < budget.memory(c, 50304, micro_batch=64)["peak"]
+    assert (
+        budget.memory(c, 50304, 2)["peak"] < peak < budget.memory(c, 50304, micro_batch=64)["peak"]
+    )
     for more in ({"n_layer": 13}, {"n_embd": 780}):
         assert budget.memory(preset("gpt2-124m", **more), 50304)["peak"] > peak
-    alone = preset("gpt2-124m", total_batch=32 * 1024)  # one micro-batch: the gradients come when activations have gone
-    assert budget.memory(alone, 50304)["peak"] < peak == budget.memory(alone, 50304, ranks=2)["peak"]
+    alone = preset(
+        "gpt2-124m", total_batch=32 * 1024
+    )  # one micro-batch: the gradients come when activations have gone
+    assert (
+        budget.memory(alone, 50304)["peak"] < peak == budget.memory(alone, 50304, ranks=2)["peak"]
+    )
 
 
 def test_vocabulary_is_that_of_the_run(few_stories):
@@ -278,7 +315,10 @@ def test_vocabulary_is_that_of_the_run(few_stories):
 
 def command(*args):
     done = subprocess.run(
-        [sys.executable, "-m", "gpt2edu.cli", "plan", *args], capture_output=True, text=True, timeout=600
+        [sys.executable, "-m", "gpt2edu.cli", "plan", *args],
+        capture_output=True,
+        text=True,
+        timeout=600,
     )
     return done.returncode, done.stdout, done.stderr
 
@@ -292,17 +332,28 @@ def test_plan_of_the_124m():
     assert (code, err) == (0, "") and len(out.splitlines()) < 40
     got = fields(out)
     assert (
-        got["parameters"] == "124,475,904" and got["FLOPs per token"] == f"{6 * 124_475_904 + 12 * 12 * 1024 * 768:,}"
+        got["parameters"] == "124,475,904"
+        and got["FLOPs per token"] == f"{6 * 124_475_904 + 12 * 12 * 1024 * 768:,}"
     )
-    assert got["weights"] == got["gradients"] == "497,903,616 bytes" and got["optimizer"] == "995,807,824 bytes"
     assert (
-        got["horizon"] == "19,073 steps" and got["tokens/parameter"] == "80.3" and got["largest"] == "--micro_batch 64"
+        got["weights"] == got["gradients"] == "497,903,616 bytes"
+        and got["optimizer"] == "995,807,824 bytes"
+    )
+    assert (
+        got["horizon"] == "19,073 steps"
+        and got["tokens/parameter"] == "80.3"
+        and got["largest"] == "--micro_batch 64"
     )
     seconds = 10e9 * 860e6 / (8 * 0.4 * GPUS["a100"].half)  # without validation
     assert got["cost"].startswith("$") and float(got["cost"][1:].replace(",", "")) == pytest.approx(
         seconds / 3600 * 8 * 2.5, rel=0.04
     )
-    assert "estimate" in out and "assumed" in out and "measured" not in out and max(map(len, out.splitlines())) < 160
+    assert (
+        "estimate" in out
+        and "assumed" in out
+        and "measured" not in out
+        and max(map(len, out.splitlines())) < 160
+    )
 
 
 def test_plan_of_tiny_measures_this_machine():
@@ -322,7 +373,10 @@ def test_plan_of_tiny_measures_this_machine():
         (["--gpus", "two"], "--gpus"),
         (["--shards", "nowhere", "--tokenizer", "gpt2"], "nowhere"),
         (["--dataset", "nofile.txt"], "nofile.txt"),
-        (["--dataset", "tinyshakespeare", "--num_epochs", "1"], "give --train_tokens, --max_tokens or --max_steps"),
+        (
+            ["--dataset", "tinyshakespeare", "--num_epochs", "1"],
+            "give --train_tokens, --max_tokens or --max_steps",
+        ),
         (["--device", "cuda"], "device=cuda"),
     ],
 )
@@ -330,7 +384,13 @@ def test_mistakes_end_in_one_line(args, phrase):
     if args[0] == "--device" and torch.cuda.is_available():
         pytest.skip("a GPU is here")
     code, out, err = command(*args)
-    assert code == 2 and out == "" and phrase in err and err.count("\n") == 1 and "Traceback" not in err
+    assert (
+        code == 2
+        and out == ""
+        and phrase in err
+        and err.count("\n") == 1
+        and "Traceback" not in err
+    )
 
 
 def test_importing_estimate_loads_no_torch():
@@ -340,5 +400,7 @@ def test_importing_estimate_loads_no_torch():
 
 def test_durations_and_sizes():
     assert estimate.duration(90.0) == "90.0 seconds" and estimate.duration(7200) == "2.0 hours"
-    assert estimate.duration(86_400 * 3) == "3.0 days" and math.isclose(float(estimate.size(2.5e9)[:4]), 2.5)
+    assert estimate.duration(86_400 * 3) == "3.0 days" and math.isclose(
+        float(estimate.size(2.5e9)[:4]), 2.5
+    )
     assert estimate.size(999e6) == "999.0 MB"

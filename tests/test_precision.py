@@ -42,7 +42,9 @@ class Watch(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         leaves = tree_leaves((args, kwargs, out))
         name = func._schema.name.removeprefix("aten::")
-        self.seen.setdefault(name, set()).update(t.dtype for t in leaves if isinstance(t, torch.Tensor))
+        self.seen.setdefault(name, set()).update(
+            t.dtype for t in leaves if isinstance(t, torch.Tensor)
+        )
         return out
 
     def halves(self):
@@ -77,7 +79,12 @@ def test_a_training_step_in_fp32(tiny, optimizer):
     with Watch() as watch:
         for _ in range(2):  # the second meets what the first has left behind
             trainer.train_step()
-    assert watch.seen.keys() >= {"mm", "native_layer_norm_backward", "gelu_backward", "_fused_adamw_"}
+    assert watch.seen.keys() >= {
+        "mm",
+        "native_layer_norm_backward",
+        "gelu_backward",
+        "_fused_adamw_",
+    }
     assert watch.halves() == []
 
 
@@ -85,7 +92,9 @@ def test_the_watcher_sees_the_optimizer_of_before(tiny):
     "With `torch.optim.Muon` put back the test above must fail: it multiplies in bf16 whatever is asked for."
     trainer = tiny(optimizer="muon")
     matrices = optim.block_matrices(trainer.model)
-    trainer.optimizers[0] = torch.optim.Muon(matrices, lr=0.01, weight_decay=0.02, adjust_lr_fn="match_rms_adamw")
+    trainer.optimizers[0] = torch.optim.Muon(
+        matrices, lr=0.01, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"
+    )
     for group in trainer.optimizers[0].param_groups:
         group["peak_lr"] = group["lr"]
     with Watch() as watch:
@@ -106,8 +115,15 @@ def test_a_training_step_in_bf16(tiny, optimizer):
     for name in PRODUCTS & mode.seen.keys():
         assert mode.seen[name] == {torch.bfloat16}, name
     attention = [name for name in mode.seen if name.startswith("_scaled_dot_product")]
-    assert len(attention) == 2 and all(mode.seen[name] == {torch.float32} for name in attention)  # quicker so
-    for name in ("native_layer_norm", "native_layer_norm_backward", "_log_softmax", "_log_softmax_backward_data"):
+    assert len(attention) == 2 and all(
+        mode.seen[name] == {torch.float32} for name in attention
+    )  # quicker so
+    for name in (
+        "native_layer_norm",
+        "native_layer_norm_backward",
+        "_log_softmax",
+        "_log_softmax_backward_data",
+    ):
         assert mode.seen[name] == {torch.float32}, name
     assert {p.grad.dtype for p in trainer.model.parameters()} == {torch.float32}
 
@@ -116,7 +132,12 @@ def test_a_training_step_in_bf16(tiny, optimizer):
             o.step()
     assert mode.seen["_fused_adamw_"] == {torch.float32}
     assert {p.dtype for p in trainer.model.parameters()} == {torch.float32}
-    state = [t for o in trainer.optimizers for t in tree_leaves(o.state_dict()["state"]) if isinstance(t, torch.Tensor)]
+    state = [
+        t
+        for o in trainer.optimizers
+        for t in tree_leaves(o.state_dict()["state"])
+        if isinstance(t, torch.Tensor)
+    ]
     assert len(state) > 20 and {t.dtype for t in state} == {torch.float32}
 
 
@@ -157,6 +178,7 @@ def test_judging_in_bf16(tiny, job):
 
 
 # the solutions of all exercises
+
 
 def names(table):
     "The names that a statement binds at the top level, and those of the top level that it reads, in functions too."
@@ -200,7 +222,9 @@ def solutions(path):
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
 def test_solutions_in_fp32(path, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(device, "cpu_flags", frozenset)  # a processor that has no bf16: auto takes fp32
+    monkeypatch.setattr(
+        device, "cpu_flags", frozenset
+    )  # a processor that has no bf16: auto takes fp32
     found = {}
     for exercise, need in solutions(path):
         space = {"__name__": "__main__"}

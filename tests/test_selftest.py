@@ -366,7 +366,11 @@ def config(tmp_path, monkeypatch):
 
 def flags(config):
     keep = "n_layer n_head n_embd block_size total_batch micro_batch max_steps vocab_size val_tokens choice_items"
-    given = [w for k in (*keep.split(), "data_dir", "out_dir") for w in (f"--{k}", str(getattr(config, k)))]
+    given = [
+        w
+        for k in (*keep.split(), "data_dir", "out_dir")
+        for w in (f"--{k}", str(getattr(config, k)))
+    ]
     return [*given, "--optimizer", "adamw", "--dtype", "fp32"]
 
 

@@ -53,10 +53,16 @@ def test_bytes_are_those_of_llm_c(tmp_path):
     "llm.c, dev/data/data_common.py: 256 int32 (magic, version, count), then uint16."
     sha = S.write_shard(tmp_path / "a.bin", [1, 300, 65535])
     raw = (tmp_path / "a.bin").read_bytes()
-    assert raw == np.array([20240520, 1, 3] + [0] * 253, "<i4").tobytes() + b"\x01\x00\x2c\x01\xff\xff"
+    assert (
+        raw == np.array([20240520, 1, 3] + [0] * 253, "<i4").tobytes() + b"\x01\x00\x2c\x01\xff\xff"
+    )
     assert sha == hashlib.sha256(raw).hexdigest()
     tokens = S.read_shard(tmp_path / "a.bin")
-    assert isinstance(tokens, np.memmap) and tokens.dtype == np.uint16 and tokens.tolist() == [1, 300, 65535]
+    assert (
+        isinstance(tokens, np.memmap)
+        and tokens.dtype == np.uint16
+        and tokens.tolist() == [1, 300, 65535]
+    )
 
 
 def test_npy_of_build_nanogpt(tmp_path):
@@ -70,7 +76,9 @@ def test_npy_of_build_nanogpt(tmp_path):
     one_line(e, "edufineweb_train_000001.npy", "got id 119", "0 to 118")
 
 
-@pytest.mark.parametrize("ids,got", [([3, 65536], "65536 at token 1"), ([-1], "-1 at token 0"), ([2**40], 2**40)])
+@pytest.mark.parametrize(
+    "ids,got", [([3, 65536], "65536 at token 1"), ([-1], "-1 at token 0"), ([2**40], 2**40)]
+)
 def test_ids_that_do_not_fit_are_refused(tmp_path, ids, got):
     with pytest.raises(ValueError) as e:
         S.write_shard(tmp_path / "a.bin", ids)
@@ -94,15 +102,23 @@ def test_every_document_once_and_whole_on_its_side(tmp_path):
     n_val = manifest["totals"]["val"]["documents"]
     assert val[0 : len(val)].tolist() == stream(TEXTS[:n_val])
     assert train[0 : len(train)].tolist() == stream(TEXTS[n_val:])
-    assert len(stream(TEXTS[: n_val - 1])) < 300 <= len(val)  # stops at the first document that reaches it
+    assert (
+        len(stream(TEXTS[: n_val - 1])) < 300 <= len(val)
+    )  # stops at the first document that reaches it
     assert manifest["totals"]["train"]["bytes"] == sum(len(t.encode()) for t in TEXTS[n_val:])
     files = [s["file"] for s in manifest["shards"]]
-    assert files == ["toy_val_000000.bin"] + [f"toy_train_{i:06d}.bin" for i in range(1, len(files))]
+    assert files == ["toy_val_000000.bin"] + [
+        f"toy_train_{i:06d}.bin" for i in range(1, len(files))
+    ]
     assert [s["tokens"] for s in manifest["shards"][1:-1]] == [500] * (len(files) - 2)
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*files, "manifest.json"])
     for s in manifest["shards"]:
         assert s["sha256"] == hashlib.sha256((tmp_path / s["file"]).read_bytes()).hexdigest()
-    assert json.loads((tmp_path / "manifest.json").read_text(encoding="utf-8")) == manifest == train.manifest
+    assert (
+        json.loads((tmp_path / "manifest.json").read_text(encoding="utf-8"))
+        == manifest
+        == train.manifest
+    )
 
 
 def test_validation_may_need_several_shards(tmp_path):
@@ -135,7 +151,14 @@ def test_slices_across_borders(tmp_path):
     train = S.open_shards(tmp_path, "train")
     want = np.array(stream(TEXTS[S.read_manifest(tmp_path)["totals"]["val"]["documents"] :]))
     rng = np.random.default_rng(0)
-    spans = [(499, 501), (500, 1000), (0, len(train)), (7, 7), (-3, len(train)), *rng.integers(0, len(train), (50, 2))]
+    spans = [
+        (499, 501),
+        (500, 1000),
+        (0, len(train)),
+        (7, 7),
+        (-3, len(train)),
+        *rng.integers(0, len(train), (50, 2)),
+    ]
     for a, b in spans:
         got = train[int(a) : int(b)]
         assert got.dtype == np.uint16 and got.tolist() == want[int(a) : int(b)].tolist()
@@ -155,7 +178,9 @@ def test_documents_are_streamed(tmp_path):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert shards_when_asked[-1] >= 25 and len(list(tmp_path.glob("toy_*.bin"))) == 31
-    assert peak < 12e6, f"{peak:,} bytes for 3,000,000 tokens"  # all ids as Python lists: 24e6 and more
+    assert peak < 12e6, (
+        f"{peak:,} bytes for 3,000,000 tokens"
+    )  # all ids as Python lists: 24e6 and more
 
 
 # what can be wrong with a folder
@@ -231,7 +256,15 @@ def test_another_tokenizer(tmp_path):
     assert len(S.open_shards(tmp_path, "train", tokenizer_hash=Bytes.hash))
     with pytest.raises(ValueError) as e:
         S.open_shards(tmp_path, "train", tokenizer_hash="f" * 64)
-    one_line(e, tmp_path, "another tokenizer", "got bytes", Bytes.hash[:12], "expected ffffffffffff", "prepare")
+    one_line(
+        e,
+        tmp_path,
+        "another tokenizer",
+        "got bytes",
+        Bytes.hash[:12],
+        "expected ffffffffffff",
+        "prepare",
+    )
 
 
 def test_missing(tmp_path):
@@ -285,11 +318,15 @@ def test_tokenizer_too_large_for_uint16(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("texts,got", [([], "got 0 tokens"), (TEXTS[:3], f"got {len(stream(TEXTS[:3]))} tokens")])
+@pytest.mark.parametrize(
+    "texts,got", [([], "got 0 tokens"), (TEXTS[:3], f"got {len(stream(TEXTS[:3]))} tokens")]
+)
 def test_too_little_text(tmp_path, texts, got):
     with pytest.raises(ValueError) as e:
         make(tmp_path, texts)
-    one_line(e, tmp_path, "no document is left for training", got, "val_tokens=300", "lower val_tokens")
+    one_line(
+        e, tmp_path, "no document is left for training", got, "val_tokens=300", "lower val_tokens"
+    )
     assert not (tmp_path / "manifest.json").exists()
 
 
@@ -305,7 +342,11 @@ def whole_or_absent(folder):
     "Every file under a final name is whole; what is not finished is refused."
     for p in folder.glob("toy_*.bin"):
         S.read_shard(p)
-    if not (folder / "manifest.json").exists() and folder.exists() and any(folder.glob("toy_*.bin")):
+    if (
+        not (folder / "manifest.json").exists()
+        and folder.exists()
+        and any(folder.glob("toy_*.bin"))
+    ):
         with pytest.raises(ValueError, match="the writer was stopped"):
             S.open_shards(folder, "train")
 
@@ -319,7 +360,9 @@ def test_documents_that_fail(tmp_path):
         make(tmp_path, texts())
     whole_or_absent(tmp_path)
     assert make(tmp_path) == make(tmp_path / "fresh")  # a second run needs no cleaning up
-    files = [sorted(p.name for p in f.iterdir() if p.is_file()) for f in (tmp_path, tmp_path / "fresh")]
+    files = [
+        sorted(p.name for p in f.iterdir() if p.is_file()) for f in (tmp_path, tmp_path / "fresh")
+    ]
     assert files[0] == files[1]
 
 
@@ -359,8 +402,15 @@ def test_full_disk_for_real(tmp_path):
     target = tmp_path / "toy_train_000000.bin"
     S.write_shard(target, [1, 2, 3])
     out = subprocess.run([sys.executable, "-c", code, target], capture_output=True, text=True)
-    assert "could not write 121,024 bytes (File too large)" in out.stdout and out.stdout.count("\n") == 1, out
-    assert os.listdir(tmp_path) == [target.name] and S.read_shard(target).tolist() == [1, 2, 3]  # the old one is whole
+    assert (
+        "could not write 121,024 bytes (File too large)" in out.stdout
+        and out.stdout.count("\n") == 1
+    ), out
+    assert os.listdir(tmp_path) == [target.name] and S.read_shard(target).tolist() == [
+        1,
+        2,
+        3,
+    ]  # the old one is whole
 
 
 @pytest.mark.skipif(getattr(os, "geteuid", int)() == 0, reason="root may write anywhere")
@@ -420,7 +470,9 @@ def test_killed_writer(tmp_path, moment):
         whole = S.read_manifest(tmp_path)
     else:
         whole = make(tmp_path)
-        assert sorted(os.listdir(tmp_path)) == sorted([*(s["file"] for s in whole["shards"]), "manifest.json"])
+        assert sorted(os.listdir(tmp_path)) == sorted(
+            [*(s["file"] for s in whole["shards"]), "manifest.json"]
+        )
     assert make(tmp_path / "fresh") == whole
 
 
@@ -439,7 +491,9 @@ def test_killed_writer_at_random_moments(tmp_path):
     rng, wanted, folder = np.random.default_rng(0), tmp_path / "unbroken", tmp_path / "broken"
 
     def start(out):
-        p = subprocess.Popen([sys.executable, "-c", WRITER, out, os.path.dirname(__file__)], stdout=subprocess.PIPE)
+        p = subprocess.Popen(
+            [sys.executable, "-c", WRITER, out, os.path.dirname(__file__)], stdout=subprocess.PIPE
+        )
         assert p.stdout.readline() == b"go\n"
         return p
 
@@ -486,11 +540,17 @@ def test_100m_tokens_cost_under_50_mb(tmp_path):
     rng = np.random.default_rng(0)
     sha = S.write_shard(path, np.tile(rng.integers(0, 50257, 1_000_000, dtype=np.uint16), 100))
     manifest = {"tokenizer": {"name": "x", "hash": "x", "n_vocab": 50257, "eot": 0}}
-    manifest["shards"] = [{"file": path.name, "split": "train", "tokens": 100_000_000, "sha256": sha}]
+    manifest["shards"] = [
+        {"file": path.name, "split": "train", "tokens": 100_000_000, "sha256": sha}
+    ]
     (tmp_path / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     for verify in (False, True):
         code = f"s = S.open_shards(sys.argv[1], 'train', verify={verify}); assert len(s) == 100_000_000"
         assert max(resident(code, tmp_path)) < 50
         code += "\nfor i in range(0, 10**8, 10**6): s[i:i + 1025]"
-        assert resident(code, tmp_path)[1] < 50  # pages of the map are the file's: the system may drop them
-    assert min(resident("s = np.array(S.read_shard(sys.argv[1]))", path)) > 150  # the measure sees a copy
+        assert (
+            resident(code, tmp_path)[1] < 50
+        )  # pages of the map are the file's: the system may drop them
+    assert (
+        min(resident("s = np.array(S.read_shard(sys.argv[1]))", path)) > 150
+    )  # the measure sees a copy

@@ -18,7 +18,10 @@ PAGE = ROOT / "nbs" / "easy" / "ch02_prediction.ipynb"
     "fault,message",
     [
         ("[x](../easy/ch99_nothing.ipynb)", "broken link ../easy/ch99_nothing.ipynb"),
-        ("[x](../../book/glossary.qmd#no-such-term)", "no anchor #no-such-term in book/glossary.qmd"),
+        (
+            "[x](../../book/glossary.qmd#no-such-term)",
+            "no anchor #no-such-term in book/glossary.qmd",
+        ),
         ("[x](#sec-nowhere)", "no anchor #sec-nowhere"),
         ("Somebody said so [@nobody1900nothing].", "nobody1900nothing"),
         ("See @fig-nowhere.", "@fig-nowhere"),
@@ -40,7 +43,11 @@ def test_code_is_not_taken_for_prose():
 
 
 def test_every_glossary_term_is_unique_and_in_order():
-    terms = re.findall(r"^\[(.+?)\]\{#([\w-]+)\}$", (ROOT / "book" / "glossary.qmd").read_text(encoding="utf-8"), re.M)
+    terms = re.findall(
+        r"^\[(.+?)\]\{#([\w-]+)\}$",
+        (ROOT / "book" / "glossary.qmd").read_text(encoding="utf-8"),
+        re.M,
+    )
     key = [name.lower().replace("-", "").replace(" ", "") for name, _ in terms]
     assert key == sorted(key) and len(key) > 50
     assert len({anchor for _, anchor in terms}) == len(terms)

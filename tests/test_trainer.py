@@ -59,7 +59,10 @@ def run(config, folder, **kw):
 def weights(folder):
     "The tensors of the last checkpoint: model and optimisers."
     path = checkpoint.latest(folder / "checkpoints")
-    return {n: safetensors.torch.load((path / n).read_bytes()) for n in (checkpoint.MODEL, checkpoint.OPTIM)}
+    return {
+        n: safetensors.torch.load((path / n).read_bytes())
+        for n in (checkpoint.MODEL, checkpoint.OPTIM)
+    }
 
 
 def same(a, b):
@@ -70,7 +73,9 @@ def same(a, b):
 
 
 def losses(folder):
-    return {e["step"]: e["loss"] for e in RunLog(folder / "log.jsonl").read() if e["event"] == "train"}
+    return {
+        e["step"]: e["loss"] for e in RunLog(folder / "log.jsonl").read() if e["event"] == "train"
+    }
 
 
 # what a run leaves behind
@@ -87,16 +92,26 @@ def first(data_dir, tmp_path_factory):
 
 def test_the_log(first):
     _, done, folder, _ = first
-    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = [
+        json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     count = collections.Counter(e["event"] for e in lines)
     assert count == {"start": 1, "train": 4, "val": 10, "sample": 5, "save": 10, "done": 1}
-    assert lines[0]["event"] == "start" and lines[0]["config"]["n_layer"] == 1 and "torch" in lines[0]["hardware"]
+    assert (
+        lines[0]["event"] == "start"
+        and lines[0]["config"]["n_layer"] == 1
+        and "torch" in lines[0]["hardware"]
+    )
     last = lines[-1]
     assert last["event"] == "done"
     for key in ("val_loss", "floor", "bigram", "story_choice", "seconds", "tokens"):
         assert math.isfinite(last[key]), key
     assert last["tokens"] == 40 * 256 and 0 <= last["story_choice"] <= 1
-    assert last["val_loss"] == done["val_loss"] == [e for e in lines if e["event"] == "val"][-1]["loss"]
+    assert (
+        last["val_loss"]
+        == done["val_loss"]
+        == [e for e in lines if e["event"] == "val"][-1]["loss"]
+    )
     assert [e["step"] for e in lines if e["event"] == "train"] == [10, 20, 30, 40]
 
 
@@ -113,7 +128,9 @@ def test_the_floor_is_the_entropy_of_the_validation_stories(first):
     texts = t.tokenizer.decode(ids).split("<|endoftext|>")[1:-1]  # the last may be cut
     assert texts == [s.text for s in corpus.stories(len(texts))]
     tokens = sum(len(t.tokenizer.encode(text)) + 1 for text in texts)
-    assert done["floor"] == pytest.approx(-sum(s.logprob for s in corpus.stories(len(texts))) / tokens, rel=1e-9)
+    assert done["floor"] == pytest.approx(
+        -sum(s.logprob for s in corpus.stories(len(texts))) / tokens, rel=1e-9
+    )
 
 
 def test_validation_text_is_not_trained_on(first):
@@ -124,7 +141,9 @@ def test_validation_text_is_not_trained_on(first):
 
 def test_the_plot_is_a_png(first):
     raw = (first[2] / "loss.png").read_bytes()
-    assert raw.startswith(b"\x89PNG\r\n\x1a\n") and raw.endswith(b"IEND\xaeB`\x82") and len(raw) > 5000
+    assert (
+        raw.startswith(b"\x89PNG\r\n\x1a\n") and raw.endswith(b"IEND\xaeB`\x82") and len(raw) > 5000
+    )
 
 
 def test_samples_are_whole_text_of_known_ids(first):
@@ -142,7 +161,10 @@ def test_the_folder(first):
         "loss.png",
         "tokenizer.json",
     ]
-    assert sorted(p.name for p in (folder / "checkpoints").iterdir()) == ["step_00000036", "step_00000040"]  # keep_last
+    assert sorted(p.name for p in (folder / "checkpoints").iterdir()) == [
+        "step_00000036",
+        "step_00000040",
+    ]  # keep_last
     assert json.loads((folder / "config.json").read_text(encoding="utf-8"))["max_steps"] == 40
 
 
@@ -155,7 +177,9 @@ def test_a_second_run_finds_its_shards(config, tmp_path, monkeypatch, first):
 
 def test_shards_are_found_by_content(config, tmp_path, first):
     def folder(**changes):
-        return prepare.prepare_data(dataclasses.replace(config, data_dir=str(tmp_path / "data"), **changes))[1].name
+        return prepare.prepare_data(
+            dataclasses.replace(config, data_dir=str(tmp_path / "data"), **changes)
+        )[1].name
 
     a, b = tmp_path / "a.txt", tmp_path / "b.txt"
     a.write_text("Mia had a ball. " * 300 + "\n\n" + "Tom ran. " * 3000, encoding="utf-8")
@@ -168,7 +192,9 @@ def test_shards_are_found_by_content(config, tmp_path, first):
     lines = "\n".join(json.dumps({"text": f"Mia had ball {i}. " * 20}) for i in range(200))
     (tmp_path / "c.txt").write_text(lines, encoding="utf-8")
     (tmp_path / "c.jsonl").write_text(lines, encoding="utf-8")
-    assert folder(dataset=(str(tmp_path / "c.txt"),)) != folder(dataset=(str(tmp_path / "c.jsonl"),))
+    assert folder(dataset=(str(tmp_path / "c.txt"),)) != folder(
+        dataset=(str(tmp_path / "c.jsonl"),)
+    )
 
 
 # resume
@@ -195,7 +221,9 @@ def test_resume_of_a_finished_run_ends_the_same(config, tmp_path):
     before = weights(tmp_path / "a")
     _, again = run(config, tmp_path / "a", resume=True)
     same(before, weights(tmp_path / "a"))
-    assert {k: v for k, v in again.items() if k != "seconds"} == {k: v for k, v in done.items() if k != "seconds"}
+    assert {k: v for k, v in again.items() if k != "seconds"} == {
+        k: v for k, v in done.items() if k != "seconds"
+    }
 
 
 def test_resume_before_the_first_checkpoint_starts_again(config, tmp_path):
@@ -242,7 +270,9 @@ def test_resume_as_another_run_is_refused_and_changes_nothing(config, tmp_path, 
 def test_a_run_goes_on_with_a_lower_lr(config, tmp_path):
     "What the trainer says to try after a spike has to work."
     run(dataclasses.replace(config, max_steps=4), tmp_path / "a")
-    t = Trainer(dataclasses.replace(config, lr=1e-3, min_lr=1e-3, muon_lr=2e-3), tmp_path / "a", resume=True)
+    t = Trainer(
+        dataclasses.replace(config, lr=1e-3, min_lr=1e-3, muon_lr=2e-3), tmp_path / "a", resume=True
+    )
     t.train_step()
     assert t.step == 5
     assert [{g["lr"] for g in o.param_groups} for o in t.optimizers] == [{2e-3}, {1e-3}]
@@ -251,7 +281,9 @@ def test_a_run_goes_on_with_a_lower_lr(config, tmp_path):
 def test_resume_on_changed_text_is_refused(config, tmp_path):
     text = tmp_path / "a.txt"
     text.write_text("\n\n".join(s.text * 5 for s in corpus.stories(60)), encoding="utf-8")
-    config = dataclasses.replace(config, dataset=(str(text),), tokenizer="gpt2", total_batch=64, micro_batch=2)
+    config = dataclasses.replace(
+        config, dataset=(str(text),), tokenizer="gpt2", total_batch=64, micro_batch=2
+    )
     Trainer(config, tmp_path / "a").save()
     Trainer(config, tmp_path / "a", resume=True)
     text.write_text(text.read_text(encoding="utf-8").replace("Mia", "Tom"), encoding="utf-8")
@@ -262,7 +294,11 @@ def test_resume_on_changed_text_is_refused(config, tmp_path):
 def test_resume_with_a_longer_horizon_is_remembered(config, tmp_path):
     run(config, tmp_path / "a")
     t, _ = run(dataclasses.replace(config, max_steps=16), tmp_path / "a", resume=True)
-    assert t.step == 16 and json.loads((tmp_path / "a" / "config.json").read_text(encoding="utf-8"))["max_steps"] == 16
+    assert (
+        t.step == 16
+        and json.loads((tmp_path / "a" / "config.json").read_text(encoding="utf-8"))["max_steps"]
+        == 16
+    )
 
 
 def test_a_cut_line_in_the_log_does_not_swallow_the_next(tmp_path):
@@ -293,7 +329,9 @@ def test_validation_judges_each_token_once_after_enough_context(config, tmp_path
     T, skip, judged, total = 32, int(32 * overlap), [], 0.0
     for start in range(0, 400 - T + 1, T - skip):
         ids = torch.from_numpy(t.val_shards[start : start + T + 1].astype("int64"))
-        nats = torch.nn.functional.cross_entropy(t.model(ids[None, :-1])[0][0], ids[1:], reduction="none")
+        nats = torch.nn.functional.cross_entropy(
+            t.model(ids[None, :-1])[0][0], ids[1:], reduction="none"
+        )
         judged += range(start + 1 + skip, start + 1 + T)
         total += float(nats[skip:].sum())
     assert len(judged) == len(set(judged)) and judged == sorted(judged)
@@ -319,7 +357,9 @@ def test_the_global_random_state_does_not_matter(config, tmp_path):
 def test_gradient_accumulation_gives_the_same_losses(config, tmp_path, optimizer, lr):
     seen = []
     for b in (8, 2):
-        c = dataclasses.replace(config, micro_batch=b, optimizer=optimizer, lr=lr, muon_lr=lr, min_lr=lr)
+        c = dataclasses.replace(
+            config, micro_batch=b, optimizer=optimizer, lr=lr, muon_lr=lr, min_lr=lr
+        )
         t = Trainer(c, tmp_path / f"{b}")
         seen.append([t.train_step() for _ in range(8)])
         assert t.position == 64
@@ -333,7 +373,9 @@ def test_the_learning_rate_follows_the_schedule(config, tmp_path):
     for _ in range(config.max_steps):
         t.train_step()
         seen.append([g["lr"] / g["peak_lr"] for o in t.optimizers for g in o.param_groups])
-    assert seen[0] == pytest.approx([0.5] * len(seen[0])) and seen[1] == pytest.approx([1.0] * len(seen[0]))
+    assert seen[0] == pytest.approx([0.5] * len(seen[0])) and seen[1] == pytest.approx(
+        [1.0] * len(seen[0])
+    )
     assert all(a >= b for x, y in itertools.pairwise(seen[1:]) for a, b in zip(x, y, strict=True))
 
 
@@ -343,7 +385,14 @@ def test_the_learning_rate_follows_the_schedule(config, tmp_path):
 @pytest.mark.parametrize("clock", [1, 100])
 def test_divergence_is_one_line_and_is_not_saved(config, tmp_path, clock):
     config = dataclasses.replace(
-        config, lr=1e30, min_lr=1e30, muon_lr=1e30, save_every=clock, eval_every=clock, warmup_steps=0, choice_items=0
+        config,
+        lr=1e30,
+        min_lr=1e30,
+        muon_lr=1e30,
+        save_every=clock,
+        eval_every=clock,
+        warmup_steps=0,
+        choice_items=0,
     )
     with pytest.raises(ValueError) as e:
         run(config, tmp_path / "a")
@@ -354,10 +403,16 @@ def test_divergence_is_one_line_and_is_not_saved(config, tmp_path, clock):
 
 
 def test_too_little_text_is_refused_before_training(config, tmp_path):
-    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": "Mia ran."}) for _ in range(40)), encoding="utf-8")
+    (tmp_path / "a.jsonl").write_text(
+        "\n".join(json.dumps({"text": "Mia ran."}) for _ in range(40)), encoding="utf-8"
+    )
     with pytest.raises(ValueError) as e:
         Trainer(dataclasses.replace(config, dataset=(str(tmp_path / "a.jsonl"),)), tmp_path / "a")
-    assert "\n" not in str(e.value) and "to validate on" in str(e.value) and "more text" in str(e.value)
+    assert (
+        "\n" not in str(e.value)
+        and "to validate on" in str(e.value)
+        and "more text" in str(e.value)
+    )
 
 
 def test_a_run_that_could_not_begin_leaves_no_run(config, tmp_path):
@@ -375,9 +430,13 @@ def test_shards_of_others_train_too(config, tmp_path, first):
     t = first[0]
     t.tokenizer.save(tmp_path / "tokenizer.json")
     folder = t.train_shards.paths[0].parent
-    config = dataclasses.replace(config, shards=str(folder), tokenizer=str(tmp_path / "tokenizer.json"))
+    config = dataclasses.replace(
+        config, shards=str(folder), tokenizer=str(tmp_path / "tokenizer.json")
+    )
     _, done = run(config, tmp_path / "a")
-    assert done["floor"] is None and done["story_choice"] is None and math.isfinite(done["val_loss"])
+    assert (
+        done["floor"] is None and done["story_choice"] is None and math.isfinite(done["val_loss"])
+    )
     with pytest.raises(ValueError, match="--tokenizer gpt2"):
         Trainer(dataclasses.replace(config, tokenizer="train"), tmp_path / "b")
     with pytest.raises(ValueError, match="another tokenizer"):
@@ -410,16 +469,32 @@ SCRIPT = """
 
 
 def start(flags, folder, resume="new", *limit):
-    args = [sys.executable, "-c", textwrap.dedent(SCRIPT), json.dumps(flags), str(folder), resume, *map(str, limit)]
+    args = [
+        sys.executable,
+        "-c",
+        textwrap.dedent(SCRIPT),
+        json.dumps(flags),
+        str(folder),
+        resume,
+        *map(str, limit),
+    ]
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    return subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+    return subprocess.Popen(
+        args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env
+    )
 
 
 @pytest.fixture(scope="module")
 def long(data_dir, tmp_path_factory):
     "A run of about a second, saved at every third step, and its weights when nothing breaks it."
     torch.set_num_threads(1)
-    flags = TINY | {"max_steps": 120, "eval_every": 30, "save_every": 3, "sample_every": 60, "choice_items": 0}
+    flags = TINY | {
+        "max_steps": 120,
+        "eval_every": 30,
+        "save_every": 3,
+        "sample_every": 60,
+        "choice_items": 0,
+    }
     flags |= {"data_dir": str(data_dir)}
     folder = tmp_path_factory.mktemp("whole")
     run(plan.preset("tiny", **flags), folder)
@@ -440,7 +515,9 @@ def check_kills(flags, want, folder, kills, rng):
     same(want, weights(folder))
     assert hit, "no kill came before the end"
     log = RunLog(folder / "log.jsonl").read()
-    assert [e["event"] for e in log[-2:]] == ["sample", "done"] and not list((folder / "checkpoints").glob(".tmp*"))
+    assert [e["event"] for e in log[-2:]] == ["sample", "done"] and not list(
+        (folder / "checkpoints").glob(".tmp*")
+    )
 
 
 def test_killed_twice_resume_ends_with_the_very_weights(long, tmp_path):
@@ -521,7 +598,9 @@ def test_a_second_signal_acts_as_ever():
 def test_a_signal_to_another_rank_has_a_name(config, tmp_path, monkeypatch):
     "The mean that the ranks exchange says that one was told to stop; it was not this one."
     said, usual = [], trainer.dist.mean_over_ranks
-    monkeypatch.setattr(trainer.dist, "mean_over_ranks", lambda t: usual(t) + torch.tensor([0.0, 0.5])[: len(t)])
+    monkeypatch.setattr(
+        trainer.dist, "mean_over_ranks", lambda t: usual(t) + torch.tensor([0.0, 0.5])[: len(t)]
+    )
     t = Trainer(config, tmp_path / "a", say=said.append)
     assert t.run() is None and t.step == 1
     assert said[-1].startswith("a signal to another rank: saved step 1 of 12; go on with --resume ")
@@ -567,7 +646,10 @@ def test_the_log_tells_the_share_of_the_peak(first):
     t, _, folder, said = first
     events = RunLog(folder / "log.jsonl").read()
     trains = [e for e in events if e["event"] == "train"]
-    assert events[0]["peak_tflops"] == pytest.approx(t.peak / 1e12) and 0.001 < events[0]["peak_tflops"] < 1000
+    assert (
+        events[0]["peak_tflops"] == pytest.approx(t.peak / 1e12)
+        and 0.001 < events[0]["peak_tflops"] < 1000
+    )
     for e in trains:
         assert e["mfu"] == pytest.approx(e["tokens_per_s"] * t.flops / t.peak) and 0 < e["mfu"] < 1
     assert t.flops == 6 * sum(p.numel() for p in t.model.parameters()) + 12 * 1 * 32 * 32
@@ -576,12 +658,16 @@ def test_the_log_tells_the_share_of_the_peak(first):
 
 def test_hellaswag_is_answered_on_the_clock(config, tmp_path):
     items = [i | {"ind": n} for n, i in enumerate(corpus.story_items(30, seed=5))]
-    (tmp_path / "items.jsonl").write_text("".join(json.dumps(i) + "\n" for i in items), encoding="utf-8")
+    (tmp_path / "items.jsonl").write_text(
+        "".join(json.dumps(i) + "\n" for i in items), encoding="utf-8"
+    )
     c = dataclasses.replace(config, hellaswag=str(tmp_path / "items.jsonl"))
     said = []
     t, done = run(c, tmp_path / "a", say=said.append)
     vals = [e for e in RunLog(tmp_path / "a" / "log.jsonl").read() if e["event"] == "val"]
-    assert len(vals) == 3 and all(0 <= e["hellaswag"] <= 1 and 0 < e["hellaswag_error"] < 0.2 for e in vals)
+    assert len(vals) == 3 and all(
+        0 <= e["hellaswag"] <= 1 and 0 < e["hellaswag_error"] < 0.2 for e in vals
+    )
     want = hellaswag.choice_accuracy(t.model, t.tokenizer, items)
     assert done["hellaswag"] == want["accuracy"]
     assert sum(" hellaswag 0." in line for line in said) == 3
@@ -590,10 +676,14 @@ def test_hellaswag_is_answered_on_the_clock(config, tmp_path):
 
 
 def test_a_spike_stops_the_run_and_one_odd_batch_does_not(config, tmp_path, monkeypatch):
-    c = dataclasses.replace(config, max_steps=60, optimizer="adamw", lr=1e-3, min_lr=1e-3, eval_every=60)
+    c = dataclasses.replace(
+        config, max_steps=60, optimizer="adamw", lr=1e-3, min_lr=1e-3, eval_every=60
+    )
     usual = trainer.lr_at
     monkeypatch.setattr(trainer, "lr_at", lambda step, *a: 3.0 if step > 40 else usual(step, *a))
-    with pytest.raises(ValueError, match=r"the loss is .* nats above its recent mean since window \d+; .*--lr") as e:
+    with pytest.raises(
+        ValueError, match=r"the loss is .* nats above its recent mean since window \d+; .*--lr"
+    ) as e:
         run(c, tmp_path / "a")
     assert "\n" not in str(e.value)
     steps = [e["step"] for e in RunLog(tmp_path / "a" / "log.jsonl").read() if e["event"] == "save"]
@@ -601,23 +691,33 @@ def test_a_spike_stops_the_run_and_one_odd_batch_does_not(config, tmp_path, monk
     t, _ = run(dataclasses.replace(c, max_spike=0.0), tmp_path / "b")
     assert t.step == 60
     watch = stops.SpikeWatch(2.0)
-    assert not any(watch.sees(x, i) for i, x in enumerate([3.0] * 50 + [9.0] * 4 + [3.0] + [9.0] * 4))
+    assert not any(
+        watch.sees(x, i) for i, x in enumerate([3.0] * 50 + [9.0] * 4 + [3.0] + [9.0] * 4)
+    )
 
 
 def test_out_of_memory_names_the_flag(config, tmp_path):
     flags = TINY | {"micro_batch": 4096, "total_batch": 131072, "data_dir": config.data_dir}
     now = "int(open('/proc/self/statm').read().split()[0]) * 4096"
     limit = f"resource.setrlimit(resource.RLIMIT_AS, ({now} + 2**28, -1))"
-    script = "import resource\n" + textwrap.dedent(SCRIPT).replace("    t.run()", f"    {limit}; t.run()")
+    script = "import resource\n" + textwrap.dedent(SCRIPT).replace(
+        "    t.run()", f"    {limit}; t.run()"
+    )
     args = [sys.executable, "-c", script, json.dumps(flags), str(tmp_path / "a"), "new"]
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     p = subprocess.run(args, capture_output=True, text=True, env=env, timeout=600)
     assert p.returncode == 2 and p.stderr.count("\n") == 1, p.stderr[-2000:]
-    assert "out of memory with micro_batch=4096 x block_size=32" in p.stderr and "--micro_batch 2048" in p.stderr
+    assert (
+        "out of memory with micro_batch=4096 x block_size=32" in p.stderr
+        and "--micro_batch 2048" in p.stderr
+    )
 
 
 def test_trackers(config, tmp_path):
-    for kind, part in (("mlflow", "use tensorboard, wandb or trackio"), ("trackio", 'pip install "gpt2edu[trackio]"')):
+    for kind, part in (
+        ("mlflow", "use tensorboard, wandb or trackio"),
+        ("trackio", 'pip install "gpt2edu[trackio]"'),
+    ):
         with pytest.raises(ValueError) as e:
             Trainer(dataclasses.replace(config, tracker=kind), tmp_path / kind)
         assert part in str(e.value) and not (tmp_path / kind / "config.json").exists()
@@ -638,7 +738,9 @@ def test_trackers(config, tmp_path):
 
 @pytest.mark.slow
 def test_compiled_and_eager_agree_and_share_checkpoints(config, tmp_path):
-    c = dataclasses.replace(config, max_steps=50, optimizer="adamw", lr=1e-3, min_lr=1e-4, eval_every=25, save_every=25)
+    c = dataclasses.replace(
+        config, max_steps=50, optimizer="adamw", lr=1e-3, min_lr=1e-4, eval_every=25, save_every=25
+    )
     run(c, tmp_path / "eager")
     t, _ = run(dataclasses.replace(c, compile="on"), tmp_path / "compiled")
     assert t.compiled is not t.model
@@ -647,7 +749,9 @@ def test_compiled_and_eager_agree_and_share_checkpoints(config, tmp_path):
     names = weights(tmp_path / "compiled")[checkpoint.MODEL].keys()
     assert names == weights(tmp_path / "eager")[checkpoint.MODEL].keys()
     shutil.copytree(tmp_path / "compiled", tmp_path / "on")
-    more, _ = run(dataclasses.replace(c, max_steps=60), tmp_path / "on", resume=True)  # goes on without compiling
+    more, _ = run(
+        dataclasses.replace(c, max_steps=60), tmp_path / "on", resume=True
+    )  # goes on without compiling
     assert more.step == 60
 
 
@@ -655,8 +759,13 @@ def test_compiled_and_eager_agree_and_share_checkpoints(config, tmp_path):
 def test_under_fp16_a_bad_gradient_stops_every_optimizer_for_a_step(config, tmp_path, name):
     t = Trainer(dataclasses.replace(config, dtype="fp16", optimizer="muon"), tmp_path / "a")
     t.train_step()
-    before, scale = {n: p.detach().clone() for n, p in t.model.named_parameters()}, t.scaler.get_scale()
-    hook = dict(t.model.named_parameters())[name].register_hook(lambda g: torch.full_like(g, math.nan))
+    before, scale = (
+        {n: p.detach().clone() for n, p in t.model.named_parameters()},
+        t.scaler.get_scale(),
+    )
+    hook = dict(t.model.named_parameters())[name].register_hook(
+        lambda g: torch.full_like(g, math.nan)
+    )
     t.train_step()
     hook.remove()
     assert all(torch.equal(p, before[n]) for n, p in t.model.named_parameters())
@@ -676,8 +785,17 @@ def test_a_run_goes_on_in_fp16(config, tmp_path):
 def test_only_a_lost_network_is_called_one(config):
     ranks = trainer.Ranks(0, 8, 0)
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
-        stops.explain(RuntimeError("mat1 and mat2 shapes cannot be multiplied"), stops.Stop(), config, ranks, 3)
-    for text in ("gloo/transport/tcp/pair.cc:547 Connection closed by peer", "NCCL error: unhandled system error"):
+        stops.explain(
+            RuntimeError("mat1 and mat2 shapes cannot be multiplied"),
+            stops.Stop(),
+            config,
+            ranks,
+            3,
+        )
+    for text in (
+        "gloo/transport/tcp/pair.cc:547 Connection closed by peer",
+        "NCCL error: unhandled system error",
+    ):
         with pytest.raises(ConnectionError, match="rank 0 of 8 lost the others at step 3"):
             stops.explain(RuntimeError(text), stops.Stop(), config, ranks, 3)
 

@@ -19,7 +19,9 @@ def pages():
     "Map each page, as links name it, to its text: manuscripts stand for their notebooks."
     out = {p: p.read_text(encoding="utf-8") for p in sorted((ROOT / "book").glob("*.qmd"))}
     for p in sorted((ROOT / "book").glob("*/*.md")):
-        out[ROOT / "nbs" / p.relative_to(ROOT / "book").with_suffix(".ipynb")] = p.read_text(encoding="utf-8")
+        out[ROOT / "nbs" / p.relative_to(ROOT / "book").with_suffix(".ipynb")] = p.read_text(
+            encoding="utf-8"
+        )
     return out
 
 
@@ -44,15 +46,36 @@ def panache(page, text):
         name = ROOT / "book" / page.relative_to(ROOT / "nbs").with_suffix(".qmd")
         text = re.sub(r"(?m)^```\{code-cell\} ipython3", "```{python}", text)
     tool = Path(sys.executable).with_name("panache")  # CI calls the interpreter by its path
-    cmd = [tool, "lint", "--message-format", "short", "--select", RULES, "--stdin-filename", str(name), "-"]
-    lines = subprocess.run(cmd, input=text, capture_output=True, text=True, cwd=ROOT).stdout.splitlines()
-    return [f"{page.relative_to(ROOT)}: {line.split(': ', 1)[-1]}" for line in lines if line.startswith("<stdin>")]
+    cmd = [
+        tool,
+        "lint",
+        "--message-format",
+        "short",
+        "--select",
+        RULES,
+        "--stdin-filename",
+        str(name),
+        "-",
+    ]
+    lines = subprocess.run(
+        cmd, input=text, capture_output=True, text=True, cwd=ROOT
+    ).stdout.splitlines()
+    return [
+        f"{page.relative_to(ROOT)}: {line.split(': ', 1)[-1]}"
+        for line in lines
+        if line.startswith("<stdin>")
+    ]
 
 
 def main():
     texts = pages()
-    found = list(broken_links(texts)) + [line for page, text in texts.items() for line in panache(page, text)]
-    print("\n".join(found) or f"{len(texts)} pages: links, anchors, references and citations are whole")
+    found = list(broken_links(texts)) + [
+        line for page, text in texts.items() for line in panache(page, text)
+    ]
+    print(
+        "\n".join(found)
+        or f"{len(texts)} pages: links, anchors, references and citations are whole"
+    )
     return 1 if found else 0
 
 

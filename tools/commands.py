@@ -1,7 +1,7 @@
 """Keep the tables of flags in book/commands.qmd equal to the dataclasses that the commands read.
 
-    python tools/commands.py            write the tables between the markers
-    python tools/commands.py --check    change nothing; exit code 1 if a table is out of step
+python tools/commands.py            write the tables between the markers
+python tools/commands.py --check    change nothing; exit code 1 if a table is out of step
 """
 
 import inspect
@@ -31,7 +31,11 @@ def flags(config):
         if (field := re.match(r"    (\w+): .+?  # (.+)$", line)) and field[1] in own:
             own.remove(field[1])
             words = f"{in_words(options(types[field[1]]))}; " if options(types[field[1]]) else ""
-            yield f"`--{field[1]}`", typed(default[field[1]]), words + re.sub(r"[|<]", r"\\\g<0>", field[2])
+            yield (
+                f"`--{field[1]}`",
+                typed(default[field[1]]),
+                words + re.sub(r"[|<]", r"\\\g<0>", field[2]),
+            )
         elif group := re.match(r"    # (.+)$", line):
             yield f"**{group[1]}**", "", ""
     if own:
@@ -50,7 +54,11 @@ def presets():
 def fill(match):
     module, _, name = match[1].rpartition(".")
     found = getattr(import_module(module), name)
-    head = ["flag", *(f"`{n}`" for n in found)] if name == "PRESETS" else ["flag", "default", "what it does"]
+    head = (
+        ["flag", *(f"`{n}`" for n in found)]
+        if name == "PRESETS"
+        else ["flag", "default", "what it does"]
+    )
     rows = [head, ["---"] * len(head), *(presets() if name == "PRESETS" else flags(found))]
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     return f"<!-- table: {match[1]} -->\n\n{table}\n\n<!-- end -->"
@@ -60,5 +68,7 @@ if __name__ == "__main__":
     old = PAGE.read_text(encoding="utf-8")
     new = re.sub(r"<!-- table: (\S+) -->.*?<!-- end -->", fill, old, flags=re.S)
     if new != old and "--check" in sys.argv:
-        sys.exit("book/commands.qmd: a table is not that of its dataclass; run python tools/commands.py")
+        sys.exit(
+            "book/commands.qmd: a table is not that of its dataclass; run python tools/commands.py"
+        )
     PAGE.write_text(new, encoding="utf-8")

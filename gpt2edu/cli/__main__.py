@@ -10,6 +10,8 @@ import sys
 
 from .commands import main
 
-if __name__ == "__main__" and hasattr(sys.modules["__main__"], "__file__"):  # a notebook has no file
+if __name__ == "__main__" and hasattr(
+    sys.modules["__main__"], "__file__"
+):  # a notebook has no file
     sys.argv += ["--help"] * (len(sys.argv) == 1)
     main()

@@ -20,8 +20,26 @@ import tyro
 
 from ..choices import Device
 from ..evaluate.report import read_run
-from .flags import General, Report, answer, command, parse, parse_both, take_flag, versions, with_file
-from ..train.config import HORIZONS, MAY_CHANGE, TrainConfig, count_params, flops_per_token, padded, preset
+from gpt2edu.cli.flags import (
+    General,
+    Report,
+    answer,
+    command,
+    parse,
+    parse_both,
+    take_flag,
+    versions,
+    with_file,
+)
+from gpt2edu.train.config import (
+    HORIZONS,
+    MAY_CHANGE,
+    TrainConfig,
+    count_params,
+    flops_per_token,
+    padded,
+    preset,
+)
 from ..train.runs import OPENAI, auto_run, find_run, load_model, load_run, new_run
 from .settings import as_flags
 from ..train.interrupts import Stopped, stop_signals
@@ -32,7 +50,9 @@ from ..text.tokenizer import get_tokenizer
 class TrainFlags(General):
     "For the command itself."
 
-    resume: Annotated[str | None, tyro.conf.arg(metavar="[RUN]")] = None  # go on with this run, by default the latest; auto: begin one if there is none
+    resume: Annotated[str | None, tyro.conf.arg(metavar="[RUN]")] = (
+        None  # go on with this run, by default the latest; auto: begin one if there is none
+    )
 
 
 @dataclass(frozen=True)
@@ -45,12 +65,18 @@ def read_train_flags(
     prog: str = "gpt2edu_train",
     kind: type = TrainConfig,  # or a dataclass that adds flags to it
     general: type = TrainFlags,
-) -> tuple[TrainConfig, Path | None, General]:  # config; the run to resume; what was asked of the command itself
+) -> tuple[
+    TrainConfig, Path | None, General
+]:  # config; the run to resume; what was asked of the command itself
     "Turn arguments into a config. ValueError, FileNotFoundError: one line."
     from_file, args = with_file(kind, args, prog)
     typed = {arg.partition("=")[0].removeprefix("--").replace("-", "_") for arg in args}
-    new_end = bool(typed & set(HORIZONS))  # a horizon that is typed replaces that of the file, and either the preset's
-    from_file = {k: v for k, v in from_file.items() if k not in HORIZONS or not (new_end or v is None)}
+    new_end = bool(
+        typed & set(HORIZONS)
+    )  # a horizon that is typed replaces that of the file, and either the preset's
+    from_file = {
+        k: v for k, v in from_file.items() if k not in HORIZONS or not (new_end or v is None)
+    }
     resume, args = take_flag([*as_flags(from_file), *args], "resume", "latest")
     values = {key: take_flag(args, key, "")[0] for key in ("out_dir", "name", "preset")}
     values = {key: value for key, value in values.items() if value != "None"}
@@ -58,7 +84,9 @@ def read_train_flags(
     if resume == "auto":
         folder = auto_run(out_dir, name or values.get("preset") or "tiny")
     elif resume == "":
-        raise ValueError("--resume got an empty name; name a run, or leave the name out to go on with the latest")
+        raise ValueError(
+            "--resume got an empty name; name a run, or leave the name out to go on with the latest"
+        )
     elif resume:
         folder = find_run(None if resume == "latest" else resume, out_dir)
     default = read_run(folder) if folder else preset(values.get("preset") or "tiny")
@@ -68,26 +96,41 @@ def read_train_flags(
     default = default if kind is TrainConfig else kind(**asdict(default))
     config, asked = parse_both(kind, general, args, prog, default)
     stays = [f.name for f in fields(TrainConfig) if f.name == "preset" or f.name not in MAY_CHANGE]
-    if folder and (changed := next((k for k in stays if getattr(config, k) != getattr(default, k)), None)):
+    if folder and (
+        changed := next((k for k in stays if getattr(config, k) != getattr(default, k)), None)
+    ):
         was, now = getattr(default, changed), getattr(config, changed)
         fix = f"leave --{changed} out" if changed in typed else f"take {changed} out of the file"
-        raise ValueError(f"{folder} was begun with {changed}={was!r}, not {now!r}; {fix}, or begin another run")
+        raise ValueError(
+            f"{folder} was begun with {changed}={was!r}, not {now!r}; {fix}, or begin another run"
+        )
     if folder and resume != "auto" and name not in (None, folder.name):
         raise ValueError(f"--resume goes on with {folder}, which keeps its name; leave --name out")
     if name and (name == ".." or Path(name).name != name):
-        raise ValueError(f"name={name!r} must be the name of one folder; choose where it stands with --out_dir")
+        raise ValueError(
+            f"name={name!r} must be the name of one folder; choose where it stands with --out_dir"
+        )
     if config.num_epochs == 0:
-        raise ValueError("num_epochs=0.0 must be above 0; a part of an epoch is fine, for example 0.1")
+        raise ValueError(
+            "num_epochs=0.0 must be above 0; a part of an epoch is fine, for example 0.1"
+        )
     return config, folder, asked
 
 
 def describe_plan(config: TrainConfig) -> list[str]:
     "Say what a run would be."
-    vocab = padded({"gpt2": 50257, "train": config.vocab_size}.get(config.tokenizer) or get_tokenizer(config.tokenizer).n_vocab)
+    vocab = padded(
+        {"gpt2": 50257, "train": config.vocab_size}.get(config.tokenizer)
+        or get_tokenizer(config.tokenizer).n_vocab
+    )
     n = count_params(config.n_layer, config.n_embd, config.block_size, vocab)
     flops = flops_per_token(n, config.n_layer, config.n_embd, config.block_size)
     micro = config.total_batch // (config.micro_batch * config.block_size)
-    end = next(f"{getattr(config, k)} {k.split('_')[1]}" for k in HORIZONS if getattr(config, k) is not None)
+    end = next(
+        f"{getattr(config, k)} {k.split('_')[1]}"
+        for k in HORIZONS
+        if getattr(config, k) is not None
+    )
     return [
         f"plan: preset {config.preset}, {n:,} parameters, {flops / 1e9:.3f} GFLOP per token",
         f"plan: {config.total_batch:,} tokens a step in {micro} micro-batches of {config.micro_batch} x {config.block_size}; {end}",
@@ -109,7 +152,9 @@ def say_or_go_on(line: str):
     except OSError as e:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")
         if not isinstance(e, BrokenPipeError):
-            sys.stderr.write(f"gpt2edu_train: cannot write the output ({e.strerror}); training goes on without it\n")
+            sys.stderr.write(
+                f"gpt2edu_train: cannot write the output ({e.strerror}); training goes on without it\n"
+            )
 
 
 @command
@@ -129,7 +174,9 @@ def train(args: list[str]):
 
 def train_here(config: TrainConfig, resume: Path | None, stop):
     "Train in this process, which may be one of many."
-    from gpt2edu.machine import distributed as dist  # PyTorch is loaded only now, so that --help is quick
+    from gpt2edu.machine import (
+        distributed as dist,
+    )  # PyTorch is loaded only now, so that --help is quick
     from gpt2edu.machine.device import pick_device
     from gpt2edu.evaluate.validation import report
     from gpt2edu.data.cache import not_writable, one_writer
@@ -160,7 +207,9 @@ def train_here(config: TrainConfig, resume: Path | None, stop):
         lock.close()
         dist.stop(failed)
         if ranks.is_main and folder:
-            with suppress(OSError):  # a folder in which nothing was written is of a run that was refused
+            with suppress(
+                OSError
+            ):  # a folder in which nothing was written is of a run that was refused
                 folder.rmdir()
 
 # %% ../../nbs/tough/ch20_commands.ipynb #104a23c6
@@ -194,7 +243,9 @@ class GenerateConfig:
     top_k: int | None = None  # choose among the k likeliest tokens
     top_p: float | None = None  # choose among the likeliest tokens that hold this much probability
     seed: int | None = None  # the same seed gives the same text
-    run: str | None = None  # folder or name of a run, an exported folder, or gpt2 … gpt2-xl; by default the latest run
+    run: str | None = (
+        None  # folder or name of a run, an exported folder, or gpt2 … gpt2-xl; by default the latest run
+    )
     out_dir: str = "runs"  # where runs are kept
     device: Device = "auto"  # where to compute
     self_test: bool = True  # compare a small step with the CPU's before using another device
@@ -212,7 +263,13 @@ def generate(args: list[str]):
     from gpt2edu.train.selftest import tested_device
 
     check_sampling(config.temperature, config.top_k, config.top_p)
-    where = tested_device(config.device, "fp32", config.self_test, lambda line: sys.stderr.write(f"{line}\n"), update=False)
+    where = tested_device(
+        config.device,
+        "fp32",
+        config.self_test,
+        lambda line: sys.stderr.write(f"{line}\n"),
+        update=False,
+    )
     model, tokenizer = load_model(config.run, config.out_dir, where.value)
     generator = torch.Generator()
     if config.seed is None:
@@ -221,12 +278,19 @@ def generate(args: list[str]):
         raise ValueError(f"seed={config.seed} must be from 0 to 2^63 - 1; for example 1")
     else:
         generator.manual_seed(config.seed)
-    options = {"temperature": config.temperature, "top_k": config.top_k, "top_p": config.top_p, "generator": generator}
+    options = {
+        "temperature": config.temperature,
+        "top_k": config.top_k,
+        "top_p": config.top_p,
+        "generator": generator,
+    }
     if config.num_seq < 1:
         raise ValueError(f"num_seq={config.num_seq} must be 1 or more")
     for i in range(config.num_seq):
         pieces = stream_text(model, tokenizer, config.prompt, config.max_tokens, **options)
-        sys.stdout.write(f"--- {i + 1} of {config.num_seq}\n" * (config.num_seq > 1) + config.prompt)
+        sys.stdout.write(
+            f"--- {i + 1} of {config.num_seq}\n" * (config.num_seq > 1) + config.prompt
+        )
         for piece in pieces:
             sys.stdout.write(piece)
             sys.stdout.flush()
@@ -240,7 +304,9 @@ class ExportConfig:
     run: str | None = None  # folder or name of a run; by default the latest
     out: str | None = None  # the folder to make; by default exports/ and the run's name
     out_dir: str = "runs"  # where runs are kept
-    push_to_hub: str | None = None  # owner/name on the Hugging Face hub: upload the folder there, private
+    push_to_hub: str | None = (
+        None  # owner/name on the Hugging Face hub: upload the folder there, private
+    )
 
 
 @command
@@ -277,7 +343,9 @@ def main(args: list[str] | None = None):
     commands = {f.__name__.strip("_"): f for f in (prepare, plan, train, eval_, generate, export)}
     name, *rest = (sys.argv[1:] if args is None else args) or [""]
     if name in ("--help", "-h"):
-        say("usage: python -m gpt2edu COMMAND [FLAGS]; gpt2edu_COMMAND is the same; --help behind a command lists its flags")
+        say(
+            "usage: python -m gpt2edu COMMAND [FLAGS]; gpt2edu_COMMAND is the same; --help behind a command lists its flags"
+        )
         for name, run in commands.items():
             say(f"  {name:10}{run.__doc__}")
         return
@@ -285,12 +353,16 @@ def main(args: list[str] | None = None):
         say(versions())
         return
     if name not in commands:
-        sys.stderr.write(f"gpt2edu: unknown command {name!r}; expected one of {', '.join(commands)}\n")
+        sys.stderr.write(
+            f"gpt2edu: unknown command {name!r}; expected one of {', '.join(commands)}\n"
+        )
         sys.exit(2)
     if args is None:
         sys.argv[:] = [f"gpt2edu_{name}", *rest]
     commands[name](None if args is None else rest)
 
 # %% ../../nbs/tough/ch20_commands.ipynb #1b447d38
-if __name__ == "__main__" and hasattr(sys.modules["__main__"], "__file__"):  # a notebook has no file
+if __name__ == "__main__" and hasattr(
+    sys.modules["__main__"], "__file__"
+):  # a notebook has no file
     main()

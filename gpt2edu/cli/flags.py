@@ -39,7 +39,9 @@ Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]  # --json, without a --no
 class General:
     "For the command itself."
 
-    config: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None  # flags from a .toml or .json file; those typed here win
+    config: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = (
+        None  # flags from a .toml or .json file; those typed here win
+    )
     version: Switch = False  # say the versions of gpt2edu, Python and torch, and stop
 
 
@@ -61,7 +63,9 @@ def versions() -> str:
     return f"gpt2edu {gpt2edu.__version__}, Python {platform.python_version()}, torch {torch}"
 
 
-def take_flag(args: list[str], name: str, bare: str) -> tuple[str | None, list[str]]:  # its value; the other arguments
+def take_flag(
+    args: list[str], name: str, bare: str
+) -> tuple[str | None, list[str]]:  # its value; the other arguments
     "Take one flag out of the arguments, all of its uses; without a value it means `bare`."
     found, rest, i = None, [], 0
     while i < len(args):
@@ -90,10 +94,16 @@ def one_line(
     lines = list(itertools.dropwhile(is_rule, lines))
     text = " ".join(itertools.takewhile(lambda line: not is_rule(line), lines))
     text = re.sub(r"^Error parsing (\w+: )?", "", text).replace("{None}|", "")
-    if choice := re.match(r"invalid choice '(.*)' for argument '--(\w+)'\. Expected one of (\(.*\))", text):
+    if choice := re.match(
+        r"invalid choice '(.*)' for argument '--(\w+)'\. Expected one of (\(.*\))", text
+    ):
         words = tuple(word for word in re.findall(r"'(.*?)'", choice[3]) if word != "None")
         return refusal(choice[2], choice[1], words)
-    text = re.sub(r"no type matching INT could be instantiated from \['(.*?)'\]", r"expected a whole number, got '\1'", text)
+    text = re.sub(
+        r"no type matching INT could be instantiated from \['(.*?)'\]",
+        r"expected a whole number, got '\1'",
+        text,
+    )
     if "Perhaps you meant:" in lines:
         text += f"; did you mean {lines[lines.index('Perhaps you meant:') + 1].split()[0]}?"
     return text.split(" Got errors:")[0].rstrip(" .") or box.strip()
@@ -129,7 +139,9 @@ def with_file(
     "Take --config out of the arguments and read its file. ValueError, OSError: one line."
     path, args = take_flag(args, "config", "")
     if path == "":
-        raise ValueError("--config got no file; name a .toml or .json file of flags, for example --config run.toml")
+        raise ValueError(
+            "--config got no file; name a .toml or .json file of flags, for example --config run.toml"
+        )
     return ({} if path is None else read_settings(path, kind, prog)), args
 
 
@@ -151,20 +163,31 @@ def parse_both(
     default=None,  # an instance of `kind`: values of the flags that are not given
 ) -> tuple[Any, General]:  # an instance of each
     "Read flags, and the file of --config. ValueError, OSError: one line."
-    if args[:1] in (["--tyro-print-completion"], ["--tyro-write-completion"]) and args[1:2] not in SHELLS:
-        raise ValueError(f"{args[0]} needs the name of a shell: bash, zsh, fish or tcsh; for example {args[0]} bash")
+    if (
+        args[:1] in (["--tyro-print-completion"], ["--tyro-write-completion"])
+        and args[1:2] not in SHELLS
+    ):
+        raise ValueError(
+            f"{args[0]} needs the name of a shell: bash, zsh, fish or tcsh; for example {args[0]} bash"
+        )
     if "--version" in args:
         sys.stdout.write(f"{versions()}\n")
         sys.exit(0)
     values, args = with_file(kind, args, prog)
-    own = Annotated[tyro.conf.OmitArgPrefixes[kind], tyro.conf.arg(help="")]  # its docstring is above all flags
+    own = Annotated[
+        tyro.conf.OmitArgPrefixes[kind], tyro.conf.arg(help="")
+    ]  # its docstring is above all flags
     command = ("command", own, field(default_factory=lambda: default or kind()))
-    both = make_dataclass("Flags", [command, ("general", tyro.conf.OmitArgPrefixes[general], general())], frozen=True)
+    both = make_dataclass(
+        "Flags", [command, ("general", tyro.conf.OmitArgPrefixes[general], general())], frozen=True
+    )
     caught = io.StringIO()
     try:
         with contextlib.redirect_stderr(caught), NUMBERS, colours():
             typed = [*as_flags(values), *args]
-            found = tyro.cli(both, args=typed, prog=prog, description=kind.__doc__, use_underscores=True)
+            found = tyro.cli(
+                both, args=typed, prog=prog, description=kind.__doc__, use_underscores=True
+            )
             return found.command, found.general
     except SystemExit as e:
         if e.code:
@@ -212,10 +235,14 @@ def command(
     @functools.wraps(run)
     def script(args: list[str] | None = None):
         prog = f"gpt2edu_{run.__name__.strip('_')}"
-        sys.stdout, sys.stderr = (s or open(os.devnull, "w", encoding="utf-8") for s in (sys.stdout, sys.stderr))  # closed by `>&-`
+        sys.stdout, sys.stderr = (
+            s or open(os.devnull, "w", encoding="utf-8") for s in (sys.stdout, sys.stderr)
+        )  # closed by `>&-`
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):
-                stream.reconfigure(errors="replace")  # a text must not end a run because a terminal cannot show it
+                stream.reconfigure(
+                    errors="replace"
+                )  # a text must not end a run because a terminal cannot show it
         try:
             run(sys.argv[1:] if args is None else args)
             if args is None:  # a console script that is done: nothing is left but Python's own end
@@ -226,13 +253,19 @@ def command(
             sys.stderr.write(f"{prog}: interrupted\n")
             sys.exit(130)
         except (ValueError, OSError) as e:
-            text = " ".join(str(e.args[1] if isinstance(e, OSError) and len(e.args) > 1 else e).split())
+            text = " ".join(
+                str(e.args[1] if isinstance(e, OSError) and len(e.args) > 1 else e).split()
+            )
             if isinstance(e, OSError) and e.filename:
                 text = f"{e.filename}: {text}"
             sys.stderr.write(f"{prog}: {text}\n")
             sys.exit(2)
         except (MemoryError, RuntimeError) as e:
-            if not (isinstance(e, MemoryError) or "allocate memory" in str(e) or type(e).__name__ == "OutOfMemoryError"):
+            if not (
+                isinstance(e, MemoryError)
+                or "allocate memory" in str(e)
+                or type(e).__name__ == "OutOfMemoryError"
+            ):
                 raise
             sys.stderr.write(f"{prog}: out of memory; take a smaller model, context or batch\n")
             sys.exit(2)

@@ -29,7 +29,9 @@ def convert(
     kind: Any,  # a type without alternatives
 ) -> Any:
     "Give the value that a field of this type stores. TypeError if the value is of another type."
-    number = type(value) in (int, float) and abs(value) < 2**63  # neither a bool nor NaN nor infinite
+    number = (
+        type(value) in (int, float) and abs(value) < 2**63
+    )  # neither a bool nor NaN nor infinite
     if kind is NoneType and (value is None or value == "None"):
         return None
     if kind is float and number:
@@ -79,14 +81,24 @@ def read_file(path: str) -> dict[str, Any]:
         raise ValueError(f"{path}: not UTF-8 (byte {e.start}); save it as UTF-8") from None
     except (OSError, ValueError) as e:  # ValueError: a name with a zero byte
         why = e.strerror if isinstance(e, OSError) else e
-        raise FileNotFoundError(f"--config {path}: {why}; expected a .toml or .json file of flags") from None
+        raise FileNotFoundError(
+            f"--config {path}: {why}; expected a .toml or .json file of flags"
+        ) from None
     try:
-        found = tomllib.loads(text) if suffix == ".toml" else json.loads(text, parse_constant=no_number, object_pairs_hook=unique)
+        found = (
+            tomllib.loads(text)
+            if suffix == ".toml"
+            else json.loads(text, parse_constant=no_number, object_pairs_hook=unique)
+        )
     except (ValueError, RecursionError) as e:
         why = "nested too deeply" if isinstance(e, RecursionError) else " ".join(str(e).split())
-        raise ValueError(f"{path}: not {suffix[1:].upper()} ({why[:200]}); correct it, or leave --config out") from None
+        raise ValueError(
+            f"{path}: not {suffix[1:].upper()} ({why[:200]}); correct it, or leave --config out"
+        ) from None
     if not isinstance(found, dict):
-        raise ValueError(f"{path}: holds {json.dumps(found)[:40]}, expected an object with the names of flags as keys")
+        raise ValueError(
+            f"{path}: holds {json.dumps(found)[:40]}, expected an object with the names of flags as keys"
+        )
     return found
 
 
@@ -100,11 +112,21 @@ def read_settings(
     for key, value in read_file(path).items():
         name = key.replace("-", "_")
         if name in values:
-            raise ValueError(f"{path}: {name} is there twice, with dashes and with underscores; keep one")
+            raise ValueError(
+                f"{path}: {name} is there twice, with dashes and with underscores; keep one"
+            )
         if name not in types:
             near = difflib.get_close_matches(name, types, 1)
-            fix = f"did you mean {near[0]}?" if near else f"{prog} --help lists the flags, whose names are the keys"
-            what = f"[{key}] is a table; write flags without one" if isinstance(value, dict) else f"unknown key {key!r}"
+            fix = (
+                f"did you mean {near[0]}?"
+                if near
+                else f"{prog} --help lists the flags, whose names are the keys"
+            )
+            what = (
+                f"[{key}] is a table; write flags without one"
+                if isinstance(value, dict)
+                else f"unknown key {key!r}"
+            )
             raise ValueError(f"{path}: {what}; {fix}")
         for member in members(types[name]):
             try:
@@ -122,7 +144,9 @@ def read_settings(
     return values
 
 # %% ../../nbs/tough/ch20b_settings.ipynb #e46b421b
-def as_flags(values: dict[str, Any]) -> list[str]:  # ["--n_layer=2", "--dry_run", "--dataset", "a.txt", "b.txt"]
+def as_flags(
+    values: dict[str, Any],
+) -> list[str]:  # ["--n_layer=2", "--dry_run", "--dataset", "a.txt", "b.txt"]
     "Write settings as one would type them."
     args = []
     for name, value in values.items():

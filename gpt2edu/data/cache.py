@@ -31,24 +31,34 @@ from ..text.tokenizer import Tokenizer, get_tokenizer
 class DataConfig:
     "What a run reads: the dataset, its tokenizer, and where its shards are kept."
 
-    dataset: tuple[str, ...] = ("stories",)  # stories, pydocs, tinyshakespeare, or files: .txt .jsonl .parquet
-    shards: str | None = None  # a folder of .bin or .npy shards, used as they are instead of a dataset
+    dataset: tuple[str, ...] = (
+        "stories",
+    )  # stories, pydocs, tinyshakespeare, or files: .txt .jsonl .parquet
+    shards: str | None = (
+        None  # a folder of .bin or .npy shards, used as they are instead of a dataset
+    )
     text_key: str = "text"  # field of a .jsonl line, column of a .parquet file
-    tokenizer: str = "train"  # train (learn one from the dataset), gpt2, or the path of a tokenizer.json
+    tokenizer: str = (
+        "train"  # train (learn one from the dataset), gpt2, or the path of a tokenizer.json
+    )
     vocab_size: int = 1024  # ids of a tokenizer that is trained; the model's vocabulary is the next multiple of 128
     data_dir: str = "data"  # where prepared shards are kept
     val_tokens: int = 32_768  # tokens to validate on
 
     def __post_init__(self):
         if not self.dataset or "" in self.dataset:
-            raise ValueError("dataset names nothing; expected stories, pydocs, tinyshakespeare or files")
+            raise ValueError(
+                "dataset names nothing; expected stories, pydocs, tinyshakespeare or files"
+            )
 
 # %% ../../nbs/easy/ch05a_cache.ipynb #31053674
 N_STORIES = 24_000  # documents of the embedded corpus: two million tokens
 TOKENIZER_CHARS = 1_000_000  # text that a tokenizer is trained on
 
 
-def fingerprint(config: DataConfig) -> tuple[str, int]:  # SHA-256 of the source, hex; its size in bytes, about
+def fingerprint(
+    config: DataConfig,
+) -> tuple[str, int]:  # SHA-256 of the source, hex; its size in bytes, about
     "Say what a dataset is made of, so that shards are found again only if nothing has changed."
     sha, size = hashlib.sha256(), 0
     if len(config.dataset) == 1 and config.dataset[0] in EMBEDDED:
@@ -76,7 +86,10 @@ def take_text(texts: Iterable[str], characters: int) -> Iterator[str]:
 
 def not_writable(folder: Path, e: OSError, flag: str) -> OSError:
     "Make one line of an error in writing."
-    return OSError(e.errno, f"{folder}: cannot write there ({e.strerror or e}); choose another folder with {flag}")
+    return OSError(
+        e.errno,
+        f"{folder}: cannot write there ({e.strerror or e}); choose another folder with {flag}",
+    )
 
 # %% ../../nbs/easy/ch05a_cache.ipynb #6ba27ab1
 STRETCH = """
@@ -89,20 +102,34 @@ json.dump([s.text for s in stories(end - start, start=start)], sys.stdout)
 
 def all_stories(
     n: int,  # how many
-    processes: int | None = None,  # None: one for each core, at most 8, and none for less than 1,000 stories
+    processes: int
+    | None = None,  # None: one for each core, at most 8, and none for less than 1,000 stories
 ) -> list[str]:  # the same whatever the number of processes
     "Write the first n stories."
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     k = processes or max(1, min(cores, 8, n // 1000))
     stretches = [(n * i // k, n * (i + 1) // k) for i in range(k)]
-    here = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(gpt2edu.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])}
+    here = os.environ | {
+        "PYTHONPATH": os.pathsep.join(
+            [str(Path(gpt2edu.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+        )
+    }
     quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True, "env": here}
-    children = [subprocess.Popen([sys.executable, "-c", STRETCH, str(a), str(b)], **quiet) for a, b in stretches[1:]]
+    children = [
+        subprocess.Popen([sys.executable, "-c", STRETCH, str(a), str(b)], **quiet)
+        for a, b in stretches[1:]
+    ]
     try:
         texts = [s.text for s in stories(stretches[0][1])]
         for (start, end), child in zip(stretches[1:], children, strict=True):
             answer = child.communicate()[0]
-            texts += json.loads(answer) if child.returncode == 0 else [s.text for s in stories(end - start, start=start)]
+            texts += (
+                json.loads(answer)
+                if child.returncode == 0
+                else [s.text for s in stories(end - start, start=start)]
+            )
     finally:
         for child in children:
             child.kill()
@@ -125,7 +152,11 @@ def try_lock(file) -> bool:
     except OSError as e:
         if e.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
             return False
-        if e.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):  # a network disk without locks: go on without
+        if e.errno not in (
+            errno.ENOSYS,
+            errno.ENOTSUP,
+            errno.ENOLCK,
+        ):  # a network disk without locks: go on without
             raise
     return True
 
@@ -133,7 +164,8 @@ def try_lock(file) -> bool:
 @contextmanager
 def one_writer(
     folder: Path,  # what is written; the lock is a hidden file beside it
-    waiting: Callable | None = None,  # told once that another process writes; None: do not wait, raise ValueError
+    waiting: Callable
+    | None = None,  # told once that another process writes; None: do not wait, raise ValueError
     flag: str = "--out",  # with which another folder is chosen
 ):
     "Hold the right to write a folder. Raises ValueError, OSError."
@@ -151,7 +183,9 @@ def one_writer(
                     return
                 continue
         if waiting is None:
-            raise ValueError(f"{folder}: another process is writing there; wait for it, or choose another folder with {flag}")
+            raise ValueError(
+                f"{folder}: another process is writing there; wait for it, or choose another folder with {flag}"
+            )
         if not told:
             waiting()
             told = True
@@ -168,7 +202,12 @@ def hub_name(dataset: tuple[str, ...]) -> str | None:
     "The name if a dataset is on the hub: a short name or owner/name; None for what is on this machine."
     name = dataset[0]
     is_file = Path(name).exists() or Path(name).suffix in SUFFIXES
-    return name if len(dataset) == 1 and (name in HUB or (re.fullmatch(r"\w[\w.-]*/[\w.-]+(@.+)?", name) and not is_file)) else None
+    return (
+        name
+        if len(dataset) == 1
+        and (name in HUB or (re.fullmatch(r"\w[\w.-]*/[\w.-]+(@.+)?", name) and not is_file))
+        else None
+    )
 
 
 def hub_folder(
@@ -211,13 +250,31 @@ def shards_folder(
     tokenizer: Tokenizer | None,  # None if one is to be trained
     more: tuple = (),  # other choices that change the shards
     exact: int | None = None,  # tokens for validation, whatever the size of the source
-) -> tuple[Path, str, str, int, int]:  # folder; name of the dataset; SHA-256 of the source, hex; validation tokens; bytes
+) -> tuple[
+    Path, str, str, int, int
+]:  # folder; name of the dataset; SHA-256 of the source, hex; validation tokens; bytes
     "Name the folder of a dataset that is on this machine by what goes into it."
     source, size = fingerprint(config)
-    val_tokens = min(config.val_tokens, max(1, size // 40)) if exact is None else exact  # a small corpus keeps nine tenths
-    made_of = [source, N_STORIES, tokenizer.hash if tokenizer else config.vocab_size, val_tokens, config.text_key, *more]
-    name = config.dataset[0] if config.dataset[0] in EMBEDDED else Path(config.dataset[0]).stem.strip("*.") or "files"
-    folder = Path(config.data_dir) / f"{name}-{hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:12]}"
+    val_tokens = (
+        min(config.val_tokens, max(1, size // 40)) if exact is None else exact
+    )  # a small corpus keeps nine tenths
+    made_of = [
+        source,
+        N_STORIES,
+        tokenizer.hash if tokenizer else config.vocab_size,
+        val_tokens,
+        config.text_key,
+        *more,
+    ]
+    name = (
+        config.dataset[0]
+        if config.dataset[0] in EMBEDDED
+        else Path(config.dataset[0]).stem.strip("*.") or "files"
+    )
+    folder = (
+        Path(config.data_dir)
+        / f"{name}-{hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:12]}"
+    )
     return folder, name, source, val_tokens, size
 
 
@@ -228,7 +285,9 @@ def prepare_data(
     "Find the shards of a dataset, or write them. ValueError, FileNotFoundError, OSError: one line."
     if config.shards:
         if config.tokenizer == "train":
-            raise ValueError("tokenizer='train' does not go with --shards; name the one that made them: --tokenizer gpt2")
+            raise ValueError(
+                "tokenizer='train' does not go with --shards; name the one that made them: --tokenizer gpt2"
+            )
         return get_tokenizer(config.tokenizer), Path(config.shards)
     if hub_name(config.dataset):
         folder = prepared_before(config)
@@ -246,13 +305,17 @@ def prepare_data(
         return written
 
     try:
-        with one_writer(folder, lambda: say(f"data: another process is writing {folder}; waiting for it")):
+        with one_writer(
+            folder, lambda: say(f"data: another process is writing {folder}; waiting for it")
+        ):
             if (folder / MANIFEST).exists():
                 say(f"data: {folder} (prepared before)")
                 return Tokenizer.load(folder), folder
             if tokenizer is None:
                 say(f"data: training a tokenizer of at most {config.vocab_size:,} ids")
-                tokenizer = Tokenizer.train(take_text(texts(), TOKENIZER_CHARS), config.vocab_size, name)
+                tokenizer = Tokenizer.train(
+                    take_text(texts(), TOKENIZER_CHARS), config.vocab_size, name
+                )
             say(f"data: writing shards to {folder}")
             tokenizer.save(folder)
             made_from = {"dataset": config.dataset, "sha256": source}

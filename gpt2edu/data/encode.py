@@ -23,19 +23,27 @@ from ..text.tokenizer import Tokenizer
 
 # %% ../../nbs/tough/ch19c_encode.ipynb #12605ccc
 CHUNK = 1 << 20  # bytes of text that are encoded at a time
-SPACES = frozenset("\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000") | {chr(c) for c in range(0x2000, 0x200B)}
+SPACES = frozenset("\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000") | {
+    chr(c) for c in range(0x2000, 0x200B)
+}
 UNSURE = frozenset("\x1c\x1d\x1e\x1f\u180e\u200b")  # white space for some libraries only
-WORD_END = re.compile(rb"(?s:.*)[!-~](?=[ \n])")  # up to the last word that a space or a new line follows
+WORD_END = re.compile(
+    rb"(?s:.*)[!-~](?=[ \n])"
+)  # up to the last word that a space or a new line follows
 
 
 def kind(
     c: str,  # one character
-) -> str | None:  # "L" letter, "N" number, "S" white space, "O" other; None where libraries may differ
+) -> (
+    str | None
+):  # "L" letter, "N" number, "S" white space, "O" other; None where libraries may differ
     "Say which class of GPT-2's pattern a character is in, if all versions of Unicode since 3.2 agree."
     if c in SPACES:
         return "S"
     old, new = unicodedata.ucd_3_2_0.category(c), unicodedata.category(c)
-    old, new = (x[0] if x[0] in "LN" else "O" for x in (old, new))  # an unknown character counts as other
+    old, new = (
+        x[0] if x[0] in "LN" else "O" for x in (old, new)
+    )  # an unknown character counts as other
     return None if old != new or c in UNSURE else new
 
 
@@ -95,7 +103,10 @@ def cut_run(
         at = int(ends[k - 1])  # token k begins here
         if window[at] & 0xC0 == 0x80:
             continue  # inside a character
-        before, after = window[max(0, at - 4) : at].decode(errors="ignore"), window[at : at + 8].decode(errors="ignore")
+        before, after = (
+            window[max(0, at - 4) : at].decode(errors="ignore"),
+            window[at : at + 8].decode(errors="ignore"),
+        )
         if one_piece(before[-1], after[0], after[1:2]):
             cut = start + at
             again = tokenizer.encode(whole_characters(bytes(data[cut : cut + size])).decode())
@@ -129,7 +140,9 @@ def make_batches(
     documents: Iterable[bytes | memoryview],  # UTF-8
     tokenizer: Tokenizer,
     size: int = CHUNK,  # bytes of text in a batch; one of twice the size at most
-) -> Iterator[tuple[bytes, list[int], list[bool]]]:  # text, ends of its chunks, whether a chunk begins a document
+) -> Iterator[
+    tuple[bytes, list[int], list[bool]]
+]:  # text, ends of its chunks, whether a chunk begins a document
     "Collect documents into batches; cut what is larger than a batch."
     parts, ends, first, n = [], [], [], 0
     for document in documents:
@@ -158,7 +171,9 @@ def encode_batch(
     "Encode one batch. Raises ValueError for what is not UTF-8."
     out = []
     for a, b, begins in zip([0, *ends[:-1]], ends, first, strict=True):
-        out.append(np.array([tokenizer.eot] * begins + tokenizer.encode(text[a:b].decode()), dtype="<u2"))
+        out.append(
+            np.array([tokenizer.eot] * begins + tokenizer.encode(text[a:b].decode()), dtype="<u2")
+        )
     return np.concatenate(out)
 
 # %% ../../nbs/tough/ch19c_encode.ipynb #6d21087f
@@ -205,7 +220,9 @@ class Workers:
         context = multiprocessing.get_context("spawn")
         recipe = (tokenizer.name, tokenizer.merges, tokenizer.byte_order, tokenizer.pattern)
         main = threading.current_thread() is threading.main_thread()
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN) if main else None  # inherited: no traceback at start-up
+        before = (
+            signal.signal(signal.SIGINT, signal.SIG_IGN) if main else None
+        )  # inherited: no traceback at start-up
         self.pipes, self.processes = [], []
         try:
             for _ in range(num_proc):
@@ -241,11 +258,18 @@ class Workers:
         batches: Iterable[tuple],  # a label, then what `make_batches` gives
     ) -> Iterator[tuple]:  # the label, ids (N,) uint16: in the order of the batches
         "Encode batches. Raises ValueError for what is not UTF-8, OSError when a worker has died."
-        batches, idle, running, answers = iter(batches), self.pipes * 2, {p: [] for p in self.pipes}, {}
+        batches, idle, running, answers = (
+            iter(batches),
+            self.pipes * 2,
+            {p: [] for p in self.pipes},
+            {},
+        )
         sent = due = 0
         labels, more = {}, True
         while True:
-            while more and idle and sent - due < 4 * len(self.pipes):  # a slow batch must not fill the memory with later ones
+            while (
+                more and idle and sent - due < 4 * len(self.pipes)
+            ):  # a slow batch must not fill the memory with later ones
                 item = next(batches, None)
                 if item is None:
                     more = False
@@ -260,7 +284,10 @@ class Workers:
                 due += 1
             elif due < sent:
                 for pipe in wait([p for p in running if running[p]]):
-                    answer, n = exchange(pipe.recv), running[pipe].pop(0)  # a worker answers in the order of its batches
+                    answer, n = (
+                        exchange(pipe.recv),
+                        running[pipe].pop(0),
+                    )  # a worker answers in the order of its batches
                     if isinstance(answer, str):
                         raise ValueError(f"{labels[n]}: {answer}")
                     answers[n] = answer

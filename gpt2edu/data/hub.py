@@ -50,7 +50,9 @@ def is_passing(e: Exception) -> bool:
     if response is not None:
         return response.status_code in (408, 425, 429) or response.status_code >= 500
     networking = type(e).__module__.split(".")[0] in ("httpx", "httpx2", "requests", "urllib3")
-    return networking or isinstance(e, (ConnectionError, TimeoutError, UnicodeDecodeError, JSONDecodeError))  # a garbled answer
+    return networking or isinstance(
+        e, (ConnectionError, TimeoutError, UnicodeDecodeError, JSONDecodeError)
+    )  # a garbled answer
 
 
 def retry(
@@ -68,9 +70,14 @@ def retry(
             if type(e).__name__ == "OfflineModeIsEnabled" or not is_passing(e):
                 raise
             headers = getattr(getattr(e, "response", None), "headers", {})
-            wait, why = pause(attempt, headers.get("Retry-After")), " ".join(str(e).split())[:100] or type(e).__name__
+            wait, why = (
+                pause(attempt, headers.get("Retry-After")),
+                " ".join(str(e).split())[:100] or type(e).__name__,
+            )
             if time.monotonic() - began + wait > patience:
-                raise HubError(f"{what}: no answer for {patience:.0f} s ({why}); check the network, then go on") from e
+                raise HubError(
+                    f"{what}: no answer for {patience:.0f} s ({why}); check the network, then go on"
+                ) from e
         if wait >= 1:
             note(f"{what}: {why}; trying again in {wait:.0f} s")
         time.sleep(wait)
@@ -117,17 +124,28 @@ class HubFile(io.RawIOBase):
         from huggingface_hub import constants, get_session
         from huggingface_hub.utils import build_hf_headers
 
-        headers = build_hf_headers() | {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
-        response = get_session().get(self.url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT)
+        headers = build_hf_headers() | {
+            "Range": f"bytes={start}-{stop - 1}",
+            "Accept-Encoding": "identity",
+        }
+        response = get_session().get(
+            self.url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT
+        )
         if response.status_code == 416:
-            raise ValueError(f"{self.url}: has changed, expected {self.size:,} bytes; list the dataset again")
+            raise ValueError(
+                f"{self.url}: has changed, expected {self.size:,} bytes; list the dataset again"
+            )
         if response.status_code >= 400:
-            error = HubError(f"{self.url}: the server answered {response.status_code}; check access to the dataset")
+            error = HubError(
+                f"{self.url}: the server answered {response.status_code}; check access to the dataset"
+            )
             error.response = response
             raise error
         total = response.headers.get("Content-Range", "").rpartition("/")[2]
         if total.isdigit() and int(total) != self.size:
-            raise ValueError(f"{self.url}: got a file of {int(total):,} bytes, expected {self.size:,}; list the dataset again")
+            raise ValueError(
+                f"{self.url}: got a file of {int(total):,} bytes, expected {self.size:,}; list the dataset again"
+            )
         if len(response.content) != stop - start:
             raise ConnectionError(f"got {len(response.content):,} bytes, expected {stop - start:,}")
         return response.content
@@ -153,7 +171,11 @@ def patterns_of(entry: dict) -> dict[str, list[str]]:  # split → patterns of p
     "Read `data_files` of one configuration of a card: a pattern, a list, or a list of splits."
     data, found = entry.get("data_files") or "**", {}
     for item in [data] if isinstance(data, (str, dict)) else data:
-        split, paths = (item.get("split", "train"), item["path"]) if isinstance(item, dict) else ("train", item)
+        split, paths = (
+            (item.get("split", "train"), item["path"])
+            if isinstance(item, dict)
+            else ("train", item)
+        )
         paths = [paths] if isinstance(paths, str) else paths
         folder = f"{entry['data_dir'].strip('/')}/" if entry.get("data_dir") else ""
         found.setdefault(split, []).extend(folder + p for p in paths)
@@ -170,26 +192,44 @@ def choose(
     "Find the parquet files of a split. ValueError, one line, where there are none."
     paths = sorted(p for p in paths if p.endswith(".parquet"))
     if not paths:
-        raise ValueError(f"{repo} holds no parquet file; download its files and give their folder with --dataset")
+        raise ValueError(
+            f"{repo} holds no parquet file; download its files and give their folder with --dataset"
+        )
     names = [str(c.get("config_name")) for c in configs]
     if configs:
         default = next((c for c in configs if c.get("default")), None)
-        default = default or next((c for c in configs if c.get("config_name") == "default"), configs[0])
-        entry = default if config is None else next((c for c in configs if c.get("config_name") == config), None)
+        default = default or next(
+            (c for c in configs if c.get("config_name") == "default"), configs[0]
+        )
+        entry = (
+            default
+            if config is None
+            else next((c for c in configs if c.get("config_name") == config), None)
+        )
         if entry is None:
             near = [n for n in names if n.lower() == config.lower()] or names[:8]
-            raise ValueError(f"{repo} has no subset {config!r}; expected {', '.join(near)}{' …' * (len(near) < len(names))}")
+            raise ValueError(
+                f"{repo} has no subset {config!r}; expected {', '.join(near)}{' …' * (len(near) < len(names))}"
+            )
         splits = patterns_of(entry)
         if split not in splits:
-            raise ValueError(f"{repo}, config {entry.get('config_name')}: no split {split!r}; expected {', '.join(splits)}")
+            raise ValueError(
+                f"{repo}, config {entry.get('config_name')}: no split {split!r}; expected {', '.join(splits)}"
+            )
         found = [p for p in paths if any(fnmatchcase(p, pattern) for pattern in splits[split])]
         name = str(entry.get("config_name"))
     else:
         if config is not None:
             raise ValueError(f"{repo} has no subsets, got {config!r}; leave --subset out")
-        found, name = [p for p in paths if split in p.replace("-", "/").replace("_", "/").split("/")] or paths, "default"
+        found, name = (
+            [p for p in paths if split in p.replace("-", "/").replace("_", "/").split("/")]
+            or paths,
+            "default",
+        )
     if not found:
-        raise ValueError(f"{repo}: no parquet file of config {name!r}, split {split!r}; download its files and give their folder")
+        raise ValueError(
+            f"{repo}: no parquet file of config {name!r}, split {split!r}; download its files and give their folder"
+        )
     return name, found
 
 
@@ -202,22 +242,35 @@ def list_files(
 ) -> Listing:
     "Ask the hub which files make up a split. ValueError, HubError: one line."
     from huggingface_hub import HfApi, constants
-    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     def ask():
         if not reachable(constants.ENDPOINT):
-            raise HubError(f"cannot ask {constants.ENDPOINT} for {repo}: its name is not known here; check the network")
+            raise HubError(
+                f"cannot ask {constants.ENDPOINT} for {repo}: its name is not known here; check the network"
+            )
         timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
         return HfApi().dataset_info(repo, revision=revision, files_metadata=True, timeout=timeout)
 
     try:
         info = retry(ask, f"asking {constants.ENDPOINT} for {repo}", GREETING, note)
     except GatedRepoError:
-        raise ValueError(f"{repo} asks for an agreement; accept it on its page, then log in with: hf auth login") from None
+        raise ValueError(
+            f"{repo} asks for an agreement; accept it on its page, then log in with: hf auth login"
+        ) from None
     except (RepositoryNotFoundError, HFValidationError):
-        raise ValueError(f"no dataset {repo!r} on {constants.ENDPOINT}; check the name, or log in if it is private") from None
+        raise ValueError(
+            f"no dataset {repo!r} on {constants.ENDPOINT}; check the name, or log in if it is private"
+        ) from None
     except RevisionNotFoundError:
-        raise ValueError(f"{repo} has no revision {revision!r}; leave it out to get the newest") from None
+        raise ValueError(
+            f"{repo} has no revision {revision!r}; leave it out to get the newest"
+        ) from None
     except HubError:
         raise
     except Exception as e:
@@ -225,7 +278,9 @@ def list_files(
             raise HubError(f"cannot ask for {repo}: HF_HUB_OFFLINE is set; unset it") from None
         if getattr(e, "response", None) is None:
             raise
-        raise HubError(f"{constants.ENDPOINT} refused {repo}: {' '.join(str(e).split())[:120]}") from None
+        raise HubError(
+            f"{constants.ENDPOINT} refused {repo}: {' '.join(str(e).split())[:120]}"
+        ) from None
     sizes = {s.rfilename: s.size or 0 for s in info.siblings or []}
     configs = (info.card_data.to_dict() if info.card_data else {}).get("configs") or []
     name, found = choose(repo, configs, sizes, config, split)

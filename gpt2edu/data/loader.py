@@ -73,7 +73,9 @@ class Loader:
         if B < 1 or T < 1:
             raise ValueError(f"got B={B}, T={T}, expected both to be at least 1")
         if not 0 <= rank < world_size:
-            raise ValueError(f"got rank={rank}, expected 0 to {world_size - 1} with world_size={world_size}")
+            raise ValueError(
+                f"got rank={rank}, expected 0 to {world_size - 1} with world_size={world_size}"
+            )
         if position < 0:
             raise ValueError(f"got position={position}, expected 0 or more windows")
         if len(shards) < T + 1:
@@ -84,7 +86,9 @@ class Loader:
             )
         self.shards, self.B, self.T, self.seed, self.shuffle = shards, B, T, seed, shuffle
         self.rank, self.world_size, self.position = rank, world_size, position
-        self.n_windows = (len(shards) - 1) // T  # per epoch; the last target of one is the first input of the next
+        self.n_windows = (
+            len(shards) - 1
+        ) // T  # per epoch; the last target of one is the first input of the next
 
     def windows(
         self,
@@ -95,16 +99,22 @@ class Loader:
         if not self.shuffle:
             return places
         chosen = np.empty_like(places)
-        for epoch in np.unique(epochs):  # a batch may hold the end of one epoch and the start of the next
+        for epoch in np.unique(
+            epochs
+        ):  # a batch may hold the end of one epoch and the start of the next
             now = epochs == epoch
             chosen[now] = permute(places[now], self.n_windows, round_keys(self.seed, int(epoch)))
         return chosen
 
-    def next_batch(self) -> tuple[Tensor, Tensor]:  # x, y: (B, T) int64; y is x moved on by one token
+    def next_batch(
+        self,
+    ) -> tuple[Tensor, Tensor]:  # x, y: (B, T) int64; y is x moved on by one token
         "Read this rank's next B windows and move the position on by those of all ranks."
         first = self.position + self.rank * self.B
         starts = self.windows(np.arange(first, first + self.B)) * self.T
-        rows = np.stack([self.shards[a : a + self.T + 1] for a in starts.tolist()])  # (B, T + 1) uint16
+        rows = np.stack(
+            [self.shards[a : a + self.T + 1] for a in starts.tolist()]
+        )  # (B, T + 1) uint16
         self.position += self.B * self.world_size
         tokens = torch.from_numpy(rows.astype(np.int64))  # (B, T + 1)
         return tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()  # (B, T), (B, T)

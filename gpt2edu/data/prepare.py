@@ -20,9 +20,27 @@ import numpy as np
 
 from .hub import list_files
 from .encode import Workers, make_batches
-from .cache import HUB, TOKENIZER_CHARS, DataConfig, hub_folder, hub_name, not_writable, one_writer, shards_folder, take_text
+from gpt2edu.data.cache import (
+    HUB,
+    TOKENIZER_CHARS,
+    DataConfig,
+    hub_folder,
+    hub_name,
+    not_writable,
+    one_writer,
+    shards_folder,
+    take_text,
+)
 from ..machine.progress import Progress, gigabytes, need_room
-from .writer import ShardWriter, after, check_same, may_grow, parts_stream, read_state, whole_shards
+from gpt2edu.data.writer import (
+    ShardWriter,
+    after,
+    check_same,
+    may_grow,
+    parts_stream,
+    read_state,
+    whole_shards,
+)
 from .sources import Source, hub_source, local_source, read_ahead
 from ..text.tokenizer import Tokenizer, get_tokenizer
 
@@ -34,14 +52,24 @@ BYTES_PER_TOKEN = 4.5  # of English under GPT-2's vocabulary, about; only for es
 class PrepareConfig:
     "What to turn into shards, and how; each field is a flag of `gpt2edu_prepare`."
 
-    dataset: tuple[str, ...] = ("fineweb-edu",)  # fineweb-edu, tinystories, owner/name (on the hub), tinyshakespeare, stories, pydocs, or files
-    subset: str | None = None  # which configuration of a dataset on the hub; by default sample-10BT for fineweb-edu, else the card's default
+    dataset: tuple[str, ...] = (
+        "fineweb-edu",
+    )  # fineweb-edu, tinystories, owner/name (on the hub), tinyshakespeare, stories, pydocs, or files
+    subset: str | None = (
+        None  # which configuration of a dataset on the hub; by default sample-10BT for fineweb-edu, else the card's default
+    )
     split: str = "train"  # which split of a dataset on the hub
     text_key: str = "text"  # field of a .jsonl line, column of a .parquet file
-    tokenizer: str = "gpt2"  # gpt2, train (learn one from the first documents), or the path of a tokenizer.json
+    tokenizer: str = (
+        "gpt2"  # gpt2, train (learn one from the first documents), or the path of a tokenizer.json
+    )
     vocab_size: int = 1024  # ids of a tokenizer that is trained
-    max_tokens: int | float | None = None  # stop after so many, validation included; by default everything
-    val_tokens: int | float | None = None  # the first documents, until so many tokens; by default 10,485,760 (32,768 for local text), a 40th of a small source
+    max_tokens: int | float | None = (
+        None  # stop after so many, validation included; by default everything
+    )
+    val_tokens: int | float | None = (
+        None  # the first documents, until so many tokens; by default 10,485,760 (32,768 for local text), a 40th of a small source
+    )
     shard_size: int | float = 100_000_000  # tokens in a shard; 1e8 is understood
     num_proc: int | None = None  # processes that encode; by default one for each core
     data_dir: str = "data"  # where prepared folders are kept
@@ -55,18 +83,30 @@ class PrepareConfig:
             value = getattr(self, name)
             if value is not None:
                 if not least <= value < 2**62 or value != int(value):
-                    raise ValueError(f"{name}={value} must be a whole number of tokens, {least} or more; for example 1e8")
+                    raise ValueError(
+                        f"{name}={value} must be a whole number of tokens, {least} or more; for example 1e8"
+                    )
                 object.__setattr__(self, name, int(value))  # 1e8 → 100000000
         if self.shard_size >= 2**31:
-            raise ValueError(f"shard_size={self.shard_size} does not fit into a shard's header; use 1e8")
+            raise ValueError(
+                f"shard_size={self.shard_size} does not fit into a shard's header; use 1e8"
+            )
         if self.num_proc is not None and not 1 <= self.num_proc <= 1024:
-            raise ValueError(f"num_proc={self.num_proc} must be 1 to 1024; leave it out for one process a core")
+            raise ValueError(
+                f"num_proc={self.num_proc} must be 1 to 1024; leave it out for one process a core"
+            )
         if not self.dataset:
-            raise ValueError("dataset names nothing; expected fineweb-edu, owner/name, stories or files")
-        if self.part and not ((m := re.fullmatch(r"(\d+)/(\d+)", self.part)) and 1 <= int(m[1]) <= int(m[2])):
+            raise ValueError(
+                "dataset names nothing; expected fineweb-edu, owner/name, stories or files"
+            )
+        if self.part and not (
+            (m := re.fullmatch(r"(\d+)/(\d+)", self.part)) and 1 <= int(m[1]) <= int(m[2])
+        ):
             raise ValueError(f"part={self.part!r} must be i/n with i from 1 to n; for example 2/3")
         if self.part and self.merge:
-            raise ValueError("got --part and --merge, expected one of them; merge when all parts are done")
+            raise ValueError(
+                "got --part and --merge, expected one of them; merge when all parts are done"
+            )
 
 # %% ../../nbs/tough/ch19_fineweb.ipynb #2b543b92
 def source_stream(
@@ -91,7 +131,13 @@ def source_stream(
             drop = max(0, drop - len(ids))
 
 # %% ../../nbs/tough/ch19_fineweb.ipynb #f156c3e6
-def fill(writer: ShardWriter, stream: Iterator, expected: int, say: Callable, enough: float = float("inf")) -> bool:
+def fill(
+    writer: ShardWriter,
+    stream: Iterator,
+    expected: int,
+    say: Callable,
+    enough: float = float("inf"),
+) -> bool:
     "Write a stream. Returns whether its end was reached before the writer had enough."
     with Progress(expected, writer.total, writer.folder, say) as progress:
         for key, ids in stream:
@@ -108,15 +154,25 @@ DEFAULT_VAL = 10_485_760  # tokens: what the 124M preset validates on, 20 steps 
 SLACK = 4_000_000  # tokens that a part does beyond its share of max_tokens, since units differ
 
 
-def plan_run(config: PrepareConfig) -> tuple[Path, dict, int, Tokenizer | None]:  # folder, header, bytes of text (0: unknown), tokenizer
+def plan_run(
+    config: PrepareConfig,
+) -> tuple[
+    Path, dict, int, Tokenizer | None
+]:  # folder, header, bytes of text (0: unknown), tokenizer
     "Say what the manifest will say, as far as it is known without the network. ValueError, OSError: one line."
     tokenizer = None if config.tokenizer == "train" else get_tokenizer(config.tokenizer)
     arguments, size = {"shard_size": config.shard_size, "max_tokens": config.max_tokens}, 0
     val_tokens, few = config.val_tokens, max(1, (config.max_tokens or 2**62) // 40)
     if name := hub_name(config.dataset):
         repo, default = HUB.get(name, (name, None))
-        folder = hub_folder(config.data_dir, name, config.subset, config.split, config.tokenizer, config.vocab_size)
-        source = {"dataset": repo.partition("@")[0], "split": config.split, "text_key": config.text_key}
+        folder = hub_folder(
+            config.data_dir, name, config.subset, config.split, config.tokenizer, config.vocab_size
+        )
+        source = {
+            "dataset": repo.partition("@")[0],
+            "split": config.split,
+            "text_key": config.text_key,
+        }
         source |= {"config": config.subset or default} if config.subset or default else {}
         short = re.sub(r"[^\w-]", "_", name.partition("@")[0].rpartition("/")[2])
     else:
@@ -126,7 +182,11 @@ def plan_run(config: PrepareConfig) -> tuple[Path, dict, int, Tokenizer | None]:
         more = (config.max_tokens, config.shard_size) if unusual else ()
         folder, short, sha, val_tokens, size = shards_folder(train, tokenizer, more, val_tokens)
         source = {"dataset": [*config.dataset], "sha256": sha}
-    header = {"tokenizer": describe(tokenizer) if tokenizer else {"name": short}, "source": source, "arguments": {"name": short} | arguments}
+    header = {
+        "tokenizer": describe(tokenizer) if tokenizer else {"name": short},
+        "source": source,
+        "arguments": {"name": short} | arguments,
+    }
     header["arguments"] |= {} if val_tokens is None else {"val_tokens": val_tokens}
     return Path(config.out) if config.out else folder, header, size, tokenizer
 
@@ -159,7 +219,9 @@ def prepare(
             state = read_state(folder)
             if state:
                 check_same(folder, state, header)
-                if state["finished"] and not may_grow(state["arguments"].get("max_tokens"), config.max_tokens):
+                if state["finished"] and not may_grow(
+                    state["arguments"].get("max_tokens"), config.max_tokens
+                ):
                     say(f"prepare: {folder} (prepared before)")
                     return folder
                 tokenizer = tokenizer or Tokenizer.load(folder)
@@ -171,11 +233,22 @@ def prepare(
             header["arguments"].setdefault("val_tokens", max(1, few))
             if state:
                 check_same(folder, state, header)
-            small = 1 if tokenizer and tokenizer.n_vocab > 10_000 else 0.5  # a small vocabulary needs about twice the tokens
-            expected = min(config.max_tokens or 2**62, int(source.size / (BYTES_PER_TOKEN * small))) // part[1]
+            small = (
+                1 if tokenizer and tokenizer.n_vocab > 10_000 else 0.5
+            )  # a small vocabulary needs about twice the tokens
+            expected = (
+                min(config.max_tokens or 2**62, int(source.size / (BYTES_PER_TOKEN * small)))
+                // part[1]
+            )
             if facts is not None:
                 facts["expected_tokens"] = expected
-            say("prepare: " + ", ".join(f"{k} {v[:12] if k in ('revision', 'sha256') else v}" for k, v in source.made_of.items()))
+            say(
+                "prepare: "
+                + ", ".join(
+                    f"{k} {v[:12] if k in ('revision', 'sha256') else v}"
+                    for k, v in source.made_of.items()
+                )
+            )
             say(f"prepare: about {expected:,} tokens, {gigabytes(2 * expected)} of shards")
             say(f"prepare: {'would write' if config.dry_run else 'writing'} {folder}")
             need_room(folder, 2 * (expected - sum(s["tokens"] for s in state.get("shards", []))))
@@ -187,39 +260,59 @@ def prepare(
                 tokenizer = Tokenizer.train(texts, config.vocab_size, header["arguments"]["name"])
             header["tokenizer"] = describe(tokenizer)
             writer = start(folder, header, tokenizer, state, say)
-            stream = source_stream(writer, source, tokenizer, config.num_proc or os.cpu_count() or 1, part)
-            enough = SLACK + 1.1 * config.max_tokens / part[1] if config.part and config.max_tokens else float("inf")
+            stream = source_stream(
+                writer, source, tokenizer, config.num_proc or os.cpu_count() or 1, part
+            )
+            enough = (
+                SLACK + 1.1 * config.max_tokens / part[1]
+                if config.part and config.max_tokens
+                else float("inf")
+            )
             report(config, folder, writer.finish(fill(writer, stream, expected, say, enough)), say)
             return folder
     except PermissionError as e:
         raise not_writable(folder, e, "--out") from e
 
 # %% ../../nbs/tough/ch19_fineweb.ipynb #89351b74
-def open_source(config: PrepareConfig, header: dict, state: dict, size: int, say: Callable) -> Source:
+def open_source(
+    config: PrepareConfig, header: dict, state: dict, size: int, say: Callable
+) -> Source:
     "Find the documents; those of an earlier start come from the commit that it read. ValueError, OSError: one line."
     if not (name := hub_name(config.dataset)):
-        return local_source(config.dataset, header["source"], size, config.text_key, config.data_dir)
+        return local_source(
+            config.dataset, header["source"], size, config.text_key, config.data_dir
+        )
     repo, default = HUB.get(name, (name, None))
     repo, _, revision = repo.partition("@")
     revision = state.get("source", {}).get("revision") or revision or None
-    listing = list_files(repo, config.subset or default, config.split, revision, lambda line: say(f"prepare: {line}"))
+    listing = list_files(
+        repo, config.subset or default, config.split, revision, lambda line: say(f"prepare: {line}")
+    )
     return hub_source(listing, config.text_key, lambda line: say(f"prepare: {line}"))
 
 
-def start(folder: Path, header: dict, tokenizer: Tokenizer, state: dict, say: Callable) -> ShardWriter:
+def start(
+    folder: Path, header: dict, tokenizer: Tokenizer, state: dict, say: Callable
+) -> ShardWriter:
     "Make a folder ready, and go on with what is whole in it."
     if state.get("shards"):
         say(f"prepare: checking {len(state['shards'])} shards of an earlier start")
     for leftover in folder.glob("tokenizer.json.*.tmp"):
         leftover.unlink()
-    if not (state and (folder / "tokenizer.json").exists() and Tokenizer.load(folder).hash == tokenizer.hash):
+    if not (
+        state
+        and (folder / "tokenizer.json").exists()
+        and Tokenizer.load(folder).hash == tokenizer.hash
+    ):
         try:
             tokenizer.save(folder)
         except OSError as e:
             raise not_writable(folder, e, "--out") from e
     kept = whole_shards(folder, state, header)
     if state:
-        say(f"prepare: going on after {len(kept)} whole shards, {sum(s['tokens'] for s in kept):,} tokens")
+        say(
+            f"prepare: going on after {len(kept)} whole shards, {sum(s['tokens'] for s in kept):,} tokens"
+        )
     return ShardWriter(folder, header, tokenizer, kept)
 
 # %% ../../nbs/tough/ch19_fineweb.ipynb #9894e3a9
@@ -227,10 +320,14 @@ def report(config: PrepareConfig, folder: Path, manifest: dict, say: Callable):
     "Say what there is now, and what to type next."
     for split, t in manifest["totals"].items():
         if t["tokens"]:
-            say(f"prepare: {split} {t['tokens']:,} tokens, {t['documents']:,} documents, {t['bytes']:,} bytes of text")
+            say(
+                f"prepare: {split} {t['tokens']:,} tokens, {t['documents']:,} documents, {t['bytes']:,} bytes of text"
+            )
     say(f"prepare: {len(manifest['shards'])} shards in {folder}")
     if config.part:
-        say("next: gpt2edu_prepare --merge and the same flags, where the folders of all parts lie side by side")
+        say(
+            "next: gpt2edu_prepare --merge and the same flags, where the folders of all parts lie side by side"
+        )
     elif hub_name(config.dataset) and not (config.out or config.subset or config.split != "train"):
         more = "" if config.dataset == ("fineweb-edu",) else f" --dataset {config.dataset[0]}"
         more += "" if config.data_dir == "data" else f" --data_dir {config.data_dir}"
@@ -238,18 +335,35 @@ def report(config: PrepareConfig, folder: Path, manifest: dict, say: Callable):
         say(f"next: gpt2edu_train --preset gpt2-124m{more}")
     else:
         name = "gpt2" if config.tokenizer == "gpt2" else folder / "tokenizer.json"
-        say(f"next: gpt2edu_train --shards {shlex.quote(str(folder))} --tokenizer {shlex.quote(str(name))}")
+        say(
+            f"next: gpt2edu_train --shards {shlex.quote(str(folder))} --tokenizer {shlex.quote(str(name))}"
+        )
 
 # %% ../../nbs/tough/ch19_fineweb.ipynb #f40a6638
 def summary(folder: Path, facts: dict) -> dict:  # documented in book/commands.qmd
     "Say what there is in a folder of shards: the object of `gpt2edu_prepare --json`. What is not there is None."
     state = read_state(folder)
-    out = {"folder": str(folder), "finished": bool(state.get("finished")), "expected_tokens": facts.get("expected_tokens")}
+    out = {
+        "folder": str(folder),
+        "finished": bool(state.get("finished")),
+        "expected_tokens": facts.get("expected_tokens"),
+    }
     for split in ("train", "val"):
         total = state.get("totals", {}).get(split, {})
-        out |= {f"{split}_{new}": total.get(old) for old, new in (("tokens", "tokens"), ("documents", "documents"), ("bytes", "text_bytes"))}
+        out |= {
+            f"{split}_{new}": total.get(old)
+            for old, new in (
+                ("tokens", "tokens"),
+                ("documents", "documents"),
+                ("bytes", "text_bytes"),
+            )
+        }
     tokenizer = state.get("tokenizer", {})
-    return out | {"shards": len(state.get("shards", [])), "tokenizer": tokenizer.get("name"), "tokenizer_ids": tokenizer.get("n_vocab")}
+    return out | {
+        "shards": len(state.get("shards", [])),
+        "tokenizer": tokenizer.get("name"),
+        "tokenizer_ids": tokenizer.get("n_vocab"),
+    }
 
 
 def merge(config: PrepareConfig, folder: Path, header: dict, state: dict, say: Callable) -> Path:
@@ -261,7 +375,9 @@ def merge(config: PrepareConfig, folder: Path, header: dict, state: dict, say: C
     manifests = [read_state(p) if p else {} for p in folders]
     missing = [f"{i}/{n}" for i, m in enumerate(manifests, start=1) if not m.get("finished")]
     if missing or not n:
-        raise ValueError(f"{folder}: no finished part {', '.join(missing) or '1/n'} beside it; prepare it with --part {(missing or ['1/n'])[0]}")
+        raise ValueError(
+            f"{folder}: no finished part {', '.join(missing) or '1/n'} beside it; prepare it with --part {(missing or ['1/n'])[0]}"
+        )
     asked, header = header, {k: manifests[0][k] for k in ("tokenizer", "source", "arguments")}
     header["arguments"].pop("part")
     for path, manifest in zip(folders, manifests, strict=True):
@@ -278,6 +394,8 @@ def merge(config: PrepareConfig, folder: Path, header: dict, state: dict, say: C
     ended = fill(writer, after(writer.total, parts_stream(folders, manifests)), expected, say)
     if ended and not all(m["complete"] for m in manifests):
         got = f"the parts hold the first {writer.total + writer.used:,} tokens, fewer than max_tokens={writer.limit:,}"
-        raise ValueError(f"{folder}: {got}; do every part and the merge again with a larger --max_tokens")
+        raise ValueError(
+            f"{folder}: {got}; do every part and the merge again with a larger --max_tokens"
+        )
     report(config, folder, writer.finish(ended), say)
     return folder

@@ -32,11 +32,15 @@ def check_ids(
     "Turn ids into uint16, or say which one does not fit. Raises ValueError."
     ids = np.asarray(ids)
     if ids.ndim != 1 or ids.size == 0 or ids.dtype.kind not in "iu":
-        raise ValueError(f"{where}: got shape {ids.shape} of {ids.dtype}, expected a list of token ids, at least one")
+        raise ValueError(
+            f"{where}: got shape {ids.shape} of {ids.dtype}, expected a list of token ids, at least one"
+        )
     top = min(n_vocab, MAX_VOCAB) - 1
     if ids.min() < 0 or ids.max() > top:
         i = np.flatnonzero((ids < 0) | (ids > top))[0]
-        raise ValueError(f"{where}: got id {ids[i]} at token {i}, expected 0 to {top}; use the right tokenizer")
+        raise ValueError(
+            f"{where}: got id {ids[i]} at token {i}, expected 0 to {top}; use the right tokenizer"
+        )
     return ids.astype("<u2", copy=False)
 
 # %% ../../nbs/easy/ch05_shards.ipynb #fdb34bbf
@@ -44,7 +48,9 @@ def encode_documents(
     documents: Iterable[str],
     tokenizer,  # has encode_batch, eot and n_vocab
     batch_size: int = 512,  # documents in memory at once
-) -> Iterator[tuple[np.ndarray, int]]:  # (N,) uint16 that starts with <|endoftext|>, and the text's bytes
+) -> Iterator[
+    tuple[np.ndarray, int]
+]:  # (N,) uint16 that starts with <|endoftext|>, and the text's bytes
     "Encode documents, a batch at a time so that the tokenizer's threads have work. Raises ValueError."
     documents, n = iter(documents), 0
     while batch := list(islice(documents, batch_size)):
@@ -100,27 +106,39 @@ def read_shard(
     "Map a shard into memory after checking its header and length. Raises FileNotFoundError, ValueError."
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such shard; check the path, or delete the folder and prepare the data again")
+        raise FileNotFoundError(
+            f"{path}: no such shard; check the path, or delete the folder and prepare the data again"
+        )
     size, fix = path.stat().st_size, "delete its folder, then download or prepare it again"
     if path.suffix == ".npy":
         try:
             tokens = np.load(path, mmap_mode="r", allow_pickle=False)
         except (ValueError, EOFError) as e:
-            raise ValueError(f"{path}: not a whole .npy file ({str(e).splitlines()[0]}); {fix}") from e
+            raise ValueError(
+                f"{path}: not a whole .npy file ({str(e).splitlines()[0]}); {fix}"
+            ) from e
         if tokens.dtype != np.uint16 or tokens.ndim != 1 or tokens.size == 0:
-            raise ValueError(f"{path}: got shape {tokens.shape} of {tokens.dtype}, expected (N,) of uint16; {fix}")
+            raise ValueError(
+                f"{path}: got shape {tokens.shape} of {tokens.dtype}, expected (N,) of uint16; {fix}"
+            )
         return tokens
     if size < HEADER_BYTES:
-        raise ValueError(f"{path}: cut short, got {size:,} bytes, expected a header of {HEADER_BYTES:,}; {fix}")
+        raise ValueError(
+            f"{path}: cut short, got {size:,} bytes, expected a header of {HEADER_BYTES:,}; {fix}"
+        )
     magic, version, n = (int(v) for v in np.fromfile(path, dtype="<i4", count=3))
     if magic != MAGIC:
-        raise ValueError(f"{path}: wrong magic number, got {magic}, expected {MAGIC}; is it a GPT-2 shard of llm.c?")
+        raise ValueError(
+            f"{path}: wrong magic number, got {magic}, expected {MAGIC}; is it a GPT-2 shard of llm.c?"
+        )
     if version != VERSION:
         raise ValueError(f"{path}: got shard version {version}, expected {VERSION}; {fix}")
     want = HEADER_BYTES + 2 * n
     if n < 1 or size != want:
         what = "cut short" if size < want else "too long"
-        raise ValueError(f"{path}: {what}, got {size:,} bytes, expected {want:,} for {n:,} tokens; {fix}")
+        raise ValueError(
+            f"{path}: {what}, got {size:,} bytes, expected {want:,} for {n:,} tokens; {fix}"
+        )
     return np.memmap(path, dtype="<u2", mode="r", offset=HEADER_BYTES, shape=(n,))
 
 # %% ../../nbs/easy/ch05_shards.ipynb #38cd7e44
@@ -135,10 +153,14 @@ def claim_folder(
 ):
     "Make a folder ready for a writer; refuse one that holds other shards. Raises ValueError."
     if (folder / MANIFEST).exists():
-        raise ValueError(f"{folder}: {MANIFEST} is there already; open these shards, or choose another folder")
+        raise ValueError(
+            f"{folder}: {MANIFEST} is there already; open these shards, or choose another folder"
+        )
     old = sorted(p for split in ("train", "val") for p in folder.glob(f"{name}_{split}_*.bin"))
     if old and not (folder / UNFINISHED).exists():
-        raise ValueError(f"{old[0]}: is in the way and was not written here; choose another folder or another name")
+        raise ValueError(
+            f"{old[0]}: is in the way and was not written here; choose another folder or another name"
+        )
     write_atomically(folder / UNFINISHED)
     for leftover in [*old, *folder.glob(".*.tmp")]:
         leftover.unlink()
@@ -155,9 +177,13 @@ def write_shards(
 ) -> dict:  # the manifest
     "Stream documents into shards; the manifest comes last. Holds one shard and one batch. Raises ValueError, OSError."
     if tokenizer.n_vocab > MAX_VOCAB:
-        raise ValueError(f"n_vocab={tokenizer.n_vocab} does not fit in uint16, expected {MAX_VOCAB} at most")
+        raise ValueError(
+            f"n_vocab={tokenizer.n_vocab} does not fit in uint16, expected {MAX_VOCAB} at most"
+        )
     if not 0 < shard_size < 2**31 or val_tokens < 0:
-        raise ValueError(f"got {shard_size=}, {val_tokens=}; expected 1 to 2^31 - 1 tokens, and 0 or more")
+        raise ValueError(
+            f"got {shard_size=}, {val_tokens=}; expected 1 to 2^31 - 1 tokens, and 0 or more"
+        )
     folder = Path(folder)
     claim_folder(folder, name)
     buffer, used, shards, split = np.empty(shard_size, dtype="<u2"), 0, [], "val"
@@ -186,7 +212,9 @@ def write_shards(
     flush(split)
     if not totals["train"]["tokens"]:
         got = f"got {totals['val']['tokens']:,} tokens in all, expected more than val_tokens={val_tokens:,}"
-        raise ValueError(f"{folder}: no document is left for training, {got}; give more text or lower val_tokens")
+        raise ValueError(
+            f"{folder}: no document is left for training, {got}; give more text or lower val_tokens"
+        )
     manifest = {
         "tokenizer": {k: getattr(tokenizer, k) for k in ("name", "hash", "n_vocab", "eot")},
         "source": source or {},
@@ -211,7 +239,9 @@ class ShardSet:
         if not self.paths:
             raise ValueError("got no shards, expected at least one path; prepare the data first")
         self.shards = [read_shard(p) for p in self.paths]
-        self.starts = np.cumsum([0] + [len(s) for s in self.shards])  # of each shard, and the end; tokens
+        self.starts = np.cumsum(
+            [0] + [len(s) for s in self.shards]
+        )  # of each shard, and the end; tokens
 
     def __len__(self) -> int:  # tokens
         return int(self.starts[-1])
@@ -225,7 +255,9 @@ class ShardSet:
         assert step == 1, "a span has no step"
         parts = []
         while a < b:
-            k = int(np.searchsorted(self.starts, a, side="right")) - 1  # the shard that holds token a
+            k = (
+                int(np.searchsorted(self.starts, a, side="right")) - 1
+            )  # the shard that holds token a
             parts.append(self.shards[k][a - self.starts[k] : b - self.starts[k]])
             a += len(parts[-1])
         return np.concatenate([np.empty(0, dtype="<u2"), *parts])
@@ -251,16 +283,25 @@ def read_manifest(
     "Read what is known of the shards in a folder. Raises FileNotFoundError, ValueError."
     folder, path = Path(folder), Path(folder) / MANIFEST
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder; check the path, or prepare the data first")
+        raise FileNotFoundError(
+            f"{folder}: no such folder; check the path, or prepare the data first"
+        )
     if not path.exists():
         if (folder / UNFINISHED).exists():
-            raise ValueError(f"{folder}: the writer was stopped before {MANIFEST} was written; prepare the data again")
+            raise ValueError(
+                f"{folder}: the writer was stopped before {MANIFEST} was written; prepare the data again"
+            )
         return None
     try:
         manifest = json.loads(path.read_bytes())
-        manifest["tokenizer"]["hash"], [(s["file"], s["split"], s["tokens"], s["sha256"]) for s in manifest["shards"]]
+        (
+            manifest["tokenizer"]["hash"],
+            [(s["file"], s["split"], s["tokens"], s["sha256"]) for s in manifest["shards"]],
+        )
     except (ValueError, KeyError, TypeError) as e:
-        raise ValueError(f"{path}: not a manifest of shards ({type(e).__name__}: {e}); delete the folder and prepare the data again") from e
+        raise ValueError(
+            f"{path}: not a manifest of shards ({type(e).__name__}: {e}); delete the folder and prepare the data again"
+        ) from e
     return manifest
 
 # %% ../../nbs/easy/ch05_shards.ipynb #68c1af04
@@ -274,26 +315,42 @@ def open_shards(
     "Open one split of a folder of shards. Raises FileNotFoundError, ValueError."
     folder, manifest = Path(folder), read_manifest(folder)
     if manifest:
-        entries = [(folder / s["file"], s["tokens"], s["sha256"]) for s in manifest["shards"] if s["split"] == split]
+        entries = [
+            (folder / s["file"], s["tokens"], s["sha256"])
+            for s in manifest["shards"]
+            if s["split"] == split
+        ]
         made_by = manifest["tokenizer"]
         if tokenizer_hash and made_by["hash"] != tokenizer_hash:
             got = f"got {made_by.get('name')} ({made_by['hash'][:12]}), expected {tokenizer_hash[:12]}"
-            raise ValueError(f"{folder}: shards of another tokenizer, {got}; prepare the data again, or load that one")
+            raise ValueError(
+                f"{folder}: shards of another tokenizer, {got}; prepare the data again, or load that one"
+            )
         n_vocab = n_vocab or made_by.get("n_vocab")
     else:
         names = sorted(p.name for p in folder.iterdir())
-        entries = [(folder / n, None, None) for n in names if (m := SHARD_NAME.match(n)) and m[1] == split]
+        entries = [
+            (folder / n, None, None) for n in names if (m := SHARD_NAME.match(n)) and m[1] == split
+        ]
     if not entries:
-        raise FileNotFoundError(f"{folder}: no {split} shards, expected *_{split}_*.bin or .npy; prepare the data")
+        raise FileNotFoundError(
+            f"{folder}: no {split} shards, expected *_{split}_*.bin or .npy; prepare the data"
+        )
     shards = ShardSet([path for path, _, _ in entries], manifest)
     for (path, n, want), tokens in zip(entries, shards.shards, strict=True):
         if n is not None and n != len(tokens):
-            raise ValueError(f"{path}: got {len(tokens):,} tokens, {MANIFEST} expected {n:,}; delete the folder and prepare the data again")
+            raise ValueError(
+                f"{path}: got {len(tokens):,} tokens, {MANIFEST} expected {n:,}; delete the folder and prepare the data again"
+            )
         if verify:
             sha, largest = scan(path, tokens.offset)
             if want and sha != want:
                 what = f"got SHA-256 {sha[:12]}, expected {want[:12]}"
-                raise ValueError(f"{path}: altered since it was written, {what}; delete the folder and prepare the data again")
+                raise ValueError(
+                    f"{path}: altered since it was written, {what}; delete the folder and prepare the data again"
+                )
             if n_vocab and largest >= n_vocab:
-                raise ValueError(f"{path}: got id {largest}, expected 0 to {n_vocab - 1}; use the right tokenizer")
+                raise ValueError(
+                    f"{path}: got id {largest}, expected 0 to {n_vocab - 1}; use the right tokenizer"
+                )
     return shards

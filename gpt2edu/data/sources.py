@@ -36,7 +36,9 @@ class Unit(NamedTuple):
 
     key: tuple[int, int]  # file, row group
     size: int  # bytes of text, about
-    read: Callable[[int], Iterator[bytes | memoryview]]  # documents in UTF-8, after so many that are passed over
+    read: Callable[
+        [int], Iterator[bytes | memoryview]
+    ]  # documents in UTF-8, after so many that are passed over
 
 
 class Source(NamedTuple):
@@ -51,17 +53,23 @@ def chosen_column(meta, text_key: str, where: str) -> int:  # its number
     "Find the column of texts in a parquet file's table of contents. ValueError, one line."
     types, schema = arrow().types, meta.schema.to_arrow_schema()
     if text_key not in schema.names:
-        raise ValueError(f"{where}: no column {text_key!r}, got {', '.join(schema.names)}; name it with --text_key")
+        raise ValueError(
+            f"{where}: no column {text_key!r}, got {', '.join(schema.names)}; name it with --text_key"
+        )
     kind = schema.field(text_key).type
     kind = kind.value_type if types.is_dictionary(kind) else kind
     if not (types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)):
-        raise ValueError(f"{where}: column {text_key!r} holds {kind}, expected text; name it with --text_key")
+        raise ValueError(
+            f"{where}: column {text_key!r} holds {kind}, expected text; name it with --text_key"
+        )
     return next(i for i in range(meta.num_columns) if meta.schema.column(i).path == text_key)
 
 
 def broken(where: str, e: Exception) -> ValueError:
     "One line for a file that pyarrow cannot read."
-    return ValueError(f"{where}: not a whole parquet file ({' '.join(str(e).split())[:100]}); get it again")
+    return ValueError(
+        f"{where}: not a whole parquet file ({' '.join(str(e).split())[:100]}); get it again"
+    )
 
 
 def arrow():  # the module pyarrow
@@ -85,7 +93,9 @@ def column_texts(texts) -> Iterator[memoryview]:
     return (data[a:b] for a, b in pairwise(ends) if b > a)
 
 
-def read_group(open_file: Callable, meta, group: int, column: int, text_key: str, where: str, skip: int) -> Iterator[memoryview]:
+def read_group(
+    open_file: Callable, meta, group: int, column: int, text_key: str, where: str, skip: int
+) -> Iterator[memoryview]:
     "Give the documents of one row group. ValueError, HubError: one line."
     pa, info = arrow(), meta.row_group(group)
     size = info.column(column).total_uncompressed_size
@@ -94,9 +104,13 @@ def read_group(open_file: Callable, meta, group: int, column: int, text_key: str
     while again:
         again = False
         try:
-            file = pa.parquet.ParquetFile(open_file(), metadata=meta, buffer_size=BUFFER, pre_buffer=False)
+            file = pa.parquet.ParquetFile(
+                open_file(), metadata=meta, buffer_size=BUFFER, pre_buffer=False
+            )
             seen = rows_seen = 0
-            for batch in file.iter_batches(min(rows, info.num_rows or 1), [group], [text_key], use_threads=False):
+            for batch in file.iter_batches(
+                min(rows, info.num_rows or 1), [group], [text_key], use_threads=False
+            ):
                 rows_seen += batch.num_rows
                 for text in column_texts(batch.column(0)):
                     seen += 1
@@ -132,13 +146,20 @@ def read_text(path: Path, text_key: str, skip: int) -> Iterator[bytes | memoryvi
                 continue
             try:
                 options = pa.json.ReadOptions(use_threads=False, block_size=len(line) + 1)
-                only = pa.json.ParseOptions(explicit_schema=pa.schema([(text_key, pa.string())]), unexpected_field_behavior="ignore")
+                only = pa.json.ParseOptions(
+                    explicit_schema=pa.schema([(text_key, pa.string())]),
+                    unexpected_field_behavior="ignore",
+                )
                 texts = pa.json.read_json(pa.BufferReader(line), options, only)[text_key]
             except pa.ArrowException as e:
-                raise ValueError(f"{path}: a line is no JSON with text under {text_key!r} ({str(e).splitlines()[0]})") from None
+                raise ValueError(
+                    f"{path}: a line is no JSON with text under {text_key!r} ({str(e).splitlines()[0]})"
+                ) from None
             del line
             if texts.null_count:
-                raise ValueError(f"{path}: a line has no text under {text_key!r}; name it with --text_key")
+                raise ValueError(
+                    f"{path}: a line has no text under {text_key!r}; name it with --text_key"
+                )
             seen += 1
             if seen > skip:
                 yield next(column_texts(texts.chunk(0)), b"")
@@ -165,7 +186,11 @@ def units_of(
 
     def unit(f, g, *where):
         size = where[1].row_group(g).column(where[2]).total_uncompressed_size
-        return Unit((f, g), size, lambda skip: read_group(where[0], where[1], g, where[2], text_key, where[3], skip))
+        return Unit(
+            (f, g),
+            size,
+            lambda skip: read_group(where[0], where[1], g, where[2], text_key, where[3], skip),
+        )
 
     for f, (name, size, open_file) in list(enumerate(files))[start[0] :]:
         if not name.endswith(".parquet"):
@@ -188,10 +213,17 @@ def hub_source(
     note: Callable = lambda line: None,  # told of long pauses
 ) -> Source:
     "A split of a dataset on the hub."
-    files = [(path, size, lambda p=path, s=size: HubFile(listing.url(p), s, note)) for path, size in listing.files]
+    files = [
+        (path, size, lambda p=path, s=size: HubFile(listing.url(p), s, note))
+        for path, size in listing.files
+    ]
     made_of = {"dataset": listing.repo, "config": listing.config, "split": listing.split}
     made_of |= {"revision": listing.revision, "text_key": text_key, "files": len(files)}
-    return Source(made_of, int(PACKED * sum(size for _, size in listing.files)), lambda start: units_of(files, text_key, start))
+    return Source(
+        made_of,
+        int(PACKED * sum(size for _, size in listing.files)),
+        lambda start: units_of(files, text_key, start),
+    )
 
 
 def local_source(
@@ -205,9 +237,16 @@ def local_source(
     if dataset[0] in EMBEDDED:
 
         def read(skip):
-            return (utf8(t) for t in islice(documents(dataset, n_stories=N_STORIES, data_dir=data_dir), skip, None))
+            return (
+                utf8(t)
+                for t in islice(
+                    documents(dataset, n_stories=N_STORIES, data_dir=data_dir), skip, None
+                )
+            )
 
-        return Source(made_of, size, lambda start: iter([Unit((0, 0), size, read)] if start == (0, 0) else []))
+        return Source(
+            made_of, size, lambda start: iter([Unit((0, 0), size, read)] if start == (0, 0) else [])
+        )
     files = [(str(p), p.stat().st_size, lambda p=p: open(p, "rb")) for p in find_files(dataset)]
     size = int(sum(n * (PACKED if path.endswith(".parquet") else 1) for path, n, _ in files))
     return Source(made_of, size, lambda start: units_of(files, text_key, start))

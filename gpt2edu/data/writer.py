@@ -15,7 +15,15 @@ from pathlib import Path
 
 import numpy as np
 
-from .shards import MANIFEST, SHARD_NAME, UNFINISHED, read_shard, scan, write_atomically, write_shard
+from gpt2edu.data.shards import (
+    MANIFEST,
+    SHARD_NAME,
+    UNFINISHED,
+    read_shard,
+    scan,
+    write_atomically,
+    write_shard,
+)
 from ..text.tokenizer import Tokenizer
 
 # %% ../../nbs/tough/ch19d_writer.ipynb #3c6ebe91
@@ -36,12 +44,19 @@ class ShardWriter:
         tokenizer: Tokenizer,
         shards: list[dict],  # entries of whole shards that are there from an earlier start
     ):
-        self.folder, self.header, self.eot, self.shards = Path(folder), header, tokenizer.eot, list(shards)
+        self.folder, self.header, self.eot, self.shards = (
+            Path(folder),
+            header,
+            tokenizer.eot,
+            list(shards),
+        )
         a = header["arguments"]
         self.name, self.shard_size, self.val_tokens = a["name"], a["shard_size"], a["val_tokens"]
         self.limit = a["max_tokens"] if a["max_tokens"] and "part" not in a else 2**62
         lengths = [len(tokenizer.decode_bytes([i])) for i in range(tokenizer.eot)]
-        self.lengths = np.array([*lengths, 0], dtype=np.int32)  # (V,) bytes of each token; <|endoftext|> stands for none
+        self.lengths = np.array(
+            [*lengths, 0], dtype=np.int32
+        )  # (V,) bytes of each token; <|endoftext|> stands for none
         self.buffer, self.used, self.units = np.empty(self.shard_size, dtype="<u2"), 0, []
         self.documents = self.bytes = 0  # of the shard at hand
         self.total = sum(s["tokens"] for s in shards)  # tokens in whole shards
@@ -96,12 +111,26 @@ class ShardWriter:
         "Write the shard at hand, then the manifest so far. Raises OSError."
         if not self.used:
             return
-        tokens, file = self.buffer[: self.used], f"{self.name}_{self.split}_{len(self.shards):06d}.bin"
-        entry = {"file": file, "split": self.split, "tokens": self.used, "sha256": write_shard(self.folder / file, tokens)}
+        tokens, file = (
+            self.buffer[: self.used],
+            f"{self.name}_{self.split}_{len(self.shards):06d}.bin",
+        )
+        entry = {
+            "file": file,
+            "split": self.split,
+            "tokens": self.used,
+            "sha256": write_shard(self.folder / file, tokens),
+        }
         entry |= {"documents": self.documents, "bytes": self.bytes}
         passed = self.position
         self.shards.append(entry | {"units": self.units, "end": [*passed[0], *passed[1:]]})
-        self.total, self.used, self.units, self.documents, self.bytes = self.total + self.used, 0, [], 0, 0
+        self.total, self.used, self.units, self.documents, self.bytes = (
+            self.total + self.used,
+            0,
+            [],
+            0,
+            0,
+        )
         write_atomically(self.folder / UNFINISHED, to_json(self.header | {"shards": self.shards}))
 
     def finish(self, complete: bool) -> dict:  # the manifest
@@ -109,18 +138,24 @@ class ShardWriter:
         self.flush()
         totals = {s: {"documents": 0, "tokens": 0, "bytes": 0} for s in ("val", "train")}
         for entry in self.shards:
-            for what, n in totals.setdefault(entry["split"], dict.fromkeys(totals["val"], 0)).items():
+            for what, n in totals.setdefault(
+                entry["split"], dict.fromkeys(totals["val"], 0)
+            ).items():
                 totals[entry["split"]][what] = n + entry[what]
         if self.split != "part" and not totals["train"]["tokens"]:
             got = f"got {totals['val']['tokens']:,} tokens in all, expected more than val_tokens={self.val_tokens:,}"
-            raise ValueError(f"{self.folder}: no document is left for training, {got}; give more text or lower --val_tokens")
+            raise ValueError(
+                f"{self.folder}: no document is left for training, {got}; give more text or lower --val_tokens"
+            )
         manifest = self.header | {"totals": totals, "complete": complete, "shards": self.shards}
         write_atomically(self.folder / MANIFEST, to_json(manifest))
         (self.folder / UNFINISHED).unlink(missing_ok=True)
         return manifest
 
 # %% ../../nbs/tough/ch19d_writer.ipynb #3db227fb
-OURS = re.compile(r"tokenizer\.json(\..*\.tmp)?$|\..*\.tmp$")  # what a start leaves that was killed before the first shard
+OURS = re.compile(
+    r"tokenizer\.json(\..*\.tmp)?$|\..*\.tmp$"
+)  # what a start leaves that was killed before the first shard
 
 
 def read_state(folder: Path) -> dict:  # {} for a folder without shards
@@ -131,11 +166,21 @@ def read_state(folder: Path) -> dict:  # {} for a folder without shards
                 state = json.loads((folder / name).read_bytes() or b"{}")
                 return state | {"finished": name == MANIFEST} if state else {}
             except (ValueError, TypeError):
-                raise ValueError(f"{folder / name}: not a manifest; remove the folder, or choose another with --out") from None
-    if folder.is_dir() and (strange := sorted(p.name for p in folder.iterdir() if SHARD_NAME.match(p.name))):
-        raise ValueError(f"{folder}: holds shards of unknown origin ({strange[0]}); choose another folder with --out")
-    if folder.is_dir() and (strange := sorted(p.name for p in folder.iterdir() if not OURS.match(p.name))):
-        raise ValueError(f"{folder}: holds other things ({strange[0]}); choose a folder of its own with --out")
+                raise ValueError(
+                    f"{folder / name}: not a manifest; remove the folder, or choose another with --out"
+                ) from None
+    if folder.is_dir() and (
+        strange := sorted(p.name for p in folder.iterdir() if SHARD_NAME.match(p.name))
+    ):
+        raise ValueError(
+            f"{folder}: holds shards of unknown origin ({strange[0]}); choose another folder with --out"
+        )
+    if folder.is_dir() and (
+        strange := sorted(p.name for p in folder.iterdir() if not OURS.match(p.name))
+    ):
+        raise ValueError(
+            f"{folder}: holds other things ({strange[0]}); choose a folder of its own with --out"
+        )
     return {}
 
 
@@ -150,9 +195,14 @@ def check_same(
         for key, want in wanted[part].items():
             got = state.get(part, {}).get(key)
             if got != want and not (grow and key == "max_tokens" and may_grow(got, want)):
-                got, want = (f"{x:,}" if isinstance(x, int) else "everything" if x is None else x for x in (got, want))
+                got, want = (
+                    f"{x:,}" if isinstance(x, int) else "everything" if x is None else x
+                    for x in (got, want)
+                )
                 what = f"{part} {key}" if part != "arguments" else key
-                raise ValueError(f"{folder}: holds other shards, of {what} {got}, expected {want}; choose another folder with --out")
+                raise ValueError(
+                    f"{folder}: holds other shards, of {what} {got}, expected {want}; choose another folder with --out"
+                )
 
 
 def may_grow(old: int | None, new: int | None) -> bool:
@@ -166,7 +216,11 @@ def whole_shards(folder: Path, state: dict, header: dict) -> list[dict]:  # entr
     for entry in state.get("shards", []):
         path = folder / entry["file"]
         try:
-            sound = "end" in entry and len(read_shard(path)) == entry["tokens"] and scan(path, 1024)[0] == entry["sha256"]
+            sound = (
+                "end" in entry
+                and len(read_shard(path)) == entry["tokens"]
+                and scan(path, 1024)[0] == entry["sha256"]
+            )
         except (ValueError, OSError):
             sound = False
         if not sound:
@@ -184,19 +238,27 @@ def whole_shards(folder: Path, state: dict, header: dict) -> list[dict]:  # entr
     return kept
 
 # %% ../../nbs/tough/ch19d_writer.ipynb #a93a830c
-def parts_stream(folders: list[Path], manifests: list[dict]) -> Iterator[tuple[tuple[int, int], np.ndarray]]:
+def parts_stream(
+    folders: list[Path], manifests: list[dict]
+) -> Iterator[tuple[tuple[int, int], np.ndarray]]:
     "Put the units of all parts in order, up to the first that a part has not got to. Raises ValueError."
 
     def one(folder, manifest):
         for entry in manifest["shards"]:
             tokens, at = read_shard(folder / entry["file"]), 0
             if scan(folder / entry["file"], 1024)[0] != entry["sha256"]:
-                raise ValueError(f"{folder / entry['file']}: altered since it was written; prepare that part again")
+                raise ValueError(
+                    f"{folder / entry['file']}: altered since it was written; prepare that part again"
+                )
             for f, g, n in entry["units"]:
                 yield (f, g), tokens[at : at + n]
                 at += n
 
-    last = [tuple(m["shards"][-1]["end"][:2]) if m["shards"] else (0, 0) for m in manifests if not m["complete"]]
+    last = [
+        tuple(m["shards"][-1]["end"][:2]) if m["shards"] else (0, 0)
+        for m in manifests
+        if not m["complete"]
+    ]
     for key, ids in heapq.merge(*map(one, folders, manifests), key=lambda item: item[0]):
         if last and key > min(last):
             return

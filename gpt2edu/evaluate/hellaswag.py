@@ -27,7 +27,10 @@ def clean(text: str) -> str:
     return re.sub(r"\[.*?\]", "", text).replace("  ", " ")
 
 # %% ../../nbs/tough/ch17_hellaswag.ipynb #d07dba4b
-READS = {"plain": ("ctx",), "harness": ("activity_label", "ctx_a", "ctx_b")}  # fields, beside endings and label
+READS = {
+    "plain": ("ctx",),
+    "harness": ("activity_label", "ctx_a", "ctx_b"),
+}  # fields, beside endings and label
 
 
 def check_item(
@@ -37,13 +40,19 @@ def check_item(
 ) -> None:
     "ValueError, one line, for an item that is malformed."
     if not isinstance(item, dict):
-        raise ValueError(f"{where or 'item ?'}: got {type(item).__name__}, expected an object with HellaSwag's fields")
+        raise ValueError(
+            f"{where or 'item ?'}: got {type(item).__name__}, expected an object with HellaSwag's fields"
+        )
     where = where or f"item {item.get('ind', '?')}"
     if missing := [k for k in (*READS[convention], "endings", "label") if k not in item]:
-        raise ValueError(f"{where}: no {missing[0]}, got {', '.join(item) or 'nothing'}; expected HellaSwag's fields")
+        raise ValueError(
+            f"{where}: no {missing[0]}, got {', '.join(item) or 'nothing'}; expected HellaSwag's fields"
+        )
     endings, label = item["endings"], item["label"]
     if not isinstance(endings, list):
-        raise ValueError(f"{where}: endings is {type(endings).__name__}, expected a list of 4 texts")
+        raise ValueError(
+            f"{where}: endings is {type(endings).__name__}, expected a list of 4 texts"
+        )
     if len(endings) != 4:
         raise ValueError(f"{where}: got {len(endings)} endings, expected 4")
     if str(label) not in ("0", "1", "2", "3"):
@@ -99,7 +108,10 @@ def lengths(
     "Say by what the surprise of each ending is divided."
     if unit == "token":
         return [min(len(ids), longest) for ids in item.endings]
-    return [{"ending": 1, "character": len(text), "byte": len(text.encode())}[unit] for text in item.texts]
+    return [
+        {"ending": 1, "character": len(text), "byte": len(text.encode())}[unit]
+        for text in item.texts
+    ]
 
 
 def standard_error(
@@ -118,16 +130,26 @@ def score(
 ) -> dict[str, dict]:  # for each figure: accuracy, error, right, n, predictions
     "Choose the ending of least surprise per unit; of equals the first. ValueError if the model gives no numbers."
     if not nats.isfinite().all():
-        raise ValueError("the model's losses are not finite: its training diverged; use an earlier checkpoint")
+        raise ValueError(
+            "the model's losses are not finite: its training diverged; use an earlier checkpoint"
+        )
     found = {}
     for name, unit in MEASURES[convention].items():
-        by = torch.tensor([lengths(item, unit, longest) for item in items])  # (n, 4); an empty text: 0, so it never wins
+        by = torch.tensor(
+            [lengths(item, unit, longest) for item in items]
+        )  # (n, 4); an empty text: 0, so it never wins
         rows = (nats / by).tolist()
         predictions = [row.index(min(row)) for row in rows]
         right = sum(p == item.label for p, item in zip(predictions, items, strict=True))
         accuracy, n = right / len(items), len(items)
         error = standard_error(accuracy, n)
-        found[name] = {"accuracy": accuracy, "error": error, "right": right, "n": n, "predictions": predictions}
+        found[name] = {
+            "accuracy": accuracy,
+            "error": error,
+            "right": right,
+            "n": n,
+            "predictions": predictions,
+        }
     return found
 
 # %% ../../nbs/tough/ch17_hellaswag.ipynb #28d67e65
@@ -136,7 +158,9 @@ class Shared(NamedTuple):
 
     context: list[int]
     endings: list[list[int]]  # all different
-    places: list[list[tuple[int, int]]]  # for each ending, where its surprise belongs: (item, which of four)
+    places: list[
+        list[tuple[int, int]]
+    ]  # for each ending, where its surprise belongs: (item, which of four)
 
     @property
     def size(self) -> int:  # tokens that the model reads: of an ending all but the last
@@ -157,7 +181,9 @@ def share_context(
         text = (item.context + ending)[-(longest + 1) :]
         n = min(len(ending), len(text) - 1)
         found.setdefault(tuple(text[:-n]), {}).setdefault(tuple(text[-n:]), []).append((i, j))
-    return [Shared(list(c), [list(e) for e in ends], list(ends.values())) for c, ends in found.items()]
+    return [
+        Shared(list(c), [list(e) for e in ends], list(ends.values())) for c, ends in found.items()
+    ]
 
 # %% ../../nbs/tough/ch17_hellaswag.ipynb #8efdb3ce
 class Packed(NamedTuple):
@@ -180,7 +206,10 @@ def pack(
     branches = torch.full((B, T), -1)  # 0: context, 1 to 4: endings, -1: nothing
     ids, positions, slots, rows, targets, owners, ending_number = [], [], [], [], [], [], 0
     for b, (context, endings, _) in enumerate(batch):
-        n, last = len(context), len(ids) + len(context) - 1  # the context's last token predicts every first one
+        n, last = (
+            len(context),
+            len(ids) + len(context) - 1,
+        )  # the context's last token predicts every first one
         branch = [0] * n
         ids += context
         positions += range(n)
@@ -196,7 +225,9 @@ def pack(
         branches[b, : len(branch)] = torch.tensor(branch)
     query, key = branches[:, :, None], branches[:, None, :]  # (B, T, 1), (B, 1, T)
     mask = torch.ones(T, T, dtype=torch.bool).tril() & ((query == key) | (key == 0))  # (B, T, T)
-    ids, positions, slots, rows, targets, owners = map(torch.tensor, (ids, positions, slots, rows, targets, owners))
+    ids, positions, slots, rows, targets, owners = map(
+        torch.tensor, (ids, positions, slots, rows, targets, owners)
+    )
     return Packed(ids, positions, slots, mask[:, None], rows, targets, owners)
 
 # %% ../../nbs/tough/ch17_hellaswag.ipynb #87e46d8e
@@ -248,11 +279,16 @@ def ending_nats(
     "Judge all endings."
     longest, device = model.config.block_size, model.transformer.wte.weight.device
     nats = torch.zeros(len(items), 4, dtype=torch.float64)
-    work = sorted((s for i, item in enumerate(items) for s in share_context(i, item, longest)), key=lambda s: s.size)
+    work = sorted(
+        (s for i, item in enumerate(items) for s in share_context(i, item, longest)),
+        key=lambda s: s.size,
+    )
     batches = [work[a : a + batch_size] for a in range(0, len(work), batch_size)]
     for batch in batches[rank::world_size]:
         packed = pack(batch)
-        losses = packed_losses(model, Packed(*(t.to(device) for t in packed))).cpu().double()  # (M,)
+        losses = (
+            packed_losses(model, Packed(*(t.to(device) for t in packed))).cpu().double()
+        )  # (M,)
         places = [where for s in batch for where in s.places]
         sums = torch.zeros(len(places), dtype=torch.float64).index_add_(0, packed.owners, losses)
         for total, where in zip(sums.tolist(), places, strict=True):

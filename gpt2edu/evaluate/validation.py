@@ -37,7 +37,9 @@ def validation_loss(
     "Compute the loss on the first tokens of a text, each window judged but for the part that overlaps. ValueError: too short."
     T, unjudged = block_size, int(block_size * overlap)
     if (n := min(n_tokens, len(shards) - 1)) < T:
-        raise ValueError(f"got {n} tokens to validate on, expected block_size={T} at least; give more text")
+        raise ValueError(
+            f"got {n} tokens to validate on, expected block_size={T} at least; give more text"
+        )
     starts = list(range(0, n - T + 1, T - unjudged))
     total = torch.zeros(2, dtype=torch.float64)  # nats; tokens judged
     for a in range(ranks.rank * batch, len(starts), ranks.world_size * batch):
@@ -48,8 +50,12 @@ def validation_loss(
         y[:, :unjudged] = IGNORE
         judged = int((y != IGNORE).sum())
         with devices.autocast(device, dtype):
-            total += torch.tensor([float(model(x, y.to(device))[1]) * judged, judged], dtype=torch.float64)
-    where = device if torch.device(device).type == "cuda" else "cpu"  # NCCL exchanges what is on the GPU
+            total += torch.tensor(
+                [float(model(x, y.to(device))[1]) * judged, judged], dtype=torch.float64
+            )
+    where = (
+        device if torch.device(device).type == "cuda" else "cpu"
+    )  # NCCL exchanges what is on the GPU
     nats, count = mean_over_ranks(total.to(where)).tolist()
     return nats / count
 
@@ -86,16 +92,37 @@ def report(
 ):
     "Say what a run has reached, and what to type next."
     loss, floor, bigram = done["val_loss"], done["floor"], done["bigram"]
-    rows = [("validation loss", f"{loss:.4f} nats/token"), ("bigram model", f"{bigram:.4f} nats/token")]
+    rows = [
+        ("validation loss", f"{loss:.4f} nats/token"),
+        ("bigram model", f"{bigram:.4f} nats/token"),
+    ]
     if floor is not None:
         closed = (bigram - loss) / (bigram - floor)
         rows += [("floor", f"{floor:.4f} nats/token (no model gets under it)")]
-        rows += [("gap to the floor", f"{loss - floor:.4f} nats/token; {closed:.1%} of the way from the bigram model")]
+        rows += [
+            (
+                "gap to the floor",
+                f"{loss - floor:.4f} nats/token; {closed:.1%} of the way from the bigram model",
+            )
+        ]
     if done["story_choice"] is not None:
-        rows += [("story choice", f"{done['story_choice']:.3f} ± {done['story_choice_error']:.3f} of {items} items; chance 0.250")]
+        rows += [
+            (
+                "story choice",
+                f"{done['story_choice']:.3f} ± {done['story_choice_error']:.3f} of {items} items; chance 0.250",
+            )
+        ]
     if done["hellaswag"] is not None:
-        rows += [("HellaSwag", f"{done['hellaswag']:.4f} ± {done['hellaswag_error']:.4f}, convention plain; chance 0.25")]
-    rows += [("tokens, seconds", f"{done['tokens']:,} in {done['seconds']:.0f} s"), ("loss curve", str(folder / "loss.png"))]
+        rows += [
+            (
+                "HellaSwag",
+                f"{done['hellaswag']:.4f} ± {done['hellaswag_error']:.4f}, convention plain; chance 0.25",
+            )
+        ]
+    rows += [
+        ("tokens, seconds", f"{done['tokens']:,} in {done['seconds']:.0f} s"),
+        ("loss curve", str(folder / "loss.png")),
+    ]
     for i, text in enumerate(done["samples"], start=1):
         say(f"\nsample {i}: {text.strip()}")
     say("")

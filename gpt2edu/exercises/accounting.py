@@ -11,15 +11,21 @@ import random
 from .core import close, exercise, fail
 
 # %% ../../nbs/exercises/accounting.ipynb #f40a47be
-@exercise(hint="A weight multiplies and adds once for each token forward; backward it does so twice, for two gradients.")
+@exercise(
+    hint="A weight multiplies and adds once for each token forward; backward it does so twice, for two gradients."
+)
 def check_matrix_flops(answer):
     "Counts what a matrix costs in training."
     n, a, b = random.randint(100, 999), random.randint(10, 99), random.randint(100, 200)
     want, got = 6 * n * a * b, answer(n, a, b)
     if close(got, want / 3):
-        fail("only the forward pass: the backward pass computes two gradients, of the input and of the weights")
+        fail(
+            "only the forward pass: the backward pass computes two gradients, of the input and of the weights"
+        )
     if close(got, want * 2 / 3):
-        fail("one gradient is missing: backward there are two products, of the input's gradient and of the weights'")
+        fail(
+            "one gradient is missing: backward there are two products, of the input's gradient and of the weights'"
+        )
     if close(got, want / 2):
         fail("multiplications only: each comes with an addition")
     if close(got, want / n):
@@ -28,7 +34,9 @@ def check_matrix_flops(answer):
         fail(f"{n} tokens through {a} x {b}: expected {want:,} operations, got {got!r}")
 
 # %% ../../nbs/exercises/accounting.ipynb #9b4e3ff8
-@exercise(hint="4 bytes a number. AdamW: weight and two moments. Muon: weight and one moment, for the matrices only.")
+@exercise(
+    hint="4 bytes a number. AdamW: weight and two moments. Muon: weight and one moment, for the matrices only."
+)
 def check_resting_bytes(answer):
     "Counts the bytes that stay from one step to the next."
     m, r = random.randint(1000, 9000), random.randint(100, 900)
@@ -37,7 +45,9 @@ def check_resting_bytes(answer):
     if close(got, 16 * (m + r)):
         fail("you counted the gradients; between two steps they are gone")
     if close(got, adamw * 2 / 3):
-        fail("the weights or one of the moments are missing: AdamW has two moments beside each weight")
+        fail(
+            "the weights or one of the moments are missing: AdamW has two moments beside each weight"
+        )
     if close(got, adamw / 4):
         fail("you counted numbers; a number in fp32 has 4 bytes")
     if not close(got, adamw):
@@ -51,7 +61,9 @@ def check_resting_bytes(answer):
         fail(f"muon with {m} + {r} parameters: expected {muon:,} bytes, got {got!r}")
 
 # %% ../../nbs/exercises/accounting.ipynb #2dee9751
-@exercise(hint="For each b from 1 to windows: does it divide windows, and is fixed + b * per_window at most memory?")
+@exercise(
+    hint="For each b from 1 to windows: does it divide windows, and is fixed + b * per_window at most memory?"
+)
 def check_largest(answer):
     "Finds the micro-batch that fits and divides."
     per, windows = random.randint(5, 9), 2 ** random.randint(5, 7)
@@ -64,7 +76,9 @@ def check_largest(answer):
     if got == max(d for d in range(1, windows + 1) if windows % d == 0 and d * per <= memory) != b:
         fail("what is fixed takes its share first: weights, gradients, optimizer")
     if got != b:
-        fail(f"memory={memory}, fixed={fixed}, per_window={per}, windows={windows}: expected {b}, got {got!r}")
+        fail(
+            f"memory={memory}, fixed={fixed}, per_window={per}, windows={windows}: expected {b}, got {got!r}"
+        )
     if (got := answer(fixed + per * b, fixed, per, windows)) != b:
         fail(f"{b} windows fit exactly, to the last byte; got {got!r}")
     try:
@@ -75,10 +89,16 @@ def check_largest(answer):
         fail(f"not one window fits: expected 0, got {got!r}")
 
 # %% ../../nbs/exercises/accounting.ipynb #f4ed0426
-@exercise(hint="hours = 6 N tokens / (gpus x peak x mfu) / 3600; the bill counts every GPU for all these hours.")
+@exercise(
+    hint="hours = 6 N tokens / (gpus x peak x mfu) / 3600; the bill counts every GPU for all these hours."
+)
 def check_bill(answer):
     "Turns operations into hours and dollars."
-    N, tokens, gpus = random.randint(1, 9) * 10**8, random.randint(1, 9) * 10**9, random.randint(2, 8)
+    N, tokens, gpus = (
+        random.randint(1, 9) * 10**8,
+        random.randint(1, 9) * 10**9,
+        random.randint(2, 8),
+    )
     peak, mfu, price = random.uniform(1e14, 9e14), random.uniform(0.2, 0.6), random.uniform(1, 4)
     hours = 6 * N * tokens / (gpus * peak * mfu) / 3600
     got = answer(N, tokens, gpus, peak, mfu, price)
@@ -87,7 +107,9 @@ def check_bill(answer):
     if close(got[0], hours * gpus):
         fail("these are GPU-hours; all GPUs work at the same time, so you wait for less")
     if close(got[0], hours * mfu):
-        fail("a GPU reaches only the share mfu of its peak, so the run takes longer than at the peak")
+        fail(
+            "a GPU reaches only the share mfu of its peak, so the run takes longer than at the peak"
+        )
     if close(got[0], hours * mfu**2):
         fail("you multiplied by mfu; a smaller share of the peak means more hours, so divide by it")
     if close(got[0], hours * 3600):

@@ -14,7 +14,9 @@ from ..model.attention import causal_weights
 from .core import close, exercise, fail
 
 # %% ../../nbs/exercises/attention.ipynb #0eb5b34c
-@exercise(hint="Row t holds 1 / (t + 1) in its first t + 1 columns; `torch.ones(T, T).tril()` is a start.")
+@exercise(
+    hint="Row t holds 1 / (t + 1) in its first t + 1 columns; `torch.ones(T, T).tril()` is a start."
+)
 def check_average_past(answer):
     "Every position holds the mean of itself and its past."
     x = torch.randn(6, 3)
@@ -29,32 +31,44 @@ def check_average_past(answer):
     if close(got, x.flip(0).cumsum(0).flip(0) / torch.arange(6, 0, -1)[:, None]):
         fail("that averages the future: the triangle is upside down")
     if not close(got, want):
-        fail(f"position 1 should be the mean of positions 0 and 1, {want[1].tolist()}; yours is {got[1].tolist()}")
+        fail(
+            f"position 1 should be the mean of positions 0 and 1, {want[1].tolist()}; yours is {got[1].tolist()}"
+        )
 
 # %% ../../nbs/exercises/attention.ipynb #dc8686f1
-@exercise(hint="exp(-inf) is 0: fill the future with -inf before the softmax, `masked_fill` does it.")
+@exercise(
+    hint="exp(-inf) is 0: fill the future with -inf before the softmax, `masked_fill` does it."
+)
 def check_causal_softmax(answer):
     "Rows sum to 1 and the future has no weight."
     scores = torch.randn(5, 5)
     want = torch.where(torch.ones(5, 5).tril() > 0, scores, float("-inf")).softmax(-1)
     got = answer(scores.clone())
     if close(got, scores.tril().softmax(-1)):
-        fail("the future's scores became 0, and exp(0) is 1, so it still has weight: use minus infinity")
+        fail(
+            "the future's scores became 0, and exp(0) is 1, so it still has weight: use minus infinity"
+        )
     if close(got, scores.softmax(-1).tril()):
         fail("the mask came after the softmax: rows no longer sum to 1")
     if close(got, scores.softmax(-1)):
         fail("there is no mask: every row looks at the future")
     if torch.isnan(got).any():
-        fail("some rows are nan: the mask hides the diagonal too, so the first row has nothing to look at")
+        fail(
+            "some rows are nan: the mask hides the diagonal too, so the first row has nothing to look at"
+        )
     if close(got, torch.where(torch.ones(5, 5).triu() > 0, scores, float("-inf")).softmax(-1)):
         fail("the mask hides the past: keep the lower triangle, not the upper")
     if close(got, torch.where(torch.ones(5, 5).tril() > 0, scores, float("-inf")).softmax(0)):
-        fail("the softmax runs over columns: each row must sum to 1, so take it over the last dimension")
+        fail(
+            "the softmax runs over columns: each row must sum to 1, so take it over the last dimension"
+        )
     if not close(got, want):
         fail(f"the last row should be {want[-1].tolist()}; yours is {got[-1].tolist()}")
 
 # %% ../../nbs/exercises/attention.ipynb #80805647
-@exercise(hint="`view(B, T, nh, hs)` keeps each position's numbers together; then swap dimensions 1 and 2.")
+@exercise(
+    hint="`view(B, T, nh, hs)` keeps each position's numbers together; then swap dimensions 1 and 2."
+)
 def check_split_heads(answer):
     "Each head holds its own slice of every position."
     x = torch.randn(2, 5, 12)
@@ -67,7 +81,9 @@ def check_split_heads(answer):
     if close(got, x.view(2, 3, 5, 4)):
         fail("right shape, wrong numbers: view(B, nh, T, hs) cuts through time")
     if close(got, x.view(2, 5, 4, 3).permute(0, 3, 1, 2)):
-        fail("the heads are interleaved: head 0 should get the first hs numbers, not every nh-th one")
+        fail(
+            "the heads are interleaved: head 0 should get the first hs numbers, not every nh-th one"
+        )
     if not close(got, want):
         fail("head 0 should hold x[:, :, :hs]")
 
@@ -89,4 +105,6 @@ def check_cached_step(answer):
     if close(new_k, torch.cat([k[-1:], k[:-1]])) or close(new_v, torch.cat([v[-1:], v[:-1]])):
         fail("the new key and value stand at the front: the text goes on at the end")
     if not (close(new_k, k) and close(new_v, v)):
-        fail(f"keys and values should grow by one row to {tuple(k.shape)}, got {tuple(new_k.shape)}")
+        fail(
+            f"keys and values should grow by one row to {tuple(k.shape)}, got {tuple(new_k.shape)}"
+        )

@@ -18,16 +18,22 @@ from ..train.checkpoint import pack
 from .core import exercise, fail
 
 # %% ../../nbs/exercises/checkpoint.ipynb #97d189f2
-@exercise(hint="int.from_bytes(raw[:8], 'little') is the header's length n; the header is raw[8 : 8 + n].")
+@exercise(
+    hint="int.from_bytes(raw[:8], 'little') is the header's length n; the header is raw[8 : 8 + n]."
+)
 def check_header(answer):
     "Reads names, types and shapes out of raw bytes."
-    tensors = {f"w{i}": torch.randn(random.randint(1, 5), 3) for i in range(3)} | {"n": torch.arange(4)}
+    tensors = {f"w{i}": torch.randn(random.randint(1, 5), 3) for i in range(3)} | {
+        "n": torch.arange(4)
+    }
     raw = b"".join(pack(tensors, {"made_by": "check"}))
     want = {name: ("I64" if name == "n" else "F32", list(t.shape)) for name, t in tensors.items()}
     try:
         got = answer(raw)
     except ValueError as e:  # not JSON, or not even text
-        fail(f"your slice is not JSON ({e}): the header starts at byte 8, and its length is little-endian")
+        fail(
+            f"your slice is not JSON ({e}): the header starts at byte 8, and its length is little-endian"
+        )
     if "__metadata__" in got:
         fail("`__metadata__` is not a tensor: leave it out")
     got = {name: (t[0], list(t[1])) for name, t in got.items()}
@@ -35,7 +41,9 @@ def check_header(answer):
         fail(f"expected {want}, got {got}")
 
 # %% ../../nbs/exercises/checkpoint.ipynb #fa5f636c
-@exercise(hint="with open(temp, 'wb') as f: write, f.flush(), os.fsync(f.fileno()); then os.replace(temp, path).")
+@exercise(
+    hint="with open(temp, 'wb') as f: write, f.flush(), os.fsync(f.fileno()); then os.replace(temp, path)."
+)
 def check_atomic_write(answer):
     "Old or new, never a part, and nothing left behind."
     with tempfile.TemporaryDirectory() as folder:
@@ -44,30 +52,48 @@ def check_atomic_write(answer):
 
         def spy(name, real):
             def call(*args, **kw):
-                events.append((name, path.exists() and path.read_bytes(), Path(args[0]) if name == "rename" else None))
+                events.append(
+                    (
+                        name,
+                        path.exists() and path.read_bytes(),
+                        Path(args[0]) if name == "rename" else None,
+                    )
+                )
                 return real(*args, **kw)
 
             return call
 
-        patched = {"fsync": spy("fsync", os.fsync)} | {n: spy("rename", getattr(os, n)) for n in ("rename", "replace")}
+        patched = {"fsync": spy("fsync", os.fsync)} | {
+            n: spy("rename", getattr(os, n)) for n in ("rename", "replace")
+        }
         with mock.patch.multiple(os, **patched):
             answer(path, data)
         renames = [e for e in events if e[0] == "rename"]
         if not path.exists() or path.read_bytes() != data:
             fail("the new content is not there")
         if not renames:
-            fail("you wrote into the file itself: whoever reads meanwhile, or a crash, finds a part of it")
+            fail(
+                "you wrote into the file itself: whoever reads meanwhile, or a crash, finds a part of it"
+            )
         if renames[0][1] != b"old":
-            fail("the old content was gone before the rename: between the two there is nothing to resume from")
+            fail(
+                "the old content was gone before the rename: between the two there is nothing to resume from"
+            )
         if renames[0][2].parent != path.parent:
-            fail("the temporary file is in another folder, perhaps on another disk: rename is atomic on one only")
+            fail(
+                "the temporary file is in another folder, perhaps on another disk: rename is atomic on one only"
+            )
         if events[0][0] != "fsync":
-            fail("rename without fsync before: after a power cut the new name may stand over empty data")
+            fail(
+                "rename without fsync before: after a power cut the new name may stand over empty data"
+            )
         if left := [p.name for p in Path(folder).iterdir() if p != path]:
             fail(f"left behind: {left}")
 
 # %% ../../nbs/exercises/checkpoint.ipynb #e1685a85
-@exercise(hint="Filter first (starts with 'step_', is whole), then max with key=int of the digits and default=None.")
+@exercise(
+    hint="Filter first (starts with 'step_', is whole), then max with key=int of the digits and default=None."
+)
 def check_newest(answer):
     "Finds the highest step among whole checkpoints."
     n = random.randint(1, 9)
@@ -101,6 +127,8 @@ def check_surplus(answer):
     if order[7] in got or order[6] in got:
         fail("you delete one of the newest two: the list is not sorted")
     if sorted(got) != want:
-        fail(f"of {order}, keeping 2, best {order[1]}, just saved {order[3]}: expected {want}, got {list(got)}")
+        fail(
+            f"of {order}, keeping 2, best {order[1]}, just saved {order[3]}: expected {want}, got {list(got)}"
+        )
     if list(got) != want:
         fail("right, but not sorted")

@@ -12,11 +12,19 @@ from dataclasses import make_dataclass
 from .core import exercise, fail
 
 # %% ../../nbs/exercises/commands.ipynb #c65bb7b8
-@exercise(hint="Walk through args with an index. Split at '=', take off the dashes in front, turn '-' into '_', then call the field's type.")
+@exercise(
+    hint="Walk through args with an index. Split at '=', take off the dashes in front, turn '-' into '_', then call the field's type."
+)
 def check_read_flags(answer):
     "Reads flags in all four spellings, gives each its type, and names what it does not know."
-    n, rate, word = random.randint(2, 99), random.choice([0.25, 0.5, 1.5]), random.choice(["tiny", "small"])
-    Bread = make_dataclass("Bread", [("num_loaves", int, 1), ("rate", float, 1.0), ("name", str, "rye")], frozen=True)
+    n, rate, word = (
+        random.randint(2, 99),
+        random.choice([0.25, 0.5, 1.5]),
+        random.choice(["tiny", "small"]),
+    )
+    Bread = make_dataclass(
+        "Bread", [("num_loaves", int, 1), ("rate", float, 1.0), ("name", str, "rye")], frozen=True
+    )
     want = Bread(n, rate, word)
     for args in (
         ["--num_loaves", str(n), "--rate", str(rate), "--name", word],
@@ -25,7 +33,9 @@ def check_read_flags(answer):
         [f"--name={word}", f"--num-loaves={n}", "--rate", str(rate)],
     ):
         got = answer(Bread, args)
-        if isinstance(getattr(got, "num_loaves", n), str) or isinstance(getattr(got, "rate", rate), str):
+        if isinstance(getattr(got, "num_loaves", n), str) or isinstance(
+            getattr(got, "rate", rate), str
+        ):
             fail(f"{args}: values are text when they arrive; give each the type of its field")
         if got != want:
             fail(f"{args}: expected {want}, got {got}")
@@ -33,7 +43,10 @@ def check_read_flags(answer):
         fail(f"no flags at all: expected the defaults, {Bread()}, got {got}")
     if (got := answer(Bread, ["--name=a=b"])) != Bread(name="a=b"):
         fail(f"--name=a=b: only the first '=' parts the flag from its value; got {got}")
-    for args, part in ((["--num_loafs", "3"], "num_loafs"), (["--num_loaves", "many"], "num_loaves")):
+    for args, part in (
+        (["--num_loafs", "3"], "num_loafs"),
+        (["--num_loaves", "many"], "num_loaves"),
+    ):
         try:
             got = answer(Bread, args)
         except ValueError as e:
@@ -45,7 +58,9 @@ def check_read_flags(answer):
             fail(f"{args}: you returned {got}; a flag that is wrong must not be passed over")
 
 # %% ../../nbs/exercises/commands.ipynb #afc5b9b3
-@exercise(hint='isinstance(e, (ValueError, OSError)) means the user; " ".join(text.split()) makes one line; everything else: raise e.')
+@exercise(
+    hint='isinstance(e, (ValueError, OSError)) means the user; " ".join(text.split()) makes one line; everything else: raise e.'
+)
 def check_ending(answer):
     "The user's mistakes are one line and 2, Ctrl-C is 130, and our own bugs stay visible."
     n = random.randint(2, 99)
@@ -60,10 +75,14 @@ def check_ending(answer):
     if "Errno" in line:
         fail(f"{line!r}: a user does not know error numbers; use e.filename and e.strerror")
     if code != 2 or line.strip() != f"bake: flour{n}.txt: No such file or directory":
-        fail(f"a missing file: expected code 2 and 'bake: flour{n}.txt: No such file or directory', got {code!r} and {line!r}")
+        fail(
+            f"a missing file: expected code 2 and 'bake: flour{n}.txt: No such file or directory', got {code!r} and {line!r}"
+        )
     code, line = answer("bake", FileNotFoundError(f"no oven {n}; buy one"))
     if (code, line.strip()) != (2, f"bake: no oven {n}; buy one"):
-        fail(f"an OSError with a text of ours has neither filename nor strerror; got {code!r} and {line!r}")
+        fail(
+            f"an OSError with a text of ours has neither filename nor strerror; got {code!r} and {line!r}"
+        )
     try:
         got = answer("bake", KeyboardInterrupt())
     except KeyboardInterrupt:
@@ -75,27 +94,44 @@ def check_ending(answer):
         got = answer("bake", bug)
     except TypeError:
         return
-    fail(f"a TypeError is a bug of ours, and you hid it behind {got!r}: raise it, so that it can be found")
+    fail(
+        f"a TypeError is a bug of ours, and you hid it behind {got!r}: raise it, so that it can be found"
+    )
 
 # %% ../../nbs/exercises/commands.ipynb #c83fbfc4
-@exercise(hint=r"re.fullmatch(rf'{re.escape(name)}(-\d+)?', run) says whether a folder belongs to the name; then max by time.")
+@exercise(
+    hint=r"re.fullmatch(rf'{re.escape(name)}(-\d+)?', run) says whether a folder belongs to the name; then max by time."
+)
 def check_auto(answer):
     "Finds the run that a launcher should go on with, or says that there is none yet."
     t = random.randint(1000, 9000)
-    runs = {"tiny": t, "tiny-2": t + 50, "tiny-10": t + 20, "tiny-big": t + 900, "tinyx": t + 950, "small": t + 990}
+    runs = {
+        "tiny": t,
+        "tiny-2": t + 50,
+        "tiny-10": t + 20,
+        "tiny-big": t + 900,
+        "tinyx": t + 950,
+        "small": t + 990,
+    }
     got = answer(runs, "tiny")
     if got in ("tiny-big", "tinyx"):
-        fail(f"{got!r} only begins like 'tiny'; a run of that name is 'tiny', or 'tiny-' and digits")
+        fail(
+            f"{got!r} only begins like 'tiny'; a run of that name is 'tiny', or 'tiny-' and digits"
+        )
     if got == "small":
         fail("the newest run of all may be another experiment; look at the name first")
     if got == "tiny-10":
-        fail("the highest number is not the newest: an older run can have been resumed since; compare times")
+        fail(
+            "the highest number is not the newest: an older run can have been resumed since; compare times"
+        )
     if got == "tiny":
         fail("'tiny-2' was written to later than 'tiny'")
     if got != "tiny-2":
         fail(f"of {runs}: expected 'tiny-2', got {got!r}")
     if (got := answer({"a.b": t, "axb": t + 5}, "a.b")) != "a.b":
-        fail(f"a name is text, not a pattern: the dot in 'a.b' does not mean any character; got {got!r}")
+        fail(
+            f"a name is text, not a pattern: the dot in 'a.b' does not mean any character; got {got!r}"
+        )
     if (got := answer({"small": t}, "tiny")) is not None:
         fail(f"no run of that name yet: return None, so that one is begun; got {got!r}")
     if (got := answer({}, "tiny")) is not None:

@@ -30,7 +30,9 @@ def check_logprob(answer):
         fail(f"for steps with {sizes} words the log-probability is {want:.4f}; yours is {got}")
 
 
-@exercise(hint="Sum -p * log(p), and leave out the texts that never come: p log p goes to 0 with p.")
+@exercise(
+    hint="Sum -p * log(p), and leave out the texts that never come: p log p goes to 0 with p."
+)
 def check_entropy(answer):
     "Entropy is the average surprise, weighted by how often each text comes."
     weights = [random.random() for _ in range(random.randint(4, 7))] + [0.0]
@@ -40,7 +42,9 @@ def check_entropy(answer):
     if close(got, -want):
         fail("the sign is wrong: surprise is minus the logarithm")
     if close(got, -sum(math.log(p) for p in probs if p) / (len(probs) - 1)):
-        fail("you averaged all texts alike; a text counts as often as it comes, so weight by its probability")
+        fail(
+            "you averaged all texts alike; a text counts as often as it comes, so weight by its probability"
+        )
     if close(got, want / math.log(2)):
         fail("that is in bits; nats need the natural logarithm")
     if not close(got, want):
@@ -63,4 +67,6 @@ def check_split(answer):
     if val == docs[: n - 1]:
         fail("validation is too short: stop when it has at least so many characters")
     if (val, train) != (docs[:n], docs[n:]):
-        fail(f"expected the first {n} documents for validation and the other {len(docs) - n} for training, in order")
+        fail(
+            f"expected the first {n} documents for validation and the other {len(docs) - n} for training, in order"
+        )

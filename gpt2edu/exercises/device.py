@@ -14,7 +14,9 @@ import numpy as np
 from .core import close, exercise, fail
 
 # %% ../../nbs/exercises/device.ipynb #e5e76bb6
-@exercise(hint="Split at spaces; int(text, 2) reads binary; the mantissa counts 1024ths; treat exponent 00000 apart.")
+@exercise(
+    hint="Split at spaces; int(text, 2) reads binary; the mantissa counts 1024ths; treat exponent 00000 apart."
+)
 def check_decode(answer):
     "Reads normal and subnormal fp16 numbers of either sign."
     for sign in "01":
@@ -38,7 +40,9 @@ def check_decode(answer):
             fail(f"{text} should be {want!r}, got {got!r}")
 
 # %% ../../nbs/exercises/device.ipynb #64d8ea18
-@exercise(hint="Above 0x8000 add one to the upper half, below do not; at 0x8000 itself only if the upper half is odd.")
+@exercise(
+    hint="Above 0x8000 add one to the upper half, below do not; at 0x8000 itself only if the upper half is odd."
+)
 def check_round_bf16(answer):
     "Rounds to nearest, and ties to even."
     upper = 2 * random.randint(0x1000, 0x1FFF)  # even, a positive normal number
@@ -56,7 +60,9 @@ def check_round_bf16(answer):
     fail(f"0x{u << 16 | low:08x} should give 0x{u + up:04x}, got {answer(u << 16 | low)!r}")
 
 # %% ../../nbs/exercises/device.ipynb #171d1d1b
-@exercise(hint="Three cases: overflow; the good step that completes the interval; any other good step.")
+@exercise(
+    hint="Three cases: overflow; the good step that completes the interval; any other good step."
+)
 def check_next_scale(answer):
     "Drops a step that overflowed, halves, counts, doubles."
     scale, interval = 2.0 ** random.randint(8, 16), random.randint(3, 9)
@@ -73,13 +79,17 @@ def check_next_scale(answer):
     if got[1] == scale * 2 and got[2] != 0:
         fail("after doubling the count starts at 0 again")
     if tuple(got) != (True, scale * 2, 0):
-        fail(f"good step number {interval} of {interval}: expected {(True, scale * 2, 0)}, got {tuple(got)}")
+        fail(
+            f"good step number {interval} of {interval}: expected {(True, scale * 2, 0)}, got {tuple(got)}"
+        )
     got = answer(scale, 0, False, interval)
     if tuple(got) != (True, scale, 1):
         fail(f"a good step in the middle: expected {(True, scale, 1)}, got {tuple(got)}")
 
 # %% ../../nbs/exercises/device.ipynb #31f95e7f
-@exercise(hint="m is the larger of the two; a triple comes to it when its s and o are multiplied by exp(own m - m).")
+@exercise(
+    hint="m is the larger of the two; a triple comes to it when its s and o are multiplied by exp(own m - m)."
+)
 def check_merge_tiles(answer):
     "Two halves give the softmax of the whole."
     rng = np.random.default_rng()

@@ -11,7 +11,9 @@ import random
 from .core import close, exercise, fail
 
 # %% ../../nbs/exercises/distributed.ipynb #bbc618fd
-@exercise(hint="At step 0 rank r sends chunk r. At each later step it sends what it received the step before.")
+@exercise(
+    hint="At step 0 rank r sends chunk r. At each later step it sends what it received the step before."
+)
 def check_chunk_to_send(answer):
     "Says which chunk travels: the sums of all chunks come out whole."
     W = random.randint(3, 8)
@@ -22,14 +24,20 @@ def check_chunk_to_send(answer):
     if got == [r - s for r, s in cases]:
         fail("chunk numbers below 0: the ring closes, so count modulo world_size")
     if got == [(r + s) % W for r, s in cases]:
-        fail("you go round the wrong way: the chunk that arrives comes from rank - 1, so its number falls")
+        fail(
+            "you go round the wrong way: the chunk that arrives comes from rank - 1, so its number falls"
+        )
     if got == [r for r, _ in cases]:
         fail("the same chunk at every step: what was received a step before must be passed on")
-    r, s, value = next((*case, g) for case, g in zip(cases, got, strict=True) if g != (case[0] - case[1]) % W)
+    r, s, value = next(
+        (*case, g) for case, g in zip(cases, got, strict=True) if g != (case[0] - case[1]) % W
+    )
     fail(f"rank {r} of {W} at step {s} should send chunk {(r - s) % W}, got {value!r}")
 
 # %% ../../nbs/exercises/distributed.ipynb #36da596a
-@exercise(hint="A rank with more tokens weighs more: add up mean times count, and divide by all counts.")
+@exercise(
+    hint="A rank with more tokens weighs more: add up mean times count, and divide by all counts."
+)
 def check_global_loss(answer):
     "Weighs each rank by what it counted."
     counts = [random.randint(1, 50), random.randint(100, 200), random.randint(300, 500)]
@@ -46,7 +54,9 @@ def check_global_loss(answer):
         fail(f"expected {want:.4f}, got {got!r}")
 
 # %% ../../nbs/exercises/distributed.ipynb #c5cbfe70
-@exercise(hint="Two rounds of world_size - 1 steps; in each step one chunk of n / world_size numbers, 4 bytes each.")
+@exercise(
+    hint="Two rounds of world_size - 1 steps; in each step one chunk of n / world_size numbers, 4 bytes each."
+)
 def check_bytes_sent(answer):
     "Counts what a rank sends in a ring all-reduce of fp32 numbers."
     W = random.randint(3, 16)
@@ -66,10 +76,17 @@ def check_bytes_sent(answer):
         fail("one rank alone sends nothing")
 
 # %% ../../nbs/exercises/distributed.ipynb #6bb2509a
-@exercise(hint="Micro-batch m starts at position + m * B * world_size, where all ranks read side by side.")
+@exercise(
+    hint="Micro-batch m starts at position + m * B * world_size, where all ranks read side by side."
+)
 def check_my_positions(answer):
     "The ranks together read each window once, and the same windows as one rank alone."
-    p, B, n, W = random.randint(100, 999), random.randint(2, 4), random.randint(2, 4), random.randint(2, 4)
+    p, B, n, W = (
+        random.randint(100, 999),
+        random.randint(2, 4),
+        random.randint(2, 4),
+        random.randint(2, 4),
+    )
     want = [[[p + (m * W + r) * B + i for i in range(B)] for m in range(n)] for r in range(W)]
     got = [[list(micro) for micro in answer(p, B, n, r, W)] for r in range(W)]
     if got == want:
@@ -77,9 +94,13 @@ def check_my_positions(answer):
     if all(g == got[0] for g in got):
         fail("every rank reads the same windows: the rank has to enter")
     if got == [[[p + (r * n + m) * B + i for i in range(B)] for m in range(n)] for r in range(W)]:
-        fail("each rank reads one block of its own: with another number of ranks the order would be another")
+        fail(
+            "each rank reads one block of its own: with another number of ranks the order would be another"
+        )
     if got == [[[p + (m + r) * B + i for i in range(B)] for m in range(n)] for r in range(W)]:
-        fail("neighbours read the same windows: a micro-batch moves the position on by B * world_size, not by B")
+        fail(
+            "neighbours read the same windows: a micro-batch moves the position on by B * world_size, not by B"
+        )
     if got == [[[x - p for x in micro] for micro in rank] for rank in want]:
         fail("you started at 0, not at position")
     fail(f"position={p}, B={B}, n_micro={n}, rank=1 of {W}: expected {want[1]}, got {got[1]}")

@@ -41,9 +41,13 @@ def check_temperature(answer):
     if close(got, np.exp(x / T)):
         fail("the exponentials are not divided by their sum")
     if not close(got, softmax(x / T)):
-        fail(f"at T={T:.2f} the largest probability should be {softmax(x / T).max():.4f}; got {np.max(got):.4f}")
+        fail(
+            f"at T={T:.2f} the largest probability should be {softmax(x / T).max():.4f}; got {np.max(got):.4f}"
+        )
     if not close(answer(x.copy(), 1e-3), softmax(x / 1e-3)):
-        fail("at T=0.001 it overflows: subtract the largest logit first, which changes nothing else")
+        fail(
+            "at T=0.001 it overflows: subtract the largest logit first, which changes nothing else"
+        )
 
 # %% ../../nbs/exercises/generate.ipynb #cb59792d
 @exercise(hint="np.argsort(-probs)[:k] are the places of the k largest.")
@@ -84,7 +88,9 @@ def check_top_p(answer):
     got = answer(probs.copy(), p)
     if not close(got, keep(4)):
         if close(got, keep(3)):
-            fail("the token that crosses the line is missing: three hold less than p, so the fourth stays")
+            fail(
+                "the token that crosses the line is missing: three hold less than p, so the fourth stays"
+            )
         if close(got, keep(5)):
             fail("one token too many: the fewest that hold at least p")
         first = np.cumsum(probs) - probs < p
@@ -94,12 +100,16 @@ def check_top_p(answer):
             fail("p is a limit for the sum, not for each token")
         if close(got, keep(4) * sums[3]):
             fail("the kept probabilities must sum to 1 again: divide by their sum")
-        fail(f"expected {keep(4).round(3).tolist()}, got {np.round(np.asarray(got, float), 3).tolist()}")
+        fail(
+            f"expected {keep(4).round(3).tolist()}, got {np.round(np.asarray(got, float), 3).tolist()}"
+        )
     if not close(answer(probs.copy(), sums[0] / 2), keep(1)):
         fail("for a p below the largest probability one token must stay, not none")
 
 # %% ../../nbs/exercises/generate.ipynb #b73b92e1
-@exercise(hint="Add the probabilities up from the left; the first sum that is above u belongs to the token.")
+@exercise(
+    hint="Add the probabilities up from the left; the first sum that is above u belongs to the token."
+)
 def check_pick(answer):
     "Each token as often as its probability, and never one of probability 0."
     probs = np.array([0.25, 0.0, 0.5, 0.25, 0.0])
@@ -116,16 +126,24 @@ def check_pick(answer):
     if got == [w + 1 for w in want]:
         fail("one too far: count the right ends that are at most u")
     if 1 in got or 4 in got:
-        fail("a token of probability 0 was picked: at u = 0.25 its empty share begins, and the next one too")
+        fail(
+            "a token of probability 0 was picked: at u = 0.25 its empty share begins, and the next one too"
+        )
     if got != want:
         fail(f"for u={us} expected {want}, got {got}")
 
 # %% ../../nbs/exercises/generate.ipynb #eafe8b20
-@exercise(hint="Key and value: 2 vectors of n_embd numbers, per layer and position; 2 bytes a number.")
+@exercise(
+    hint="Key and value: 2 vectors of n_embd numbers, per layer and position; 2 bytes a number."
+)
 def check_fit(answer):
     "Bytes in the cache: 2 · layers · positions · width · bytes."
     rng = np.random.default_rng()
-    n_layer, n_embd, T = int(rng.integers(6, 40)), 64 * int(rng.integers(5, 20)), int(rng.integers(500, 2000))
+    n_layer, n_embd, T = (
+        int(rng.integers(6, 40)),
+        64 * int(rng.integers(5, 20)),
+        int(rng.integers(500, 2000)),
+    )
     one = 2 * n_layer * T * n_embd * 2
     n = int(rng.integers(20, 90))
     free = n * one + one // 3

@@ -17,7 +17,12 @@ from .core import close, exercise, fail
 def _endings():
     "Four endings: by the product a short one is best, by the mean a long one; two decoys."
     short, long = random.uniform(0.28, 0.32), random.uniform(0.48, 0.52)
-    endings = [[short] * 2, [long] * 4, [0.95, 0.05, 0.05], [0.08] * 3]  # the third has the likeliest token
+    endings = [
+        [short] * 2,
+        [long] * 4,
+        [0.95, 0.05, 0.05],
+        [0.08] * 3,
+    ]  # the third has the likeliest token
     order = random.sample(range(4), 4)
     return [endings[i] for i in order], order.index(0), order.index(1), order.index(2)
 
@@ -83,7 +88,9 @@ def check_border(answer):
             fail(f"for {context!r} and {ending!r} expected {want}, got {got}")
 
 # %% ../../nbs/exercises/hellaswag.ipynb #0e6a22ba
-@exercise(hint="Give each token a branch: 0 in the context, j in ending j. Past, and (same branch or the key's branch is 0).")
+@exercise(
+    hint="Give each token a branch: 0 in the context, j in ending j. Past, and (same branch or the key's branch is 0)."
+)
 def check_who_sees(answer):
     "The context is seen by all, an ending by itself."
     n, ends = random.randint(2, 5), random.sample(range(1, 6), 4)
@@ -96,7 +103,9 @@ def check_who_sees(answer):
         fail(f"expected the shape {(T, T)}, got {got.shape}")
     got = got.astype(bool)
     if (got == past).all():
-        fail("the endings see each other: the second would be read as the continuation of the first")
+        fail(
+            "the endings see each other: the second would be read as the continuation of the first"
+        )
     if (got == (past & same)).all():
         fail("the endings do not see the context")
     if (got == (same | (branch == 0))).all():
@@ -125,22 +134,31 @@ def check_paired(answer):
     if close(got[0], -want[0], 1e-9) and want[0]:
         fail("the sign: B minus A")
     if close(got[1], math.sqrt((p * (1 - p) + q * (1 - q)) / n), 1e-6):
-        fail("that is the error for two models with items of their own: here they share them, which makes it smaller")
+        fail(
+            "that is the error for two models with items of their own: here they share them, which makes it smaller"
+        )
     if close(got[1], d.std(), 1e-6):
         fail("that is the spread of one item: the error of a mean is smaller by the root of n")
     if close(got[1], d.std() / n, 1e-6):
         fail("divide by the root of n, not by n")
     if not close(got, want, 1e-4) and not close(got, (want[0], d.std(ddof=1) / math.sqrt(n)), 1e-4):
-        fail(f"expected {want[0]:.4f} ± {want[1]:.4f}, got {float(got[0]):.4f} ± {float(got[1]):.4f}")
+        fail(
+            f"expected {want[0]:.4f} ± {want[1]:.4f}, got {float(got[0]):.4f} ± {float(got[1]):.4f}"
+        )
 
 # %% ../../nbs/exercises/hellaswag.ipynb #9558324a
-@exercise(hint="{tuple(words[a:a+n]) for a in range(len(words) - n + 1)} of the test and of each training text; & of the two.")
+@exercise(
+    hint="{tuple(words[a:a+n]) for a in range(len(words) - n + 1)} of the test and of each training text; & of the two."
+)
 def check_seen_before(answer):
     "Counts runs of words."
     v = [f"w{i}" for i in random.sample(range(1000), 40)]
     n = random.randint(3, 4)
     test = v[:12]
-    training = [" ".join(v[20:30] + v[: n + 1] + v[30:34]), " ".join(v[8:7:-1] + v[4 : 4 + n] + v[34:])]
+    training = [
+        " ".join(v[20:30] + v[: n + 1] + v[30:34]),
+        " ".join(v[8:7:-1] + v[4 : 4 + n] + v[34:]),
+    ]
     # the first holds 2 runs of n words, the second one more
     total = len(test) - n + 1
     got, want = answer(" ".join(test), list(training), n), 3 / total

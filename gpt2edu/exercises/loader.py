@@ -19,16 +19,22 @@ def check_split_window(answer):
     window = rng.permutation(1000)[: rng.integers(5, 12)]
     x, y = answer(window)
     if len(x) == len(window) or len(y) == len(window):
-        fail(f"a window of {len(window)} tokens has {len(window) - 1} inputs and as many targets; yours has all tokens")
+        fail(
+            f"a window of {len(window)} tokens has {len(window) - 1} inputs and as many targets; yours has all tokens"
+        )
     if close(x, y):
         fail("x and y are the same, so the model would only learn to copy; y is moved on by one")
     if close(x, window[1:]) and close(y, window[:-1]):
         fail("x and y are the wrong way round: the model would predict the token before")
     if not close(x, window[:-1]) or not close(y, window[1:]):
-        fail(f"for the window {window[:4].tolist()} … x should start with {window[0]} and y with {window[1]}")
+        fail(
+            f"for the window {window[:4].tolist()} … x should start with {window[0]} and y with {window[1]}"
+        )
 
 # %% ../../nbs/exercises/loader.ipynb #e8818aee
-@exercise(hint="Ten tokens and T = 3: windows start at 0, 3 and 6. Nine tokens and T = 3: only at 0 and 3.")
+@exercise(
+    hint="Ten tokens and T = 3: windows start at 0, 3 and 6. Nine tokens and T = 3: only at 0 and 3."
+)
 def check_count_windows(answer):
     "The count is right for every length."
     T = int(np.random.default_rng().integers(3, 20))
@@ -37,9 +43,13 @@ def check_count_windows(answer):
     if got == want:
         return
     if got == [n // T for n in lengths]:
-        fail(f"with {2 * T} tokens and T={T} there is one window: of a second one the last target would be missing")
+        fail(
+            f"with {2 * T} tokens and T={T} there is one window: of a second one the last target would be missing"
+        )
     if got == [n // (T + 1) for n in lengths]:
-        fail("you gave each window T + 1 tokens of its own; neighbours share one: a target, then an input")
+        fail(
+            "you gave each window T + 1 tokens of its own; neighbours share one: a target, then an input"
+        )
     if got == [n - T for n in lengths]:
         fail("you counted a window at every token; windows start T tokens apart")
     n, g, w = next(t for t in zip(lengths, got, want, strict=True) if t[1] != t[2])
@@ -50,7 +60,11 @@ def check_count_windows(answer):
 def check_positions_of(answer):
     "Every rank reads its own positions."
     rng = np.random.default_rng()
-    position, B, rank = int(rng.integers(100, 1000)), int(rng.integers(3, 8)), int(rng.integers(1, 8))
+    position, B, rank = (
+        int(rng.integers(100, 1000)),
+        int(rng.integers(3, 8)),
+        int(rng.integers(1, 8)),
+    )
     got = [int(p) for p in answer(position, B, rank)]
     first = position + rank * B
     if len(got) != B:
@@ -62,7 +76,9 @@ def check_positions_of(answer):
     if got == list(range(position + rank, position + rank + B)):
         fail("you skip one window per lower rank; each of them reads B")
     if got != list(range(first, first + B)):
-        fail(f"at position {position} with B={B}, rank {rank} reads {first} to {first + B - 1}; yours reads {got}")
+        fail(
+            f"at position {position} with B={B}, rank {rank} reads {first} to {first + B - 1}; yours reads {got}"
+        )
 
 # %% ../../nbs/exercises/loader.ipynb #ed2dd115
 @exercise(hint="f(new_left) is f(right). What is new_right ^ f(right)?")
@@ -84,13 +100,17 @@ def check_undo_round(answer):
     if got == (right, left):
         fail("the halves are right, in the wrong order: left comes first")
     if got == (new_right, new_left ^ f(new_right)):
-        fail("you did another round forwards; to go back, scramble the half that was not changed: new_left")
+        fail(
+            "you did another round forwards; to go back, scramble the half that was not changed: new_left"
+        )
     if got == (new_right, new_left):
         fail("you only swapped the halves; the scramble f(new_left) must be taken off")
     fail(f"({left}, {right}) became ({new_left}, {new_right}); yours says it was {got}")
 
 # %% ../../nbs/exercises/loader.ipynb #dce8b009
-@exercise(hint="In one step all ranks together read B * world_size windows. An epoch is n_windows of them.")
+@exercise(
+    hint="In one step all ranks together read B * world_size windows. An epoch is n_windows of them."
+)
 def check_where_is_it(answer):
     "Position and epoch are right."
     rng = np.random.default_rng()
@@ -108,4 +128,6 @@ def check_where_is_it(answer):
         fail("epochs are counted from 0: in the first one, the number is 0")
     if got != (position, position // n_windows):
         want = (position, position // n_windows)
-        fail(f"{steps} steps, B={B}, world_size={world_size}, n_windows={n_windows}: expected {want}, got {got}")
+        fail(
+            f"{steps} steps, B={B}, world_size={world_size}, n_windows={n_windows}: expected {want}, got {got}"
+        )

@@ -82,12 +82,18 @@ def check_block(answer):
     got = answer(x, ln_1, attn, ln_2, mlp)
     post = ln_1(x + attn(x))
     if close(got, ln_2(post + mlp(post))):
-        fail("that is the first transformer's block, norm on the stream: GPT-2 normalises what a part reads")
+        fail(
+            "that is the first transformer's block, norm on the stream: GPT-2 normalises what a part reads"
+        )
     found = attn(ln_1(x))
     if any(close(got, y) for y in (mlp(ln_2(found)), mlp(ln_2(after)), found + mlp(ln_2(found)))):
-        fail("a residual is missing: a part's output is added to the stream, it does not replace it")
+        fail(
+            "a residual is missing: a part's output is added to the stream, it does not replace it"
+        )
     if close(got, x + attn(ln_1(x)) + mlp(ln_2(x))):
-        fail("the MLP reads the stream as it was before attention: it should read what attention wrote")
+        fail(
+            "the MLP reads the stream as it was before attention: it should read what attention wrote"
+        )
     normed = ln_1(x) + attn(ln_1(x))
     if close(got, ln_2(normed) + mlp(ln_2(normed))):
         fail("you added to the normalised copy: the stream itself is never normalised")
@@ -112,14 +118,19 @@ def check_init_std(answer):
         if close(got, 0.02 / (2 * n_layer)) or close(got, 0.02 / n_layer):
             fail("you divided by the number of additions: variances add, so the square root of it")
         if not close(got, 0.02 / math.sqrt(2 * n_layer)):
-            fail(f"{name} with {n_layer} layers should start at {0.02 / math.sqrt(2 * n_layer):.5f}, got {got}")
+            fail(
+                f"{name} with {n_layer} layers should start at {0.02 / math.sqrt(2 * n_layer):.5f}, got {got}"
+            )
 
 # %% ../../nbs/exercises/model.ipynb #f0dad0bd
 @exercise(hint="A linear layer from a to b has a * b + b parameters; a LayerNorm has 2 C.")
 def check_count(answer):
     "Every parameter counted once."
     L, C = random.randint(2, 5), 8 * random.randint(2, 5)
-    T, V = random.randint(50, 90), random.randint(100, 150)  # T > 9 L, so that no two mistakes give the same count
+    T, V = (
+        random.randint(50, 90),
+        random.randint(100, 150),
+    )  # T > 9 L, so that no two mistakes give the same count
     with torch.device("meta"):
         want = num_params(GPT(GPTConfig(L, 4, C, T, V)))
     got = answer(L, C, T, V)
@@ -134,4 +145,6 @@ def check_count(answer):
     if got == want - T * C:
         fail("the position embeddings are missing: block_size rows of width C")
     if got != want:
-        fail(f"n_layer={L}, n_embd={C}, block_size={T}, vocab_size={V} has {want:,} parameters, got {got:,}")
+        fail(
+            f"n_layer={L}, n_embd={C}, block_size={T}, vocab_size={V} has {want:,} parameters, got {got:,}"
+        )

@@ -35,15 +35,25 @@ def check_to_linear(answer):
             fail(f"the first output should be {want[0, 0]:.4f}, got {got[0, 0]:.4f}")
 
 # %% ../../nbs/exercises/openai_weights.ipynb #857c6cc0
-@exercise(hint="Compare the end with '.attn.bias', the dot included: 'attn.c_attn.bias' ends otherwise.")
+@exercise(
+    hint="Compare the end with '.attn.bias', the dot included: 'attn.c_attn.bias' ends otherwise."
+)
 def check_translate(answer):
     "Every weight has its name, and no buffer has one."
     i = random.randint(0, 9)
-    weights = [f"h.{i}.attn.c_attn.bias", f"h.{i}.attn.c_proj.bias", f"h.{i}.mlp.c_fc.weight", "wte.weight", "ln_f.bias"]
+    weights = [
+        f"h.{i}.attn.c_attn.bias",
+        f"h.{i}.attn.c_proj.bias",
+        f"h.{i}.mlp.c_fc.weight",
+        "wte.weight",
+        "ln_f.bias",
+    ]
     buffers = [f"h.{i}.attn.bias", f"h.{i}.attn.masked_bias"]
     for prefix in ("", "transformer."):
         names = random.sample([prefix + n for n in weights + buffers] + ["lm_head.weight"], 8)
-        want = {prefix + n: f"transformer.{n}" for n in weights} | {"lm_head.weight": "lm_head.weight"}
+        want = {prefix + n: f"transformer.{n}" for n in weights} | {
+            "lm_head.weight": "lm_head.weight"
+        }
         got = answer(names)
         if not isinstance(got, dict):
             fail(f"expected a dictionary, got {type(got).__name__}")
@@ -81,7 +91,9 @@ def check_pad(answer):
         fail("the new row should have the mean logit for every input")
 
 # %% ../../nbs/exercises/openai_weights.ipynb #032472e4
-@exercise(hint="Loop over `a`; `(a[name] - b[name]).abs().max() / a[name].abs().max() > tol`; return at once.")
+@exercise(
+    hint="Loop over `a`; `(a[name] - b[name]).abs().max() / a[name].abs().max() > tol`; return at once."
+)
 def check_first_difference(answer):
     "The first part that differs is where to look."
     tol = 1e-5
@@ -91,8 +103,13 @@ def check_first_difference(answer):
     a[names[4]] *= 1e-4  # a small one
     small = {n: x + 1e-7 * x.abs().max() for n, x in a.items()}
     if (got := answer(a, small, tol)) is not None:
-        fail(f"{got} differs by 1e-7 of its size, which is rounding: compare relative to the largest value")
-    b = small | {names[2]: -a[names[2]] * 0.999, names[3]: a[names[3]] + 100 * a[names[3]].abs().max()}
+        fail(
+            f"{got} differs by 1e-7 of its size, which is rounding: compare relative to the largest value"
+        )
+    b = small | {
+        names[2]: -a[names[2]] * 0.999,
+        names[3]: a[names[3]] + 100 * a[names[3]].abs().max(),
+    }
     got = answer(a, b, tol)
     if got == names[3]:
         fail("that part has the largest difference; the first one is what caused it")
@@ -102,4 +119,6 @@ def check_first_difference(answer):
         fail(f"expected {names[2]}, got {got}; differences may be negative, so take abs()")
     faint = small | {names[4]: a[names[4]] * 1.01}
     if (got := answer(a, faint, tol)) != names[4]:
-        fail(f"a small part that is wrong by one percent was missed (got {got}): divide by the largest value")
+        fail(
+            f"a small part that is wrong by one percent was missed (got {got}): divide by the largest value"
+        )

@@ -20,13 +20,17 @@ def check_momentum(answer):
     g, m, mu = rng.normal(size=5), rng.normal(size=5), rng.uniform(0.5, 0.95)
     got = answer(g, m, mu)
     if close(got, mu * m + (1 - mu) * g):
-        fail("that is a running mean (Adam's m): here the gradient is added in full, without the factor 1 - mu")
+        fail(
+            "that is a running mean (Adam's m): here the gradient is added in full, without the factor 1 - mu"
+        )
     if close(got, mu * m - g):
         fail("you subtract the gradient: the minus sign comes later, when the weights are moved")
     if close(got, m + mu * g):
         fail("you let the gradient fade and keep all of the old momentum: mu belongs to m")
     if not close(got, mu * m + g):
-        fail(f"for g={g[0]:.3f}, m={m[0]:.3f}, mu={mu:.3f} expected {mu * m[0] + g[0]:.3f}, got {np.ravel(got)[0]}")
+        fail(
+            f"for g={g[0]:.3f}, m={m[0]:.3f}, mu={mu:.3f} expected {mu * m[0] + g[0]:.3f}, got {np.ravel(got)[0]}"
+        )
 
 # %% ../../nbs/exercises/optim.ipynb #8b85f694
 def adamw(w, g, m, v, t, lr, b1, b2, eps, decay):
@@ -35,11 +39,18 @@ def adamw(w, g, m, v, t, lr, b1, b2, eps, decay):
     return w * (1 - lr * decay) - lr * m / (1 - b1**t) / ((v / (1 - b2**t)) ** 0.5 + eps), m, v
 
 
-@exercise(hint="m, v: running means, each divided by its 1 - b**t; eps outside the root; w *= 1 - lr * decay.")
+@exercise(
+    hint="m, v: running means, each divided by its 1 - b**t; eps outside the root; w *= 1 - lr * decay."
+)
 def check_adamw(answer):
     "One step of AdamW, the same as PyTorch's."
     rng = np.random.default_rng()
-    w, g, m, v = rng.normal(size=6), rng.normal(size=6), rng.normal(size=6), rng.uniform(0.1, 2, size=6)
+    w, g, m, v = (
+        rng.normal(size=6),
+        rng.normal(size=6),
+        rng.normal(size=6),
+        rng.uniform(0.1, 2, size=6),
+    )
     t, lr, b1, b2, eps, decay = int(rng.integers(2, 6)), 0.1, 0.8, 0.9, 0.05, 0.3
     got = answer(w.copy(), g.copy(), m.copy(), v.copy(), t, lr, b1, b2, eps, decay)
     if not isinstance(got, tuple) or len(got) != 3:
@@ -53,8 +64,11 @@ def check_adamw(answer):
         fail("v is wrong: it should be b2 * v + (1 - b2) * g**2")
     c1, c2 = 1 - b1**t, 1 - b2**t
     mistakes = {
-        "there is no bias correction: divide m by 1 - b1**t and v by 1 - b2**t": want_m / (want_v**0.5 + eps),
-        "is your epsilon inside the square root? It is added after it": want_m / c1 / (want_v / c2 + eps) ** 0.5,
+        "there is no bias correction: divide m by 1 - b1**t and v by 1 - b2**t": want_m
+        / (want_v**0.5 + eps),
+        "is your epsilon inside the square root? It is added after it": want_m
+        / c1
+        / (want_v / c2 + eps) ** 0.5,
         "the square root of v is missing": want_m / c1 / (want_v / c2 + eps),
     }
     for message, direction in mistakes.items():
@@ -71,7 +85,9 @@ def check_adamw(answer):
         fail(f"m and v are right, w is not: expected {want_w[0]:.4f}, got {np.ravel(got[0])[0]}")
 
 # %% ../../nbs/exercises/optim.ipynb #6bb135a4
-@exercise(hint="Square everything, add it all up, take one root; the factor is max_norm / norm, but never above 1.")
+@exercise(
+    hint="Square everything, add it all up, take one root; the factor is max_norm / norm, but never above 1."
+)
 def check_clip(answer):
     "One norm over all tensors, and only ever shorter."
     rng = np.random.default_rng()
@@ -84,19 +100,25 @@ def check_clip(answer):
         return np.concatenate([np.ravel(g * f) for g, f in zip(grads, factors, strict=True)])
 
     if close(flat, joined([min(1, limit / (g**2).sum() ** 0.5) for g in grads])):
-        fail("you clip every tensor by its own norm: that turns the direction. One norm over all of them")
+        fail(
+            "you clip every tensor by its own norm: that turns the direction. One norm over all of them"
+        )
     if close(flat, np.clip(joined([1, 1, 1]), -limit, limit)):
         fail("you clip every number by itself: that turns the direction. Scale all by one factor")
     if close(flat, joined([limit / norm**2] * 3)):
         fail("the square root of the norm is missing")
     if not close(flat, joined([limit / norm] * 3)):
-        fail(f"the clipped gradients should have norm {limit}; yours have {(flat**2).sum() ** 0.5:.4f}")
+        fail(
+            f"the clipped gradients should have norm {limit}; yours have {(flat**2).sum() ** 0.5:.4f}"
+        )
     short = answer([g.copy() * 0.01 / norm for g in grads], limit)
     if not close(np.concatenate([np.ravel(g) for g in short]), joined([0.01 / norm] * 3)):
         fail("a gradient shorter than max_norm must stay as it is: yours was stretched")
 
 # %% ../../nbs/exercises/optim.ipynb #394f210c
-@exercise(hint="First the values at 0, warmup - 1, warmup, max_steps - cooldown and max_steps; then three formulas.")
+@exercise(
+    hint="First the values at 0, warmup - 1, warmup, max_steps - cooldown and max_steps; then three formulas."
+)
 def check_wsd(answer):
     "Up, level, down to zero."
     rng = np.random.default_rng()
@@ -110,7 +132,9 @@ def check_wsd(answer):
         for s in range(max_steps + 1)
     ]
     if not close(got[:warmup], want[:warmup]):
-        fail(f"the warmup is wrong: step {warmup - 1} should be the peak, {peak:.3f}; got {got[warmup - 1]:.3f}")
+        fail(
+            f"the warmup is wrong: step {warmup - 1} should be the peak, {peak:.3f}; got {got[warmup - 1]:.3f}"
+        )
     start = max_steps - cooldown
     if not close(got[warmup : start + 1], want[warmup : start + 1]):
         fail(f"the rate should stay at the peak from step {warmup} to step {start}")
@@ -150,4 +174,6 @@ def check_newton_schulz(answer):
     if not got.isfinite().all() or got.norm() > 100:
         fail("the values explode: divide G by its norm first, so that no singular value is above 1")
     if not close(got, iterate(X, 4), 1e-3):
-        fail(f"after 4 steps the singular values should be near 1; yours are {torch.linalg.svdvals(got).tolist()}")
+        fail(
+            f"after 4 steps the singular values should be near 1; yours are {torch.linalg.svdvals(got).tolist()}"
+        )

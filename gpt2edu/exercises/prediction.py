@@ -29,13 +29,17 @@ def _first(got):
     return np.round(got[0], 3) if np.ndim(got) == 2 else f"a value of shape {np.shape(got)}"
 
 # %% ../../nbs/exercises/prediction.ipynb #8e67da3b
-@exercise(hint="`np.cumsum(probs)` cuts the line from 0 to 1 into one piece per token. In which piece does u lie?")
+@exercise(
+    hint="`np.cumsum(probs)` cuts the line from 0 to 1 into one piece per token. In which piece does u lie?"
+)
 def check_draw(answer):
     "Draws each token as often as its probability says."
     rng = np.random.default_rng()
     probs = rng.permutation([1, 2, 3, 5, 8, 13]) / 32
     edges = np.cumsum(probs)
-    points = np.concatenate([edges - probs / 2, rng.uniform(0, 0.999, 40)])  # the middle of each piece, and any
+    points = np.concatenate(
+        [edges - probs / 2, rng.uniform(0, 0.999, 40)]
+    )  # the middle of each piece, and any
     want = [int(np.searchsorted(edges, u, side="right")) for u in points]
     got = [answer(probs.copy(), float(u)) for u in points]
     if any(np.ndim(g) or g is None for g in got):
@@ -43,15 +47,21 @@ def check_draw(answer):
     if len({int(g) for g in got}) == 1 and int(got[0]) == int(probs.argmax()):
         fail("you always take the likeliest token; use u, so that rarer tokens get their share")
     if close(got, [int(u * 6) for u in points]):
-        fail("you treat all tokens as equally likely; the pieces must be as wide as the probabilities")
+        fail(
+            "you treat all tokens as equally likely; the pieces must be as wide as the probabilities"
+        )
     if close(got, np.array(want) + 1) or close(got, np.array(want) - 1):
         fail("you are one off: the first piece, from 0 to probs[0], belongs to token 0")
     if got != want:
         i = next(i for i, (g, w) in enumerate(zip(got, want, strict=True)) if g != w)
-        fail(f"for probs {np.round(probs, 2)} and u={points[i]:.3f} expected {want[i]}, got {got[i]}")
+        fail(
+            f"for probs {np.round(probs, 2)} and u={points[i]:.3f} expected {want[i]}, got {got[i]}"
+        )
 
 # %% ../../nbs/exercises/prediction.ipynb #3e371a40
-@exercise(hint="Three steps, in this order: the logarithm of each probability, the minus sign, the mean.")
+@exercise(
+    hint="Three steps, in this order: the logarithm of each probability, the minus sign, the mean."
+)
 def check_mean_surprise(answer):
     "The mean of -ln p: the cross-entropy in nats per token."
     p = np.random.default_rng().uniform(0.02, 0.9, 7)
@@ -65,7 +75,9 @@ def check_mean_surprise(answer):
     if close(got, -np.log(p.mean())):
         fail("you took the logarithm of the mean; take the mean of the logarithms")
     if close(got, -(p * np.log(p)).sum()) or close(got, -(p * np.log(p)).mean()):
-        fail("you weighted each surprise by p; these tokens have already happened, so each counts once")
+        fail(
+            "you weighted each surprise by p; these tokens have already happened, so each counts once"
+        )
     if not close(got, want):
         fail(f"for p = {np.round(p, 2)} expected {want:.4f}, got {got!r}")
 
@@ -77,11 +89,18 @@ def check_smooth(answer):
     counts, alpha = rng.integers(0, 9, 6), rng.uniform(0.5, 3)
     counts[:2] = 0, 4  # one token never seen, one seen
     simpler = rng.dirichlet(np.ones(6))
-    got, want = answer(counts.copy(), simpler.copy(), alpha), (counts + alpha * simpler) / (counts.sum() + alpha)
+    got, want = (
+        answer(counts.copy(), simpler.copy(), alpha),
+        (counts + alpha * simpler) / (counts.sum() + alpha),
+    )
     if close(got, counts / counts.sum()):
-        fail("the token that was never seen still has probability 0; add alpha * simpler to the counts")
+        fail(
+            "the token that was never seen still has probability 0; add alpha * simpler to the counts"
+        )
     if close(got, (counts + alpha * simpler) / counts.sum()):
-        fail("the row sums to more than 1; the alpha that you added on top must be added below as well")
+        fail(
+            "the row sums to more than 1; the alpha that you added on top must be added below as well"
+        )
     if close(got, (counts + alpha) / (counts.sum() + 6 * alpha)):
         fail("you added alpha to every count, which leans on 1/V; lean on the simpler model")
     if close(got, (counts / counts.sum() + alpha * simpler) / (1 + alpha)):
@@ -97,13 +116,19 @@ def check_smooth(answer):
 def check_bits_per_byte(answer):
     "Nats per token become bits per byte."
     rng = np.random.default_rng()
-    nats, n_tokens, text = rng.uniform(1, 4), int(rng.integers(5, 12)), "café " * int(rng.integers(6, 20))
+    nats, n_tokens, text = (
+        rng.uniform(1, 4),
+        int(rng.integers(5, 12)),
+        "café " * int(rng.integers(6, 20)),
+    )
     n_bytes, n_chars = len(text.encode()), len(text)
     got, want = answer(nats, n_tokens, text), nats * n_tokens / np.log(2) / n_bytes
     if close(got, nats * n_tokens / n_bytes):
         fail("that is nats per byte; one bit is ln 2 = 0.693 nats, so divide by it")
     if close(got, nats * n_tokens * np.log(2) / n_bytes):
-        fail("you multiplied by ln 2; a bit is less than a nat, so there are more bits than nats: divide")
+        fail(
+            "you multiplied by ln 2; a bit is less than a nat, so there are more bits than nats: divide"
+        )
     if close(got, nats * n_tokens / np.log(2) / n_chars):
         fail("that is bits per character; `é` is one character and two bytes: count text.encode()")
     if close(got, nats / np.log(2)):
@@ -111,4 +136,6 @@ def check_bits_per_byte(answer):
     if close(got, nats * n_bytes / np.log(2) / n_tokens):
         fail("tokens and bytes have changed places: nats per token times tokens gives nats")
     if not close(got, want):
-        fail(f"for {nats:.2f} nats/token, {n_tokens} tokens, {n_bytes} bytes expected {want:.4f}, got {got!r}")
+        fail(
+            f"for {nats:.2f} nats/token, {n_tokens} tokens, {n_bytes} bytes expected {want:.4f}, got {got!r}"
+        )

@@ -12,7 +12,9 @@ from .core import close, exercise, fail
 from ..train.config import preset
 
 # %% ../../nbs/exercises/quickstart.ipynb #1b169746
-@exercise(hint="Tokens read: `config.max_steps * config.total_batch`. Divide them by the tokens that there are.")
+@exercise(
+    hint="Tokens read: `config.max_steps * config.total_batch`. Divide them by the tokens that there are."
+)
 def check_passes(answer):
     "Steps times tokens per step, divided by the tokens of the text."
     for _ in range(3):
@@ -21,7 +23,9 @@ def check_passes(answer):
         n = random.randint(300, 900) * 1001
         got, want = answer(c, n), steps * c.total_batch / n
         if close(got, steps * c.micro_batch * c.block_size / n):
-            fail("micro_batch × block_size is computed at once; a step may take several of those: use total_batch")
+            fail(
+                "micro_batch × block_size is computed at once; a step may take several of those: use total_batch"
+            )
         if close(got, c.total_batch / n):
             fail("that is one step: the run takes max_steps of them")
         if close(got, steps / n):
@@ -31,9 +35,13 @@ def check_passes(answer):
         if close(got, 1 / want):
             fail("upside down: tokens read, divided by the tokens that there are")
         if got in (int(want), round(want)):
-            fail(f"you rounded: a run may end in the middle of the text, here after {want:.3f} passes")
+            fail(
+                f"you rounded: a run may end in the middle of the text, here after {want:.3f} passes"
+            )
         if not close(got, want):
-            fail(f"{steps} steps of {c.total_batch} tokens over {n} tokens make {want:.4f} passes, got {got}")
+            fail(
+                f"{steps} steps of {c.total_batch} tokens over {n} tokens make {want:.4f} passes, got {got}"
+            )
 
 # %% ../../nbs/exercises/quickstart.ipynb #e773def2
 @exercise(hint="The whole way is `bigram - floor`; the way made is `bigram - loss`.")
@@ -41,12 +49,19 @@ def check_progress(answer):
     "0 at the bigram model, 1 at the floor, negative before."
     floor = random.uniform(0.5, 0.8)
     bigram = floor + random.uniform(1.2, 1.6)
-    for loss in (floor + random.uniform(0.1, 0.4), bigram + random.uniform(0.3, 1.0), bigram, floor):
+    for loss in (
+        floor + random.uniform(0.1, 0.4),
+        bigram + random.uniform(0.3, 1.0),
+        bigram,
+        floor,
+    ):
         got, want = answer(loss, bigram, floor), (bigram - loss) / (bigram - floor)
         if close(got, want):
             continue
         if close(got, 1 - want):
-            fail("that is the part of the way that is left: 1 must be the floor, 0 the bigram model")
+            fail(
+                "that is the part of the way that is left: 1 must be the floor, 0 the bigram model"
+            )
         if close(got, (bigram - loss) / bigram):
             fail("divide by the whole way, bigram - floor: nobody can get to a loss of 0")
         if close(got, bigram - loss):
@@ -55,15 +70,24 @@ def check_progress(answer):
             fail("the sign is wrong: a lower loss is more progress")
         if want < 0 and close(got, 0):
             fail("before the bigram model the answer is negative; do not cut it off at 0")
-        fail(f"loss {loss:.3f}, bigram {bigram:.3f}, floor {floor:.3f}: expected {want:.3f}, got {got}")
+        fail(
+            f"loss {loss:.3f}, bigram {bigram:.3f}, floor {floor:.3f}: expected {want:.3f}, got {got}"
+        )
 
 # %% ../../nbs/exercises/quickstart.ipynb #35b44da9
 @exercise(hint="Add each piece; return as soon as `text.count('.') >= n`, and after the loop too.")
 def check_sentences(answer):
     "Stops in time, and keeps the last full stop."
     for _ in range(3):
-        n, words = random.randint(2, 4), random.choices(["Tom", " went", " to", " the", " hill"], k=40)
-        pieces = [w for i, word in enumerate(words, start=1) for w in ([word, "."] if i % 5 == 0 else [word])]
+        n, words = (
+            random.randint(2, 4),
+            random.choices(["Tom", " went", " to", " the", " hill"], k=40),
+        )
+        pieces = [
+            w
+            for i, word in enumerate(words, start=1)
+            for w in ([word, "."] if i % 5 == 0 else [word])
+        ]
         end = [i for i, p in enumerate(pieces) if p == "."][n - 1] + 1
         taken = 0
 
@@ -72,14 +96,18 @@ def check_sentences(answer):
             for piece in pieces:
                 taken += 1
                 if taken > end + 1:
-                    fail(f"you read on after {n} full stops: a model may write for ever, so stop inside the loop")
+                    fail(
+                        f"you read on after {n} full stops: a model may write for ever, so stop inside the loop"
+                    )
                 yield piece
 
         got, want = answer(stream(), n), "".join(pieces[:end])
         if got == want[:-1]:
             fail("the last full stop is missing: add the piece first, then count")
         if taken > end:
-            fail(f"you took one piece more than the {end} that were needed: count after adding, not before")
+            fail(
+                f"you took one piece more than the {end} that were needed: count after adding, not before"
+            )
         if got != want:
             fail(f"expected {want!r}, got {got!r}")
         short = "".join(pieces[: end - 2])

@@ -15,7 +15,9 @@ import numpy as np
 from .core import exercise, fail
 
 # %% ../../nbs/exercises/shards.ipynb #14707a5f
-@exercise(hint="300 is 1 * 256 + 44, and its bytes are 44, 1. `bytes([44, 1])` makes bytes of a list.")
+@exercise(
+    hint="300 is 1 * 256 + 44, and its bytes are 44, 1. `bytes([44, 1])` makes bytes of a list."
+)
 def check_pack(answer):
     "Ids become two bytes each, low byte first."
     ids = [300, 7, *np.random.default_rng().integers(0, 2**16, 5).tolist(), 65535]
@@ -38,12 +40,16 @@ def shard_bytes(n, magic=20240520, count=None):
     return header.tobytes() + np.random.default_rng().integers(0, 50257, n).astype("<u2").tobytes()
 
 
-@exercise(hint="int.from_bytes(raw[8:12], 'little') is the count; the file must have 1024 + 2 * count bytes.")
+@exercise(
+    hint="int.from_bytes(raw[8:12], 'little') is the count; the file must have 1024 + 2 * count bytes."
+)
 def check_is_whole(answer):
     "Whole shards are told from the others."
     n = int(np.random.default_rng().integers(10, 100))
     if not answer(shard_bytes(n)):
-        fail("a whole shard was refused; the length is 1,024 bytes of header and two bytes per token")
+        fail(
+            "a whole shard was refused; the length is 1,024 bytes of header and two bytes per token"
+        )
     if answer(shard_bytes(n, magic=20240801)):
         fail("a file with another magic number passed")
     if answer(shard_bytes(n)[:-2]):
@@ -69,14 +75,20 @@ def check_split_documents(answer):
     if ids[0] & ids[1]:
         fail(f"document {min(ids[0] & ids[1])} is in both splits; cut between documents")
     if val == docs[:n]:
-        fail("validation has fewer than val_tokens tokens; the document that reaches val_tokens belongs to it")
+        fail(
+            "validation has fewer than val_tokens tokens; the document that reaches val_tokens belongs to it"
+        )
     if val and val[-1] == docs[-1]:
         fail("you took the last documents for validation; take the first")
     if val != docs[: n + 1] or train != docs[n + 1 :]:
-        fail(f"expected {n + 1} documents for validation and {19 - n} for training, got {len(val)} and {len(train)}")
+        fail(
+            f"expected {n + 1} documents for validation and {19 - n} for training, got {len(val)} and {len(train)}"
+        )
     val, train = answer(docs, sum(map(len, docs[:n])))
     if list(val) != docs[:n]:
-        fail("when a document reaches val_tokens exactly, validation is complete; yours took one more")
+        fail(
+            "when a document reaches val_tokens exactly, validation is complete; yours took one more"
+        )
 
 # %% ../../nbs/exercises/shards.ipynb #fe3bac4e
 @exercise(hint="Subtract the length of a shard for as long as i is not smaller than it.")
@@ -91,10 +103,14 @@ def check_find_token(answer):
                 place += 1
                 continue
             if k == 0 and shard and got[0] == shard - 1:
-                fail(f"the first token of shard {shard} was looked for in shard {shard - 1}: use >= at the border")
+                fail(
+                    f"the first token of shard {shard} was looked for in shard {shard - 1}: use >= at the border"
+                )
             if got == (shard, place):
                 fail("the place is counted from the start of the shard, not of the stream")
-            fail(f"with lengths {lengths}, token {place} is in shard {shard} at place {k}; yours says {got}")
+            fail(
+                f"with lengths {lengths}, token {place} is in shard {shard} at place {k}; yours says {got}"
+            )
 
 # %% ../../nbs/exercises/shards.ipynb #974e4bca
 class PowerCut(Exception):
@@ -121,7 +137,9 @@ def check_write_safely(answer):
         except PowerCut:
             pass
         if not path.exists():
-            fail("the old file is gone after a power cut; do not delete it, os.replace puts the new one in its place")
+            fail(
+                "the old file is gone after a power cut; do not delete it, os.replace puts the new one in its place"
+            )
         if path.read_bytes() == b"new, ":
             fail("half a file stands under the final name; write to another name first")
         if path.read_bytes() != b"old, whole":

@@ -19,7 +19,9 @@ def _word(rng, letters="abn", longest=9):
     return "".join(rng.choices(letters, k=rng.randint(4, longest)))
 
 
-@exercise(hint="Go through words.items(): for each pair of neighbours in the word, add the word's count.")
+@exercise(
+    hint="Go through words.items(): for each pair of neighbours in the word, add the word's count."
+)
 def check_count_pairs(answer):  # answer(words: dict[str, int]) -> dict[tuple[str, str], int]
     "Pairs are counted over the whole text: a word that occurs n times counts n times."
     rng = random.Random()
@@ -37,14 +39,18 @@ def check_count_pairs(answer):  # answer(words: dict[str, int]) -> dict[tuple[st
         fail(f"return a dict from pair to count, got {type(got).__name__}")
     got = {tuple(pair): n for pair, n in got.items() if n}
     if got == once:
-        fail("you counted every word once, whatever its count: a word that occurs n times brings each pair n times")
+        fail(
+            "you counted every word once, whatever its count: a word that occurs n times brings each pair n times"
+        )
     if got == different:
         fail("you counted a pair once per word: banana has the pair (a, n) twice")
     if got == across:
         fail("you counted pairs across the end of a word: no merge may cross it")
     if got != want:
         pair = next(p for p in want | got if want[p] != got.get(p, 0))
-        fail(f"the pair {pair} occurs {want[pair]} times in {words}, you counted {got.get(pair, 0)}")
+        fail(
+            f"the pair {pair} occurs {want[pair]} times in {words}, you counted {got.get(pair, 0)}"
+        )
 
 # %% ../../nbs/exercises/tokenizer.ipynb #794f7b9e
 def _in_order(word, merges):
@@ -72,8 +78,12 @@ def _longest(word, merges):
     return parts
 
 
-@exercise(hint="Start from single bytes. One loop over the merges, and in it: parts = merge(parts, pair).")
-def check_apply_merges(answer):  # answer(word: bytes, merges: list[tuple[bytes, bytes]]) -> list[bytes]
+@exercise(
+    hint="Start from single bytes. One loop over the merges, and in it: parts = merge(parts, pair)."
+)
+def check_apply_merges(
+    answer,
+):  # answer(word: bytes, merges: list[tuple[bytes, bytes]]) -> list[bytes]
     "A word is cut by replaying the merges in the order in which they were learned."
     rng = random.Random()
     merges = train_bpe([" ".join(_word(rng, "abcd") for _ in range(60))], 257 + 25)
@@ -85,9 +95,13 @@ def check_apply_merges(answer):  # answer(word: bytes, merges: list[tuple[bytes,
     if got == [_in_order(word, merges[::-1]) for word in words]:
         fail("you replayed the last merge first; the order is the one in which they were learned")
     if got == [_first_only(word, merges) for word in words]:
-        fail("each merge joined only the first place where its pair stands; it must join all of them")
+        fail(
+            "each merge joined only the first place where its pair stands; it must join all of them"
+        )
     if got == [_longest(word, merges) for word in words]:
-        fail("you took the longest known token from the left; BPE joins by age of the merge, not by length")
+        fail(
+            "you took the longest known token from the left; BPE joins by age of the merge, not by length"
+        )
     i = next(i for i in range(len(words)) if got[i] != want[i])
     fail(f"{words[i]} should become {want[i]}, got {got[i]}")
 
@@ -108,10 +122,14 @@ def check_bytes_per_token(answer):  # answer(encode, text: str) -> float
     if near(n_bytes / n_tokens):
         return
     if near(n_chars / n_tokens):
-        fail("you counted characters; len(text) is not the number of bytes when the text has é or 日")
+        fail(
+            "you counted characters; len(text) is not the number of bytes when the text has é or 日"
+        )
     if near(n_tokens / n_bytes):
         fail("that is tokens per byte: turn the fraction over")
-    fail(f"a text of {n_bytes} bytes in {n_tokens} tokens has {n_bytes / n_tokens:.3f} bytes per token, got {got}")
+    fail(
+        f"a text of {n_bytes} bytes in {n_tokens} tokens has {n_bytes / n_tokens:.3f} bytes per token, got {got}"
+    )
 
 # %% ../../nbs/exercises/tokenizer.ipynb #f9ad8b21
 @exercise(hint="For each document: [eot], then encode(document).")
@@ -126,11 +144,17 @@ def check_pack(answer):  # answer(documents: list[str], encode, eot: int) -> lis
     if got == [i for d in ids for i in [eot, *d]]:
         return
     if got == [i for d in ids for i in [*d, eot]]:
-        fail("you put the id after each document; here it comes first, so that a model can be started with it alone")
+        fail(
+            "you put the id after each document; here it comes first, so that a model can be started with it alone"
+        )
     if got == between:
-        fail("the first document has no <|endoftext|>: every document begins with one, the first too")
+        fail(
+            "the first document has no <|endoftext|>: every document begins with one, the first too"
+        )
     if "|endoftext|" in bytes(i for i in got if i < 256).decode():
-        fail('you encoded the text "<|endoftext|>"; in a text it is plain text, so insert the id itself')
+        fail(
+            'you encoded the text "<|endoftext|>"; in a text it is plain text, so insert the id itself'
+        )
     if eot not in got:
         fail(f"the id {eot} does not occur: without it nothing separates the documents")
     fail(f"{documents} should give {[i for d in ids for i in [eot, *d]][:8]}…, got {got[:8]}…")
@@ -150,15 +174,23 @@ def check_decode(answer):  # answer(ids: list[int], tokens: list[bytes]) -> str
     try:
         got = answer(list(ids), list(table))
     except UnicodeDecodeError:
-        fail("you decoded each token by itself, and one ends in the middle of a character: join the bytes first")
+        fail(
+            "you decoded each token by itself, and one ends in the middle of a character: join the bytes first"
+        )
     if got == text:
         return
     if got == "".join(t.decode(errors="replace") for t in tokens):
-        fail("you decoded each token by itself: a character that two tokens share became question marks; join first")
+        fail(
+            "you decoded each token by itself: a character that two tokens share became question marks; join first"
+        )
     if got == "".join(t.decode(errors="ignore") for t in tokens):
-        fail("you decoded each token by itself and ignored the errors: characters are lost in silence; join first")
+        fail(
+            "you decoded each token by itself and ignored the errors: characters are lost in silence; join first"
+        )
     if isinstance(got, bytes):
         fail("these are bytes; a text is wanted: decode them")
     if got == b"".join(table).decode(errors="replace"):
-        fail("you joined all tokens of the table; join those that the ids name, in the order of the ids")
+        fail(
+            "you joined all tokens of the table; join those that the ids name, in the order of the ids"
+        )
     fail(f"the ids stand for {text!r}, got {got!r}")

@@ -35,7 +35,12 @@ def batch(B=3, T=4, V=7):
 
 
 def grads(model):
-    return torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in model.parameters()])
+    return torch.cat(
+        [
+            torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten()
+            for p in model.parameters()
+        ]
+    )
 
 
 def weights(model):
@@ -52,16 +57,22 @@ def check_shift(answer):
     if close(x, y):
         fail("x and y are the same: the model would only have to copy")
     if close(x, tokens) or x.shape[1] == 8:
-        fail("the last token has no next one: it is a target and no input (and roll would make it the first)")
+        fail(
+            "the last token has no next one: it is a target and no input (and roll would make it the first)"
+        )
     if close(x, tokens[:, 1:]) and close(y, tokens[:, :-1]):
         fail("that predicts the token before: inputs and targets are swapped")
     if x.shape[0] != 3:
         fail("you cut texts off and not tokens: time is the second dimension")
     if not (close(x, tokens[:, :-1]) and close(y, tokens[:, 1:])):
-        fail(f"for {tokens[0].tolist()} expected {tokens[0, :-1].tolist()} and {tokens[0, 1:].tolist()}")
+        fail(
+            f"for {tokens[0].tolist()} expected {tokens[0, :-1].tolist()} and {tokens[0, 1:].tolist()}"
+        )
 
 # %% ../../nbs/exercises/training_loop.ipynb #26284859
-@exercise(hint="Five lines: zero_grad, model(x, y), backward, clip_grad_norm_(…, 1.0), step; return loss.item().")
+@exercise(
+    hint="Five lines: zero_grad, model(x, y), backward, clip_grad_norm_(…, 1.0), step; return loss.item()."
+)
 def check_train_step(answer):
     "Forget, loss, gradient, clip, step."
     model = Tiny()
@@ -90,7 +101,9 @@ def check_train_step(answer):
     if close(got, after(clip=False)[0], 1e-4):
         fail("the gradient is not clipped to norm 1 (between backward and step)")
     stale = torch.cat([o.flatten() for o in old])
-    if close(got, weights(model) - lr * stale / stale.norm(), 1e-4) or close(got, weights(model) - lr * stale, 1e-4):
+    if close(got, weights(model) - lr * stale / stale.norm(), 1e-4) or close(
+        got, weights(model) - lr * stale, 1e-4
+    ):
         fail("the step went along the old gradient: backward comes before step")
     if not close(got, want, 1e-4):
         fail("the weights are not where one clipped step leads")
@@ -100,7 +113,9 @@ def check_train_step(answer):
         fail(f"the loss before the step was {value:.4f}, got {loss}")
 
 # %% ../../nbs/exercises/training_loop.ipynb #79ea146a
-@exercise(hint="Weigh each piece by its targets: `loss * n / total`, where n counts targets that are not -100.")
+@exercise(
+    hint="Weigh each piece by its targets: `loss * n / total`, where n counts targets that are not -100."
+)
 def check_accumulate(answer):
     "The gradient is that of the mean over all targets."
     model = Tiny()
@@ -124,7 +139,9 @@ def check_accumulate(answer):
     if close(got, gradient(1, 1, 1), 1e-4):
         fail("the pieces are added and not divided: the gradient is about three times too large")
     if close(got, gradient(1 / 3, 1 / 3, 1 / 3), 1e-4):
-        fail("the mean of means is the mean only for pieces of equal length: weigh each by its targets")
+        fail(
+            "the mean of means is the mean only for pieces of equal length: weigh each by its targets"
+        )
     if close(got, gradient(*(s / sum(sizes) for s in sizes)), 1e-4):
         fail("you count all targets: those of -100 do not count")
     if close(got, gradient(0, 0, 1), 1e-4):
@@ -133,7 +150,9 @@ def check_accumulate(answer):
         fail(f"the gradient's norm should be {want.norm():.4f}, got {got.norm():.4f}")
 
 # %% ../../nbs/exercises/training_loop.ipynb #01af5811
-@exercise(hint="Remember `model.training`, call `model.eval()`, and at the end `model.train(was_training)`.")
+@exercise(
+    hint="Remember `model.training`, call `model.eval()`, and at the end `model.train(was_training)`."
+)
 def check_evaluate(answer):
     "The mean loss, measured in evaluation mode, and no trace left."
     for mode in (True, False):
@@ -142,11 +161,15 @@ def check_evaluate(answer):
         each = [quiet(x, y)[1].item() for x, y in batches]
         got = answer(model, batches)
         if any(training for training, _ in model.modes):
-            fail("the model was in training mode while you measured: with dropout the loss is noise")
+            fail(
+                "the model was in training mode while you measured: with dropout the loss is noise"
+            )
         if any(grad for _, grad in model.modes):
             fail("gradients were on: torch.no_grad() saves the memory of the whole graph")
         if model.training != mode:
-            fail(f"the model was in {'training' if mode else 'evaluation'} mode before and is no longer")
+            fail(
+                f"the model was in {'training' if mode else 'evaluation'} mode before and is no longer"
+            )
         if not close(got, sum(each) / 3):
             if close(got, sum(each)):
                 fail("that is the sum: divide by the number of batches")

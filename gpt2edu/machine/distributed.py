@@ -53,11 +53,15 @@ def read_ranks(
         rank, world_size, local_rank = (int(env[n]) for n in names)
     except ValueError:
         got = ", ".join(f"{n}={env[n]!r}" for n in names)
-        raise ValueError(f"got {got}, expected whole numbers; start with torchrun, which sets them") from None
+        raise ValueError(
+            f"got {got}, expected whole numbers; start with torchrun, which sets them"
+        ) from None
     for name, value in (("RANK", rank), ("LOCAL_RANK", local_rank)):
         if not 0 <= value < world_size:
             top = f"0 to {world_size - 1}" if world_size > 0 else "WORLD_SIZE to be 1 or more"
-            raise ValueError(f"got {name}={value} with WORLD_SIZE={world_size}, expected {top}; start with torchrun")
+            raise ValueError(
+                f"got {name}={value} with WORLD_SIZE={world_size}, expected {top}; start with torchrun"
+            )
     return Ranks(rank, world_size, local_rank)
 
 # %% ../../nbs/tough/ch15_distributed.ipynb #0874424a
@@ -79,10 +83,14 @@ def _within(seconds: float, work, what: str):
     thread.join(seconds)
     if "error" in box:
         reason = str(box["error"]).splitlines()[0]
-        hint = "another program holds this port; choose another" if "EADDRINUSE" in reason else reason
+        hint = (
+            "another program holds this port; choose another" if "EADDRINUSE" in reason else reason
+        )
         raise ValueError(f"{what}: {hint}")
     if "result" not in box:
-        raise ValueError(f"{what}: no answer in {seconds:g} s; is it another program's port, or are ranks missing?")
+        raise ValueError(
+            f"{what}: no answer in {seconds:g} s; is it another program's port, or are ranks missing?"
+        )
     return box["result"]
 
 
@@ -94,7 +102,9 @@ def _wait_for_port(host: str, port: int, seconds: float, what: str) -> None:
             return socket.create_connection((host, port), timeout=1).close()
         except OSError as e:
             if time.monotonic() > end:
-                raise ValueError(f"{what}: {e} for {seconds:g} s; is rank 0 running there?") from None
+                raise ValueError(
+                    f"{what}: {e} for {seconds:g} s; is rank 0 running there?"
+                ) from None
         time.sleep(0.1)
 
 
@@ -106,9 +116,13 @@ def _check_device(device_type: str, ranks: Ranks) -> None:
                 f"device=cuda needs a GPU for NCCL, and PyTorch {torch.__version__} finds none here; use device=cpu (gloo)"
             )
         if ranks.local_rank >= (n := torch.cuda.device_count()):
-            raise ValueError(f"got LOCAL_RANK={ranks.local_rank}, but GPUs here: {n}; use --nproc_per_node={n} at most")
+            raise ValueError(
+                f"got LOCAL_RANK={ranks.local_rank}, but GPUs here: {n}; use --nproc_per_node={n} at most"
+            )
     elif device_type not in BACKENDS and ranks.world_size > 1:
-        raise ValueError(f"device={device_type} cannot train with {ranks.world_size} ranks; use cuda (NCCL) or cpu (gloo)")
+        raise ValueError(
+            f"device={device_type} cannot train with {ranks.world_size} ranks; use cuda (NCCL) or cpu (gloo)"
+        )
 
 
 def _new_name(store, ranks: Ranks, seconds: float) -> str:
@@ -166,7 +180,11 @@ def start(
     store = _within(patience + 1, join, what)
     store = dist.PrefixStore(_within(meet + 1, lambda: _new_name(store, ranks, meet), what), store)
     store.set_timeout(timedelta(seconds=timeout))
-    options = {"rank": ranks.rank, "world_size": ranks.world_size, "timeout": timedelta(seconds=timeout)}
+    options = {
+        "rank": ranks.rank,
+        "world_size": ranks.world_size,
+        "timeout": timedelta(seconds=timeout),
+    }
     try:
         dist.init_process_group(BACKENDS[device_type], store=store, **options)
     except RuntimeError as e:
@@ -233,7 +251,9 @@ def rank0_first(
         else:
             dist.broadcast(done, src=0, group=group)
             if not done.item():
-                raise ValueError(f"rank {ranks.rank} stops: rank 0 failed before it; see rank 0's message")
+                raise ValueError(
+                    f"rank {ranks.rank} stops: rank 0 failed before it; see rank 0's message"
+                )
             yield
     finally:
         dist.destroy_process_group(group)
@@ -259,7 +279,9 @@ def from_rank0(
 # %% ../../nbs/tough/ch15_distributed.ipynb #04fd24eb
 def agreement(
     ranks: Ranks,  # from `start`
-) -> Callable[[str], str] | None:  # what this rank has found -> what the first rank that found something has; None alone
+) -> (
+    Callable[[str], str] | None
+):  # what this rank has found -> what the first rank that found something has; None alone
     "Make one finding of those of all ranks; '' stands for nothing. Every rank has to call what this returns."
     if ranks.world_size == 1:
         return None

@@ -30,5 +30,7 @@ def fast_dtype(
     if device.type == "cuda":
         in_hardware = torch.cuda.get_device_capability(device) >= (8, 0)
     else:
-        in_hardware = device.type == "cpu" and bool(cpu_flags())  # Apple's and other processors: fp32
+        in_hardware = device.type == "cpu" and bool(
+            cpu_flags()
+        )  # Apple's and other processors: fp32
     return torch.bfloat16 if in_hardware else torch.float32

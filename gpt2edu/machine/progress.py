@@ -46,7 +46,9 @@ def need_room(
     free = free_bytes(folder)
     if free < n_bytes:
         fix = "free some, choose another disk with --out, or ask for less with --max_tokens"
-        raise OSError(f"{folder}: no room, about {gigabytes(n_bytes)} are needed and {gigabytes(free)} are free; {fix}")
+        raise OSError(
+            f"{folder}: no room, about {gigabytes(n_bytes)} are needed and {gigabytes(free)} are free; {fix}"
+        )
 
 
 class Progress:
@@ -60,9 +62,23 @@ class Progress:
         say: Callable,  # prints a line
         every: float = LINE_EVERY,  # seconds between lines
     ):
-        self.expected, self.done, self.new, self.folder, self.say, self.every = expected, done, 0, folder, say, every
+        self.expected, self.done, self.new, self.folder, self.say, self.every = (
+            expected,
+            done,
+            0,
+            folder,
+            say,
+            every,
+        )
         self.began = self.told = time.monotonic()
-        self.bar = tqdm(total=max(expected, done), initial=done, unit=" tokens", unit_scale=True, disable=None, file=sys.stderr)
+        self.bar = tqdm(
+            total=max(expected, done),
+            initial=done,
+            unit=" tokens",
+            unit_scale=True,
+            disable=None,
+            file=sys.stderr,
+        )
 
     def __enter__(self) -> "Progress":
         return self

@@ -24,7 +24,9 @@ def attend_loop(
     out = torch.zeros(T, hs)
     for t in range(T):
         scores = [sum(q[t, i] * k[s, i] for i in range(hs)) / math.sqrt(hs) for s in range(t + 1)]
-        largest = max(scores)  # exp of a large number overflows; softmax does not change when a constant is taken off
+        largest = max(
+            scores
+        )  # exp of a large number overflows; softmax does not change when a constant is taken off
         weights = [torch.exp(score - largest) for score in scores]
         for s in range(t + 1):
             out[t] += weights[s] / sum(weights) * v[s]
@@ -58,14 +60,17 @@ def attend_fused(
     q: Tensor,  # (B, nh, T, hs)
     k: Tensor,  # (B, nh, S, hs)
     v: Tensor,  # (B, nh, S, hs)
-    mask: Tensor | None = None,  # bool, (T, S), True where a query may look; None: causal if T == S, else everywhere
+    mask: Tensor
+    | None = None,  # bool, (T, S), True where a query may look; None: causal if T == S, else everywhere
 ) -> Tensor:  # (B, nh, T, hs), of q's dtype
     "Compute attention by PyTorch's fused kernel."
     causal = mask is None and q.shape[-2] == k.shape[-2]
     if q.device.type != "cpu" or q.dtype == torch.float32 or k.shape[-2] > SHORT:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
     with torch.autocast("cpu", enabled=False):  # which would take the numbers back to 16 bits
-        return F.scaled_dot_product_attention(q.float(), k.float(), v.float(), mask, is_causal=causal).to(q.dtype)
+        return F.scaled_dot_product_attention(
+            q.float(), k.float(), v.float(), mask, is_causal=causal
+        ).to(q.dtype)
 
 # %% ../../nbs/medium/ch07_attention.ipynb #d026b426
 class KVCache:
@@ -85,7 +90,9 @@ class KVCache:
         self,
         k: Tensor,  # (B, nh, T, hs) keys of the T new positions
         v: Tensor,  # (B, nh, T, hs) values of the T new positions
-    ) -> tuple[Tensor, Tensor]:  # k and v of all positions so far, (B, nh, length, hs), views without a copy
+    ) -> tuple[
+        Tensor, Tensor
+    ]:  # k and v of all positions so far, (B, nh, length, hs), views without a copy
         "Add T positions. ValueError if they do not fit."
         B, nh, T, hs = k.shape
         end = self.length + T
@@ -95,7 +102,10 @@ class KVCache:
                 "start a new cache with the last tokens of the text"
             )
         if self.k is None:
-            self.k, self.v = k.new_empty(B, nh, self.block_size, hs), v.new_empty(B, nh, self.block_size, hs)
+            self.k, self.v = (
+                k.new_empty(B, nh, self.block_size, hs),
+                v.new_empty(B, nh, self.block_size, hs),
+            )
         self.k[:, :, self.length : end], self.v[:, :, self.length : end] = k, v
         self.length = end
         return self.k[:, :, :end], self.v[:, :, :end]
@@ -111,7 +121,9 @@ class CausalSelfAttention(nn.Module):
     ):
         super().__init__()
         self.n_head = n_head
-        self.c_attn = nn.Linear(n_embd, 3 * n_embd)  # query, key and value of all heads in one product
+        self.c_attn = nn.Linear(
+            n_embd, 3 * n_embd
+        )  # query, key and value of all heads in one product
         self.c_proj = nn.Linear(n_embd, n_embd)  # mixes what the heads found
 
     def qkv(
@@ -121,7 +133,9 @@ class CausalSelfAttention(nn.Module):
         "Compute query, key and value, a slice of width hs for each head."
         B, T, C = x.shape
         parts = self.c_attn(x).split(C, dim=2)  # 3 times (B, T, C)
-        return [p.view(B, T, self.n_head, C // self.n_head).transpose(1, 2) for p in parts]  # (B, nh, T, hs)
+        return [
+            p.view(B, T, self.n_head, C // self.n_head).transpose(1, 2) for p in parts
+        ]  # (B, nh, T, hs)
 
     def weights(
         self,
@@ -142,8 +156,12 @@ class CausalSelfAttention(nn.Module):
         mask = None
         if cache is not None:
             k, v = cache.append(k, v)  # (B, nh, S, hs)
-            if 1 < T < k.shape[2]:  # several queries behind a past: SDPA's own causal mask would start at key 0
+            if (
+                1 < T < k.shape[2]
+            ):  # several queries behind a past: SDPA's own causal mask would start at key 0
                 S = k.shape[2]
                 mask = torch.ones(T, S, dtype=torch.bool, device=x.device).tril(S - T)
         y = attend_fused(q, k, v, mask)  # (B, nh, T, hs)
-        return self.c_proj(y.transpose(1, 2).reshape(B, T, C))  # heads side by side again: (B, T, C)
+        return self.c_proj(
+            y.transpose(1, 2).reshape(B, T, C)
+        )  # heads side by side again: (B, T, C)

@@ -44,8 +44,10 @@ def next_token_probs(
     logits: Tensor,  # (B, V) of the last position
     temperature: float = 1.0,  # below 1 sharper, above 1 flatter, 0 all on the largest
     top_k: int | None = None,  # keep the k most likely tokens
-    top_p: float | None = None,  # then keep the fewest tokens that hold this much of the probability
-    n_vocab: int | None = None,  # ids that the tokenizer knows; the padding above them is cut off; None: V
+    top_p: float
+    | None = None,  # then keep the fewest tokens that hold this much of the probability
+    n_vocab: int
+    | None = None,  # ids that the tokenizer knows; the padding above them is cut off; None: V
 ) -> Tensor:  # (B, n_vocab) rows sum to 1
     """Turn logits into the probabilities that are sampled from.
 
@@ -54,10 +56,14 @@ def next_token_probs(
     check_sampling(temperature, top_k, top_p)
     logits = logits[:, :n_vocab].float()  # (B, n_vocab)
     if logits.isnan().any():
-        raise ValueError("the model's logits are nan: its training diverged; use an earlier checkpoint")
+        raise ValueError(
+            "the model's logits are nan: its training diverged; use an earlier checkpoint"
+        )
     if temperature < 1e-6:  # the largest has it all; float32 could not divide by less
         return torch.zeros_like(logits).scatter_(1, logits.argmax(1, keepdim=True), 1.0)
-    logits = (logits - logits.amax(1, keepdim=True)) / temperature  # largest is 0: a small temperature cannot overflow
+    logits = (
+        logits - logits.amax(1, keepdim=True)
+    ) / temperature  # largest is 0: a small temperature cannot overflow
     if top_k is None and top_p is None:
         return logits.softmax(1)
     ranked, ids = logits.sort(dim=1, descending=True, stable=True)  # (B, n_vocab) most likely first
@@ -79,7 +85,9 @@ def _grow(model, idx, max_tokens, generators, eot, **knobs):
     alive = [True] * len(idx)
     for _ in range(max_tokens):
         logits, _ = model(idx, caches=caches, last_only=True)  # (B, 1, V)
-        u = torch.cat([torch.rand(1, 1, dtype=torch.float64, generator=g) for g in generators])  # (B, 1)
+        u = torch.cat(
+            [torch.rand(1, 1, dtype=torch.float64, generator=g) for g in generators]
+        )  # (B, 1)
         new = pick(next_token_probs(logits[:, -1], **knobs), u)  # (B, 1)
         alive = [a and i != eot for a, i in zip(alive, new[:, 0].tolist(), strict=True)]
         if not any(alive):
@@ -99,8 +107,11 @@ def generate_batch(
     top_p: float | None = None,  # None keeps every token
     eot: int | None = None,  # id that ends a sequence; it is not yielded
     n_vocab: int | None = None,  # ids that the tokenizer knows; None: the model's vocabulary
-    generator: torch.Generator | None = None,  # on CPU; gives one seed for each of num_seq; None: a fresh one
-) -> Iterator[list[int | None]]:  # per step an id for each of len(prompts) * num_seq; None once it has ended
+    generator: torch.Generator
+    | None = None,  # on CPU; gives one seed for each of num_seq; None: a fresh one
+) -> Iterator[
+    list[int | None]
+]:  # per step an id for each of len(prompts) * num_seq; None once it has ended
     """Continue many prompts; each gets what it would get alone from a generator in the same state.
 
     Prompts of equal length share a forward pass, others do not, so nothing is padded. The text never slides out of the
@@ -174,7 +185,9 @@ class TextStream:
         self.tokenizer = tokenizer
         self.stop = (stop,) if isinstance(stop, str) else tuple(stop)
         if "" in self.stop:
-            raise ValueError("a stop string is empty; leave it out to stop only at the end of the text")
+            raise ValueError(
+                "a stop string is empty; leave it out to stop only at the end of the text"
+            )
         self.utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self.held = ""  # decoded, but it may be the beginning of a stop string
         self.ended = False
@@ -186,14 +199,18 @@ class TextStream:
         "Take one id, give the text that is certain."
         if self.ended:
             return ""
-        self.held += self.utf8.decode(b"" if i is None else self.tokenizer.decode_bytes([i]), final=i is None)
+        self.held += self.utf8.decode(
+            b"" if i is None else self.tokenizer.decode_bytes([i]), final=i is None
+        )
         found = [at for s in self.stop if (at := self.held.find(s)) >= 0]
         self.ended = bool(found) or i is None
         if self.ended:
             keep = min(found, default=len(self.held))
         else:  # hold the longest end that some stop string begins with
             starts = (s[:n] for s in self.stop for n in range(1, len(s)))
-            keep = len(self.held) - max((len(s) for s in starts if self.held.endswith(s)), default=0)
+            keep = len(self.held) - max(
+                (len(s) for s in starts if self.held.endswith(s)), default=0
+            )
         out, self.held = self.held[:keep], self.held[keep:]
         return out
 
@@ -220,8 +237,12 @@ def complete_batch(
     streams = [TextStream(tokenizer, stop) for _ in range(len(prompts) * num_seq)]
     texts = [""] * len(streams)
     ids = [encode_prompt(tokenizer, p) for p in prompts]
-    for step in generate_batch(model, ids, max_tokens, eot=tokenizer.eot, n_vocab=tokenizer.n_vocab, **options):
-        texts = [text + stream.feed(i) for text, stream, i in zip(texts, streams, step, strict=True)]
+    for step in generate_batch(
+        model, ids, max_tokens, eot=tokenizer.eot, n_vocab=tokenizer.n_vocab, **options
+    ):
+        texts = [
+            text + stream.feed(i) for text, stream, i in zip(texts, streams, step, strict=True)
+        ]
         if all(stream.ended for stream in streams):
             break
     texts = [text + stream.feed(None) for text, stream in zip(texts, streams, strict=True)]
@@ -251,7 +272,9 @@ def stream_text(
     "Stream one continuation; streaming k times with one generator gives what `complete(num_seq=k)` gives."
     text = TextStream(tokenizer, stop)
     ids = encode_prompt(tokenizer, prompt)
-    steps = generate(model, ids, max_tokens, eot=tokenizer.eot, n_vocab=tokenizer.n_vocab, **options)
+    steps = generate(
+        model, ids, max_tokens, eot=tokenizer.eot, n_vocab=tokenizer.n_vocab, **options
+    )
 
     def pieces():
         for (i,) in steps:

@@ -31,10 +31,14 @@ class GPTConfig:
         for f in fields(self):
             value = getattr(self, f.name)
             if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{f.name}={value!r} must be a whole number, 1 or more; GPT-2 124M has {f.default}")
+                raise ValueError(
+                    f"{f.name}={value!r} must be a whole number, 1 or more; GPT-2 124M has {f.default}"
+                )
         if self.n_embd % self.n_head:
             divisors = [d for d in range(1, self.n_embd + 1) if self.n_embd % d == 0]
-            *others, last = sorted(sorted(divisors, key=lambda d: abs(math.log(d / self.n_head)))[:3])
+            *others, last = sorted(
+                sorted(divisors, key=lambda d: abs(math.log(d / self.n_head)))[:3]
+            )
             fits = f"{', '.join(map(str, others))} or {last}"
             raise ValueError(f"n_head={self.n_head} must divide n_embd={self.n_embd}; try {fits}")
 
@@ -152,7 +156,9 @@ class GPT(nn.Module):
             }
         )
         self.lm_head = nn.Linear(c.n_embd, c.vocab_size, bias=False)
-        self.lm_head.weight = self.transformer.wte.weight  # tied: one matrix reads tokens and writes them
+        self.lm_head.weight = (
+            self.transformer.wte.weight
+        )  # tied: one matrix reads tokens and writes them
         self.init_weights(generator)
 
     @torch.no_grad()
@@ -167,7 +173,9 @@ class GPT(nn.Module):
             elif p.ndim == 1:  # LayerNorm's gain
                 p.fill_(1.0)
             else:
-                scale = math.sqrt(2 * self.config.n_layer) if name.endswith("c_proj.weight") else 1.0
+                scale = (
+                    math.sqrt(2 * self.config.n_layer) if name.endswith("c_proj.weight") else 1.0
+                )
                 p.normal_(0.0, 0.02 / scale, generator=generator)
 
     def new_caches(self) -> list[KVCache]:  # one a layer, empty
@@ -195,7 +203,9 @@ class GPT(nn.Module):
         targets: Tensor | None = None,  # (B, T) int64 next ids; IGNORE (-100) where none counts
         caches: list[KVCache] | None = None,  # from `new_caches`; idx continues what they hold
         last_only: bool = False,  # only the logits of the last position: all that sampling needs
-    ) -> tuple[Tensor | None, Tensor | None]:  # (logits (B, T, V), None), or with targets (None, loss in nats/token)
+    ) -> tuple[
+        Tensor | None, Tensor | None
+    ]:  # (logits (B, T, V), None), or with targets (None, loss in nats/token)
         "Predict the next token at every position; with targets, compute the loss and never keep the logits."
         x = self.embed(idx, caches[0].length if caches else 0)  # (B, T, C)
         for i, block in enumerate(self.transformer.h):

@@ -30,7 +30,9 @@ from ..text.tokenizer import EOT, GPT2_PATTERN, Tokenizer, from_printable, to_pr
 TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
 
 
-def our_name(name: str) -> str | None:  # a checkpoint's name → our state_dict's; None for what is no weight
+def our_name(
+    name: str,
+) -> str | None:  # a checkpoint's name → our state_dict's; None for what is no weight
     "Translate a weight's name: `transformer.` may be missing, and old checkpoints carry their causal masks."
     if name.endswith((".attn.bias", ".attn.masked_bias")):
         return None
@@ -66,7 +68,9 @@ def read_config(path: Path) -> GPTConfig:
     can |= dict.fromkeys(("scale_attn_by_inverse_layer_idx", "add_cross_attention"), (False,))
     for field, values in can.items():
         if (got := config.get(field, values[0])) not in values:
-            raise ValueError(f"{path}: {field}={got!r} is not supported; this GPT-2 has {field}={values[0]!r}")
+            raise ValueError(
+                f"{path}: {field}={got!r} is not supported; this GPT-2 has {field}={values[0]!r}"
+            )
     return GPTConfig(*(config[k] for k in sizes))
 
 # %% ../../nbs/medium/ch12_openai_weights.ipynb #6157a8c5
@@ -81,10 +85,14 @@ def read_weights(
         with safe_open(path, framework="pt") as file:
             for theirs in filter(our_name, file.keys()):
                 if (name := our_name(theirs)) not in want:
-                    raise ValueError(f"{path}: {theirs} has no place in a GPT-2 of {config.n_layer} layers")
+                    raise ValueError(
+                        f"{path}: {theirs} has no place in a GPT-2 of {config.n_layer} layers"
+                    )
                 shape = list(flip(name, want[name]).shape)
                 if (got := file.get_slice(theirs).get_shape()) != shape:
-                    raise ValueError(f"{path}: {theirs} has shape {got}, expected {shape} by config.json")
+                    raise ValueError(
+                        f"{path}: {theirs} has shape {got}, expected {shape} by config.json"
+                    )
                 state[name] = flip(name, file.get_tensor(theirs)).float()
     except SafetensorError as e:
         raise ValueError(f"{path} is not a whole safetensors file ({e}); fetch it again") from None
@@ -93,7 +101,9 @@ def read_weights(
     if missing := [name for name in want if state.get(name) is None]:
         raise ValueError(f"{path}: {missing[0].removeprefix('transformer.')} is missing")
     if head is not table and not torch.equal(head, table):
-        raise ValueError(f"{path}: lm_head.weight differs from wte.weight; only a GPT-2 with a tied head is supported")
+        raise ValueError(
+            f"{path}: lm_head.weight differs from wte.weight; only a GPT-2 with a tied head is supported"
+        )
     return state | {"lm_head.weight": table}
 
 # %% ../../nbs/medium/ch12_openai_weights.ipynb #fa814eee
@@ -113,19 +123,27 @@ def read_tokenizer(path: Path, name: str) -> Tokenizer:
     "Read a tokenizer.json laid out as GPT-2's: 256 bytes in any order, merges in theirs, `<|endoftext|>`."
     data = read_json(path)
     try:
-        vocab = data["model"]["vocab"] | {token["content"]: token["id"] for token in data["added_tokens"]}
+        vocab = data["model"]["vocab"] | {
+            token["content"]: token["id"] for token in data["added_tokens"]
+        }
         pairs = [m.split(" ") if isinstance(m, str) else m for m in data["model"]["merges"]]
-        order = sorted((t for t in vocab if len(t) == 1), key=vocab.get)  # single bytes, in the order of their ids
+        order = sorted(
+            (t for t in vocab if len(t) == 1), key=vocab.get
+        )  # single bytes, in the order of their ids
         merges = [(from_printable(a), from_printable(b)) for a, b in pairs]
         tokenizer = Tokenizer(name, merges, byte_order=b"".join(map(from_printable, order)))
         if printable_vocab(tokenizer) == vocab:
             return tokenizer
     except (ValueError, KeyError, TypeError):  # neither
         pass
-    raise ValueError(f"{path} is not laid out as GPT-2's: 256 bytes, then the merges in their order, then {EOT}")
+    raise ValueError(
+        f"{path} is not laid out as GPT-2's: 256 bytes, then the merges in their order, then {EOT}"
+    )
 
 # %% ../../nbs/medium/ch12_openai_weights.ipynb #daf07501
-HUB = {name: f"openai-community/{name}" for name in ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")}
+HUB = {
+    name: f"openai-community/{name}" for name in ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
+}
 FILES = ("config.json", "model.safetensors", "tokenizer.json")
 
 
@@ -134,7 +152,9 @@ def first_line(e: Exception) -> str:
     return (str(e).strip() or type(e).__name__).splitlines()[0]
 
 
-def download(repo: str) -> Path:  # "owner/name" on the hub → the folder in the cache that holds the files
+def download(
+    repo: str,
+) -> Path:  # "owner/name" on the hub → the folder in the cache that holds the files
     "Fetch what a model needs, once. HF_ENDPOINT and HF_HOME say from where and where to. ValueError: one line."
     from huggingface_hub import constants, hf_hub_download
     from huggingface_hub import errors as hub
@@ -156,14 +176,18 @@ def download(repo: str) -> Path:  # "owner/name" on the hub → the folder in th
     return Path(path).parent
 
 
-def find_model(name: str | Path) -> Path:  # "gpt2", "owner/name" or a folder → a folder that has the files
+def find_model(
+    name: str | Path,
+) -> Path:  # "gpt2", "owner/name" or a folder → a folder that has the files
     "Find a model here or on the hub. ValueError, FileNotFoundError: one line."
     folder = Path(name)
     if not folder.is_dir():
         repo = HUB.get(str(name), str(name))
         if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", repo):
             return download(repo)
-        raise ValueError(f"unknown model {str(name)!r}; expected {', '.join(HUB)}, owner/name or a folder that exists")
+        raise ValueError(
+            f"unknown model {str(name)!r}; expected {', '.join(HUB)}, owner/name or a folder that exists"
+        )
     if missing := [folder / file for file in FILES if not (folder / file).is_file()]:
         raise FileNotFoundError(f"{missing[0]} is missing; expected {', '.join(FILES)}")
     return folder
@@ -171,7 +195,8 @@ def find_model(name: str | Path) -> Path:  # "gpt2", "owner/name" or a folder �
 # %% ../../nbs/medium/ch12_openai_weights.ipynb #910ee1a6
 def from_pretrained(
     name: str | Path,  # "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "owner/name", or a folder
-    vocab_size: int | None = None,  # rows of the token table, at least as many as the tokenizer has; None: as stored
+    vocab_size: int
+    | None = None,  # rows of the token table, at least as many as the tokenizer has; None: as stored
 ) -> tuple[GPT, Tokenizer]:  # fp32, on the CPU
     "Load a GPT-2 and its tokenizer. ValueError, FileNotFoundError: one line. Source: Radford et al. (2019), weights."
     folder = find_model(name)
@@ -179,7 +204,9 @@ def from_pretrained(
     tokenizer = read_tokenizer(folder / "tokenizer.json", Path(name).absolute().name)
     rows = vocab_size or config.vocab_size
     if rows < tokenizer.n_vocab:
-        raise ValueError(f"{name}: vocab_size={rows} is less than the {tokenizer.n_vocab} ids of its tokenizer")
+        raise ValueError(
+            f"{name}: vocab_size={rows} is less than the {tokenizer.n_vocab} ids of its tokenizer"
+        )
     state = read_weights(folder / "model.safetensors", config)
     table = resize_vocab(state["transformer.wte.weight"], rows)
     state |= {"transformer.wte.weight": table, "lm_head.weight": table}
@@ -195,17 +222,49 @@ def hub_files(model: GPT, tokenizer: Tokenizer) -> dict[str, dict | str]:  # fil
     c, vocab = model.config, printable_vocab(tokenizer)
     merges = [f"{to_printable(a)} {to_printable(b)}" for a, b in tokenizer.merges]
     ids = {"bos_token_id": tokenizer.eot, "eos_token_id": tokenizer.eot}
-    config = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "activation_function": "gelu_new", **ids}
-    config |= {"n_layer": c.n_layer, "n_head": c.n_head, "n_embd": c.n_embd, "n_positions": c.block_size}
-    config |= {"vocab_size": tokenizer.n_vocab, "attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0}
+    config = {
+        "model_type": "gpt2",
+        "architectures": ["GPT2LMHeadModel"],
+        "activation_function": "gelu_new",
+        **ids,
+    }
+    config |= {
+        "n_layer": c.n_layer,
+        "n_head": c.n_head,
+        "n_embd": c.n_embd,
+        "n_positions": c.block_size,
+    }
+    config |= {
+        "vocab_size": tokenizer.n_vocab,
+        "attn_pdrop": 0.0,
+        "embd_pdrop": 0.0,
+        "resid_pdrop": 0.0,
+    }
     config["dtype"] = str(model.transformer.wte.weight.dtype).removeprefix("torch.")
     special = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     special |= {"id": tokenizer.eot, "content": EOT, "special": True}
-    as_bytes = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-    parts = {"pre_tokenizer": as_bytes, "decoder": as_bytes}  # cut text by GPT-2's pattern; bytes become characters
+    as_bytes = {
+        "type": "ByteLevel",
+        "add_prefix_space": False,
+        "trim_offsets": True,
+        "use_regex": True,
+    }
+    parts = {
+        "pre_tokenizer": as_bytes,
+        "decoder": as_bytes,
+    }  # cut text by GPT-2's pattern; bytes become characters
     bpe = {"type": "BPE", "vocab": vocab, "merges": merges}
-    about = {"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": False, "clean_up_tokenization_spaces": False}
-    about |= {"model_max_length": c.block_size, "bos_token": EOT, "eos_token": EOT, "unk_token": EOT}
+    about = {
+        "tokenizer_class": "GPT2Tokenizer",
+        "add_prefix_space": False,
+        "clean_up_tokenization_spaces": False,
+    }
+    about |= {
+        "model_max_length": c.block_size,
+        "bos_token": EOT,
+        "eos_token": EOT,
+        "unk_token": EOT,
+    }
     return {
         "config.json": config,
         "generation_config.json": ids,
@@ -224,21 +283,35 @@ def export(
     "Write a folder that transformers opens. ValueError, OSError: one line."
     folder, rows = Path(folder).absolute(), model.config.vocab_size
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise ValueError(f"{folder} exists and is not an empty folder; choose another one, or delete it first")
+        raise ValueError(
+            f"{folder} exists and is not an empty folder; choose another one, or delete it first"
+        )
     if rows < tokenizer.n_vocab:
-        raise ValueError(f"the model has {rows} ids and tokenizer {tokenizer.name} {tokenizer.n_vocab}: not a pair")
+        raise ValueError(
+            f"the model has {rows} ids and tokenizer {tokenizer.name} {tokenizer.n_vocab}: not a pair"
+        )
     if tokenizer.pattern != GPT2_PATTERN:
-        raise ValueError(f"tokenizer {tokenizer.name} cuts text by another pattern than GPT-2's; it cannot be exported")
+        raise ValueError(
+            f"tokenizer {tokenizer.name} cuts text by another pattern than GPT-2's; it cannot be exported"
+        )
     weights = {k: flip(k, v) for k, v in model.state_dict().items() if k != "lm_head.weight"}
-    weights["transformer.wte.weight"] = resize_vocab(weights["transformer.wte.weight"], tokenizer.n_vocab)
+    weights["transformer.wte.weight"] = resize_vocab(
+        weights["transformer.wte.weight"], tokenizer.n_vocab
+    )
     temp = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
         temp.mkdir(parents=True)
         save_file(weights, temp / "model.safetensors", metadata={"format": "pt"})
         for file, content in hub_files(model, tokenizer).items():
-            text = content if isinstance(content, str) else json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+            text = (
+                content
+                if isinstance(content, str)
+                else json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+            )
             (temp / file).write_text(text, encoding="utf-8", newline="\n")
-        shutil.copymode(temp / "config.json", temp / "model.safetensors")  # safetensors made it private
+        shutil.copymode(
+            temp / "config.json", temp / "model.safetensors"
+        )  # safetensors made it private
         for path in temp.iterdir():
             with open(path, "r+b") as f:
                 os.fsync(f.fileno())  # the bytes reach the disk before the name does
@@ -246,7 +319,9 @@ def export(
             folder.rmdir()  # it is empty
         temp.rename(folder)
     except (OSError, SafetensorError) as e:
-        raise OSError(f"could not write {folder} ({getattr(e, 'strerror', e)}); free space or use another folder") from e
+        raise OSError(
+            f"could not write {folder} ({getattr(e, 'strerror', e)}); free space or use another folder"
+        ) from e
     finally:
         shutil.rmtree(temp, ignore_errors=True)
     return folder
@@ -263,7 +338,9 @@ def record(
     def keep(name, part, args, out):
         outputs[name] = (out[0] if isinstance(out, tuple) else out).float()
 
-    parts = [(name, part) for name, part in model.named_modules() if name not in ("", "transformer")]
+    parts = [
+        (name, part) for name, part in model.named_modules() if name not in ("", "transformer")
+    ]
     hooks = [part.register_forward_hook(partial(keep, name)) for name, part in parts]
     try:
         model(idx)
@@ -277,7 +354,9 @@ def compare(
     ours: nn.Module,  # a GPT
     theirs: nn.Module,  # a GPT, or a GPT2LMHeadModel
     idx: Tensor,  # (B, T) int64 token ids
-) -> list[tuple[str, float]]:  # part, largest difference over largest value; in the order of computation
+) -> list[
+    tuple[str, float]
+]:  # part, largest difference over largest value; in the order of computation
     "Compare two models part by part; the first part that differs is where to look."
     a, b = record(ours, idx), record(theirs, idx)
     pairs = [(name, x, b[name].reshape(x.shape)) for name, x in a.items() if name in b]
@@ -296,5 +375,7 @@ def push(
         url = api.create_repo(repo, private=True, exist_ok=True)
         api.upload_folder(repo_id=repo, folder_path=folder, commit_message="Export by gpt2edu")
     except Exception as e:  # noqa: BLE001  the client passes on errors of the HTTP library of its day
-        raise ValueError(f"could not push to {repo}: {first_line(e)}; log in with: hf auth login") from None
+        raise ValueError(
+            f"could not push to {repo}: {first_line(e)}; log in with: hf auth login"
+        ) from None
     return str(url)

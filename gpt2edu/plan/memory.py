@@ -17,8 +17,15 @@ from pathlib import Path
 from ..train.config import TrainConfig, count_params, kept_bytes, optimizer_bytes
 
 # %% ../../nbs/tough/ch14a_memory.ipynb #d9692ff4
-LOGITS_AT_ONCE, SHORT = 2**26, 256  # of gpt2edu.model.gpt and gpt2edu.model.attention, which need PyTorch
-USABLE = {"cpu": 0.6, "mps": 0.6, "cuda": 0.9}  # share of a memory to plan with; the rest is for what is not counted
+LOGITS_AT_ONCE, SHORT = (
+    2**26,
+    256,
+)  # of gpt2edu.model.gpt and gpt2edu.model.attention, which need PyTorch
+USABLE = {
+    "cpu": 0.6,
+    "mps": 0.6,
+    "cuda": 0.9,
+}  # share of a memory to plan with; the rest is for what is not counted
 
 
 def memory(
@@ -30,14 +37,26 @@ def memory(
     cpu: bool = False,  # whether it is for a CPU, which attends to short texts in fp32
 ) -> dict:  # bytes: weights, gradients, optimizer, activations, loss, peak; and when, the moment of the peak
     "Predict what the tensors of a training step take on one rank, not counted what libraries and allocators hold."
-    L, C, T, V, B = config.n_layer, config.n_embd, config.block_size, vocab_size, micro_batch or config.micro_batch
+    L, C, T, V, B = (
+        config.n_layer,
+        config.n_embd,
+        config.block_size,
+        vocab_size,
+        micro_batch or config.micro_batch,
+    )
     n, halves = B * T, width < 4
     weights = 4 * count_params(L, C, T, V)
     optimizer = optimizer_bytes(L, C, T, V, config.optimizer)
-    table, stream, logits = 4 * V * C, 4 * n * C, n * V  # bytes of the token table and of the residual stream; numbers
+    table, stream, logits = (
+        4 * V * C,
+        4 * n * C,
+        n * V,
+    )  # bytes of the token table and of the residual stream; numbers
     blocks = L * (kept_bytes(n, C, config.n_head, width) + halves * width * 12 * C * C)
     if cpu and halves and T <= SHORT:
-        blocks += L * n * C * (3 * (4 - width) + 4)  # q, k and v are wider, and attention's result is kept twice
+        blocks += (
+            L * n * C * (3 * (4 - width) + 4)
+        )  # q, k and v are wider, and attention's result is kept twice
     activations = blocks + stream + 16 * n  # the last LayerNorm's input; x and y
     chunks = math.ceil(logits / LOGITS_AT_ONCE)
     if chunks <= 1:  # kept: log-probabilities, and what the output matrix multiplies
@@ -47,12 +66,18 @@ def memory(
         kept, chunk = stream + table, math.ceil(n / chunks) * V
         forward = kept + stream + (8 + halves * width) * chunk + halves * width * V * C
         backward = 2 * kept
-    before = weights if ranks > 1 or config.total_batch > n * ranks else 0  # gradients of earlier micro-batches
+    before = (
+        weights if ranks > 1 or config.total_batch > n * ranks else 0
+    )  # gradients of earlier micro-batches
     fixed = weights + optimizer
     moments = {
         "the forward pass of the loss": fixed + before + activations + forward,
         "the backward pass of the loss": fixed + before + activations + backward,
-        "the backward pass of the last block": fixed + before + activations + table + n * C * (8 + 5 * width),
+        "the backward pass of the last block": fixed
+        + before
+        + activations
+        + table
+        + n * C * (8 + 5 * width),
         "the backward pass of the embedding": fixed + weights + (2 + bool(before)) * table + stream,
     }
     when = max(moments, key=moments.get)
@@ -71,7 +96,10 @@ def largest_micro_batch(
     "Find the largest micro-batch that divides the batch and fits."
     windows = config.total_batch // (config.block_size * ranks)
     fits = (b for b in range(1, windows + 1) if windows % b == 0)
-    return max((b for b in fits if memory(config, vocab_size, width, ranks, b, cpu)["peak"] <= budget), default=0)
+    return max(
+        (b for b in fits if memory(config, vocab_size, width, ranks, b, cpu)["peak"] <= budget),
+        default=0,
+    )
 
 
 def machine_memory() -> int | None:  # bytes; None where it cannot be told
@@ -112,8 +140,12 @@ def time_parts(
     from gpt2edu.train.optim import build_optimizers
 
     c, V = config, vocab_size
-    model = GPT(GPTConfig(1, c.n_head, c.n_embd, c.block_size, V), torch.Generator().manual_seed(0)).to(device)
-    B = min(c.micro_batch, max(1, 2048 // c.block_size))  # a part of a large micro-batch stands for the whole
+    model = GPT(
+        GPTConfig(1, c.n_head, c.n_embd, c.block_size, V), torch.Generator().manual_seed(0)
+    ).to(device)
+    B = min(
+        c.micro_batch, max(1, 2048 // c.block_size)
+    )  # a part of a large micro-batch stands for the whole
     idx = torch.randint(V, (B, c.block_size), device=device)
     x = model.embed(idx).detach().requires_grad_()  # (B, T, C)
     push = torch.full_like(x, 1e-6)
@@ -122,7 +154,9 @@ def time_parts(
     def timed(forward):
         def work():
             x.grad = None
-            if c.total_batch == c.micro_batch * c.block_size:  # one micro-batch: gradients are new in every step
+            if (
+                c.total_batch == c.micro_batch * c.block_size
+            ):  # one micro-batch: gradients are new in every step
                 model.zero_grad()
             with autocast(device, dtype):
                 y = forward()
@@ -132,7 +166,9 @@ def time_parts(
         return median_seconds(work, seconds / 4, clock)
 
     def head():
-        return cross_entropy(model.transformer.ln_f(x).flatten(0, 1), model.lm_head.weight, idx.flatten())
+        return cross_entropy(
+            model.transformer.ln_f(x).flatten(0, 1), model.lm_head.weight, idx.flatten()
+        )
 
     times = c.total_batch / (B * c.block_size)  # how often a step does what is timed
     parts = {
@@ -140,19 +176,30 @@ def time_parts(
         "loss": times * timed(head),
         "embedding": times * timed(lambda: model.embed(idx)),
     }
-    optimizers = build_optimizers(model, c.optimizer, c.lr, c.weight_decay, (c.beta1, c.beta2), c.muon_lr)
+    optimizers = build_optimizers(
+        model, c.optimizer, c.lr, c.weight_decay, (c.beta1, c.beta2), c.muon_lr
+    )
     for p in model.parameters():
         p.grad = torch.full_like(p, 1e-6)
 
     def numbers(layers, kind):  # in the parameters that an optimizer holds
         matrices = 12 * layers * c.n_embd**2
-        return matrices if kind == "Muon" else count_params(layers, c.n_embd, c.block_size, V) - (c.optimizer == "muon") * matrices
+        return (
+            matrices
+            if kind == "Muon"
+            else count_params(layers, c.n_embd, c.block_size, V)
+            - (c.optimizer == "muon") * matrices
+        )
 
     parts["optimizer"] = 0.0
     for o in optimizers:
         more = numbers(c.n_layer, type(o).__name__) / numbers(1, type(o).__name__)
-        parts["optimizer"] += more * median_seconds(lambda o=o: (o.step(), sync()), seconds / 8, clock)
-    more = count_params(c.n_layer, c.n_embd, c.block_size, V) / count_params(1, c.n_embd, c.block_size, V)
+        parts["optimizer"] += more * median_seconds(
+            lambda o=o: (o.step(), sync()), seconds / 8, clock
+        )
+    more = count_params(c.n_layer, c.n_embd, c.block_size, V) / count_params(
+        1, c.n_embd, c.block_size, V
+    )
 
     def clip():
         torch.nn.utils.clip_grad_norm_(model.parameters(), c.grad_clip)

@@ -21,7 +21,15 @@ from typing import Literal
 from .memory import USABLE, largest_micro_batch, machine_memory, memory, time_parts
 from ..choices import check_choice
 from ..text.corpus import documents, find_files
-from ..train.config import TrainConfig, count_params, flops_per_token, horizon, measure_peak, mfu, padded
+from gpt2edu.train.config import (
+    TrainConfig,
+    count_params,
+    flops_per_token,
+    horizon,
+    measure_peak,
+    mfu,
+    padded,
+)
 
 # %% ../../nbs/tough/ch14b_planner.ipynb #dfefefc8
 @dataclass(frozen=True)
@@ -30,7 +38,9 @@ class Gpu:
 
     name: str
     half: float  # FLOP/s of dense products in bf16, or fp16
-    single: float  # FLOP/s of fp32 products as PyTorch runs them here: TF32 where there is such a thing
+    single: (
+        float  # FLOP/s of fp32 products as PyTorch runs them here: TF32 where there is such a thing
+    )
     memory: float  # bytes
     bf16: bool = True  # multiplies bf16 in hardware
 
@@ -47,13 +57,19 @@ GPUS = {
 class PlanConfig(TrainConfig):
     "Every choice of a training run, and where it is to run; each field is a flag of `gpt2edu_plan`."
 
-    gpu: Literal["auto", "this", *GPUS] = "auto"  # this: this machine; auto: the same, but a100 for a GPT-2 where no GPU is
+    gpu: Literal["auto", "this", *GPUS] = (
+        "auto"  # this: this machine; auto: the same, but a100 for a GPT-2 where no GPU is
+    )
     gpus: int = 1  # how many of them, one rank each
     measure: bool = False  # time the parts of a step on this machine, and train the tokenizer: some ten seconds, and a better figure
-    assume_mfu: float = 0.4  # share of the peak that is taken to be reached where nothing is measured
+    assume_mfu: float = (
+        0.4  # share of the peak that is taken to be reached where nothing is measured
+    )
     price: float = 2.0  # dollars for an hour of one GPU: an example, take your provider's
     memory: float = 0.0  # GB (1e9 bytes) of one device; 0: what the data sheet or this machine says
-    train_tokens: int | None = None  # tokens in the training shards, if they are not here to be counted
+    train_tokens: int | None = (
+        None  # tokens in the training shards, if they are not here to be counted
+    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -64,7 +80,11 @@ class PlanConfig(TrainConfig):
             raise ValueError("gpu=t4 does not multiply bf16 in hardware; use --dtype fp16")
         if self.total_batch % (step := self.micro_batch * self.block_size * self.gpus):
             fix = max(self.micro_batches(), default=0)
-            fix = f"try --micro_batch {fix}" if fix else f"try --total_batch {max(1, self.total_batch // step) * step}"
+            fix = (
+                f"try --micro_batch {fix}"
+                if fix
+                else f"try --total_batch {max(1, self.total_batch // step) * step}"
+            )
             raise ValueError(
                 f"total_batch={self.total_batch} tokens is not a whole number of micro-batches of micro_batch={self.micro_batch} x "
                 f"block_size={self.block_size} on gpus={self.gpus}, {step} tokens; {fix}"
@@ -73,7 +93,11 @@ class PlanConfig(TrainConfig):
     def micro_batches(self) -> list[int]:
         "List the micro-batches that divide the batch, up to the one that was asked for."
         most = min(self.micro_batch, self.total_batch // self.block_size)
-        return [b for b in range(1, most + 1) if self.total_batch % (b * self.block_size * self.gpus) == 0]
+        return [
+            b
+            for b in range(1, most + 1)
+            if self.total_batch % (b * self.block_size * self.gpus) == 0
+        ]
 
 # %% ../../nbs/tough/ch14b_planner.ipynb #75f65659
 N_STORIES, TOKENIZER_CHARS = 24_000, 1_000_000  # of gpt2edu.data.cache
@@ -82,14 +106,22 @@ FINEWEB_TOKENS = 10_000_000_000  # sample-10BT, by its name
 
 def look_at_data(
     config: PlanConfig,
-) -> tuple[int, int | None, str]:  # ids of the tokenizer; training tokens, None if not known; how they are known
+) -> tuple[
+    int, int | None, str
+]:  # ids of the tokenizer; training tokens, None if not known; how they are known
     "Find the size of the vocabulary and of the training data, without a download. ValueError, OSError: one line."
     from gpt2edu.text.tokenizer import Tokenizer, get_tokenizer
 
     c, name, sample, size = config, config.dataset[0], [], 0
     epochs = c.num_epochs and not c.train_tokens  # their length is that of the text
-    enough = TOKENIZER_CHARS if c.measure or epochs else 1  # else the first document is only looked at: is it there?
-    if (c.tokenizer == "train" or epochs) and not c.shards and name not in ("fineweb-edu", "tinyshakespeare"):
+    enough = (
+        TOKENIZER_CHARS if c.measure or epochs else 1
+    )  # else the first document is only looked at: is it there?
+    if (
+        (c.tokenizer == "train" or epochs)
+        and not c.shards
+        and name not in ("fineweb-edu", "tinyshakespeare")
+    ):
         for text in documents(c.dataset, c.text_key, N_STORIES):
             sample.append(text)
             if (size := size + len(text)) >= enough:
@@ -115,9 +147,17 @@ def look_at_data(
     if not read:
         raise ValueError(f"{', '.join(c.dataset)}: holds no text")
     if size >= TOKENIZER_CHARS:
-        whole = read / len(sample) * N_STORIES if name == "stories" else sum(p.stat().st_size for p in find_files(c.dataset))
+        whole = (
+            read / len(sample) * N_STORIES
+            if name == "stories"
+            else sum(p.stat().st_size for p in find_files(c.dataset))
+        )
     tokens = sum(len(ids) + 1 for ids in tokenizer.encode_batch(sample)) * whole / read
-    return n_vocab, int(tokens - min(c.val_tokens, whole / 40)), "estimated from the size of the text"  # the rest validates
+    return (
+        n_vocab,
+        int(tokens - min(c.val_tokens, whole / 40)),
+        "estimated from the size of the text",
+    )  # the rest validates
 
 # %% ../../nbs/tough/ch14b_planner.ipynb #e3478b77
 @dataclass(frozen=True)
@@ -138,10 +178,21 @@ def from_data_sheet(gpu: Gpu, c: PlanConfig, flops: int) -> Machine:
     "Take a GPU at its data sheet, and a share of it as reached. `flops` are those of a token."
     dtype = "fp32" if c.dtype == "fp32" else "bf16" if gpu.bf16 and c.dtype != "fp16" else "fp16"
     peak = gpu.single if dtype == "fp32" else gpu.half
-    return Machine(gpu.name, "cuda", dtype, gpu.memory, peak, "data sheet, dense", c.assume_mfu * peak / flops, "data sheet")
+    return Machine(
+        gpu.name,
+        "cuda",
+        dtype,
+        gpu.memory,
+        peak,
+        "data sheet, dense",
+        c.assume_mfu * peak / flops,
+        "data sheet",
+    )
 
 
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1")
+ONE_THREAD = dict.fromkeys(
+    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
+)
 
 
 def core_peak(
@@ -149,8 +200,23 @@ def core_peak(
 ) -> float:  # FLOP/s of fp32 products on one core
     "Measure one core without PyTorch: NumPy in a Python of its own, since threads are set when NumPy is loaded."
     setup = f"import numpy; a = numpy.ones(({n}, {n}), 'float32')"
-    timeit = [sys.executable, "-m", "timeit", "-n", "10", "-r", "7", "-u", "sec", "-s", setup, "a @ a"]
-    said = subprocess.run(timeit, env=os.environ | ONE_THREAD, capture_output=True, encoding="utf-8", check=True).stdout
+    timeit = [
+        sys.executable,
+        "-m",
+        "timeit",
+        "-n",
+        "10",
+        "-r",
+        "7",
+        "-u",
+        "sec",
+        "-s",
+        setup,
+        "a @ a",
+    ]
+    said = subprocess.run(
+        timeit, env=os.environ | ONE_THREAD, capture_output=True, encoding="utf-8", check=True
+    ).stdout
     return 2 * n**3 / float(re.search(r"([\d.e+-]+) sec per loop", said)[1])
 
 
@@ -160,8 +226,13 @@ def rough(c: PlanConfig, flops: int) -> Machine:
     asked = os.environ.get("OMP_NUM_THREADS", "")
     cores = int(asked) if asked.isdecimal() else mine
     peak, dtype = cores * core_peak(), "fp32" if c.dtype == "auto" else c.dtype
-    name, peak_from = f"this processor ({platform.machine()}), {cores} cores", f"NumPy in fp32, one core timed, times {cores}"
-    return Machine(name, "cpu", dtype, machine_memory(), peak, peak_from, c.assume_mfu * peak / flops, "rough")
+    name, peak_from = (
+        f"this processor ({platform.machine()}), {cores} cores",
+        f"NumPy in fp32, one core timed, times {cores}",
+    )
+    return Machine(
+        name, "cpu", dtype, machine_memory(), peak, peak_from, c.assume_mfu * peak / flops, "rough"
+    )
 
 
 def measured(c: PlanConfig, V: int) -> Machine:
@@ -173,10 +244,26 @@ def measured(c: PlanConfig, V: int) -> Machine:
     here = pick_device(c.device).value
     set_precision(here)
     dtype = pick_dtype(c.dtype, here).value
-    memory = torch.cuda.get_device_properties(here).total_memory if here.type == "cuda" else machine_memory()
+    memory = (
+        torch.cuda.get_device_properties(here).total_memory
+        if here.type == "cuda"
+        else machine_memory()
+    )
     rate = c.total_batch / sum(time_parts(c, V, here, dtype).values())
-    peak, short = measure_peak(here, dtype), {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[dtype]
-    return Machine(describe(here).split(",")[0], here.type, short, memory, peak, f"measured: {describe(here)}", rate, "measured")
+    peak, short = (
+        measure_peak(here, dtype),
+        {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[dtype],
+    )
+    return Machine(
+        describe(here).split(",")[0],
+        here.type,
+        short,
+        memory,
+        peak,
+        f"measured: {describe(here)}",
+        rate,
+        "measured",
+    )
 
 
 def cuda_is_here(
@@ -197,7 +284,11 @@ def look_at_machine(c: PlanConfig, V: int, flops: int) -> Machine:
         gpu = "a100"
     if gpu in GPUS:
         return from_data_sheet(GPUS[gpu], c, flops)
-    return measured(c, V) if c.measure or c.device == "mps" or cuda_is_here(c.device) else rough(c, flops)
+    return (
+        measured(c, V)
+        if c.measure or c.device == "mps" or cuda_is_here(c.device)
+        else rough(c, flops)
+    )
 
 # %% ../../nbs/tough/ch14b_planner.ipynb #fcdf18f9
 def duration(seconds: float) -> str:
@@ -216,7 +307,9 @@ def size(n_bytes: float) -> str:
 def plan(
     config: PlanConfig,
     say: Callable,  # told the plan, line by line
-) -> dict:  # the numbers behind the lines, with their units in their names; documented in book/commands.qmd
+) -> (
+    dict
+):  # the numbers behind the lines, with their units in their names; documented in book/commands.qmd
     "Say what a run would need and cost. ValueError, OSError: one line."
 
     def row(name, value, note=""):
@@ -225,22 +318,47 @@ def plan(
     c = config
     n_vocab, train_tokens, how = look_at_data(c)
     if train_tokens is None and c.num_epochs:
-        raise ValueError(f"num_epochs={c.num_epochs:g} of unknown length; give --train_tokens, --max_tokens or --max_steps")
+        raise ValueError(
+            f"num_epochs={c.num_epochs:g} of unknown length; give --train_tokens, --max_tokens or --max_steps"
+        )
     V = padded(n_vocab)
     N = count_params(c.n_layer, c.n_embd, c.block_size, V)
-    flops, steps = flops_per_token(N, c.n_layer, c.n_embd, c.block_size), horizon(c, train_tokens or 0)
+    flops, steps = (
+        flops_per_token(N, c.n_layer, c.n_embd, c.block_size),
+        horizon(c, train_tokens or 0),
+    )
     tokens, step = steps * c.total_batch, c.micro_batch * c.block_size * c.gpus
     machine = look_at_machine(c, V, flops)
     width, capacity = 4 if machine.dtype == "fp32" else 2, c.memory * 1e9 or machine.memory
     m = memory(c, V, width, c.gpus, cpu=machine.kind == "cpu")
 
-    chosen = " (no GPU is here: --gpu this plans for this machine)" * (c.gpu == "auto" and machine.speed_from == "data sheet")
+    chosen = " (no GPU is here: --gpu this plans for this machine)" * (
+        c.gpu == "auto" and machine.speed_from == "data sheet"
+    )
     row("plan", c.preset, f"on {c.gpus} x {machine.name}, {machine.dtype}{chosen}")
-    at_most = "at most: " * (c.tokenizer == "train" and not (c.measure or how.startswith("estimated")))
-    row("parameters", f"{N:,}", f"{at_most or 'exact: '}{c.n_layer} blocks, C {c.n_embd}, T {c.block_size:,}, V {V:,} for {n_vocab:,} ids; the tied table once")
-    row("FLOPs per token", f"{flops:,}", f"= 6 x {N:,} + 12 x {c.n_layer} x {c.block_size:,} x {c.n_embd}")
-    row("step", f"{c.total_batch:,} tokens", f"= {c.total_batch // step} x {c.micro_batch} x {c.block_size:,} x {c.gpus}: micro-batches, windows, T, ranks")
-    row("horizon", f"{steps:,} steps", f"{tokens:,} tokens" + (f"; {train_tokens:,} to train on, {how}" if train_tokens else ""))
+    at_most = "at most: " * (
+        c.tokenizer == "train" and not (c.measure or how.startswith("estimated"))
+    )
+    row(
+        "parameters",
+        f"{N:,}",
+        f"{at_most or 'exact: '}{c.n_layer} blocks, C {c.n_embd}, T {c.block_size:,}, V {V:,} for {n_vocab:,} ids; the tied table once",
+    )
+    row(
+        "FLOPs per token",
+        f"{flops:,}",
+        f"= 6 x {N:,} + 12 x {c.n_layer} x {c.block_size:,} x {c.n_embd}",
+    )
+    row(
+        "step",
+        f"{c.total_batch:,} tokens",
+        f"= {c.total_batch // step} x {c.micro_batch} x {c.block_size:,} x {c.gpus}: micro-batches, windows, T, ranks",
+    )
+    row(
+        "horizon",
+        f"{steps:,} steps",
+        f"{tokens:,} tokens" + (f"; {train_tokens:,} to train on, {how}" if train_tokens else ""),
+    )
     row("tokens/parameter", f"{tokens / N:.1f}", "Chinchilla's rule of thumb is 20")
     say("memory of one rank")
     for part in ("weights", "gradients", "optimizer"):
@@ -251,33 +369,77 @@ def plan(
     most = fits = None
     if capacity:
         budget = USABLE[machine.kind] * capacity
-        most, fits = largest_micro_batch(c, V, width, budget, c.gpus, machine.kind == "cpu"), m["peak"] <= budget
-        rest = "libraries, and the holes that glibc keeps" if machine.kind == "cpu" else "CUDA, its libraries and caches"
-        verdict = f"the peak {'fits' if fits else 'does NOT fit'} in {USABLE[machine.kind]:.0%} of it"
+        most, fits = (
+            largest_micro_batch(c, V, width, budget, c.gpus, machine.kind == "cpu"),
+            m["peak"] <= budget,
+        )
+        rest = (
+            "libraries, and the holes that glibc keeps"
+            if machine.kind == "cpu"
+            else "CUDA, its libraries and caches"
+        )
+        verdict = (
+            f"the peak {'fits' if fits else 'does NOT fit'} in {USABLE[machine.kind]:.0%} of it"
+        )
         row("  device", size(capacity), f"{verdict}; the rest is for {rest}")
-        row("  largest", f"--micro_batch {most}" if most else "none", "the largest that fits" if most else "not one window fits: take a smaller T or model")
+        row(
+            "  largest",
+            f"--micro_batch {most}" if most else "none",
+            "the largest that fits" if most else "not one window fits: take a smaller T or model",
+        )
     say("time and cost: an estimate")
     rate, peak = machine.tokens_per_s, machine.peak
-    row("  peak", f"{peak / 1e12:,.3f} TFLOP/s", f"{machine.dtype}, {machine.peak_from}" if machine.speed_from != "rough" else machine.peak_from)
-    by = "predicted from timed parts of a step" if machine.speed_from == "measured" else "assumed: --assume_mfu"
+    row(
+        "  peak",
+        f"{peak / 1e12:,.3f} TFLOP/s",
+        f"{machine.dtype}, {machine.peak_from}"
+        if machine.speed_from != "rough"
+        else machine.peak_from,
+    )
+    by = (
+        "predicted from timed parts of a step"
+        if machine.speed_from == "measured"
+        else "assumed: --assume_mfu"
+    )
     row("  MFU", f"{mfu(rate, flops, peak):.1%}", by)
-    row("  tokens/s", f"{rate * c.gpus:,.0f}", "exchange between ranks not counted" if c.gpus > 1 else "")
-    judged = steps // c.eval_every * c.val_tokens / (1 - c.val_overlap) / 3  # forward only: a third of a training token
+    row(
+        "  tokens/s",
+        f"{rate * c.gpus:,.0f}",
+        "exchange between ranks not counted" if c.gpus > 1 else "",
+    )
+    judged = (
+        steps // c.eval_every * c.val_tokens / (1 - c.val_overlap) / 3
+    )  # forward only: a third of a training token
     seconds = (tokens + judged) / (rate * c.gpus)
     note = f"{judged / (tokens + judged):.1%} of it for validation; samples and other scores not counted"
-    row("  time", duration(seconds), "rough: half or double is possible; --measure times a step here" if machine.speed_from == "rough" else note)
+    row(
+        "  time",
+        duration(seconds),
+        "rough: half or double is possible; --measure times a step here"
+        if machine.speed_from == "rough"
+        else note,
+    )
     hours = seconds / 3600 * c.gpus
     if machine.kind == "cuda":
-        row("  cost", f"${hours * c.price:,.2f}", f"{hours:,.1f} GPU-hours at ${c.price:g}: --price")
+        row(
+            "  cost", f"${hours * c.price:,.2f}", f"{hours:,.1f} GPU-hours at ${c.price:g}: --price"
+        )
     saved = m["weights"] + m["optimizer"]
     say("disk")
     if train_tokens:
         row("  shards", size(2 * train_tokens), "two bytes a token")
-    row("  checkpoints", size((c.keep_last + 1) * saved), f"= {c.keep_last + 1} x {size(saved)}: --keep_last, and the one being written")
+    row(
+        "  checkpoints",
+        size((c.keep_last + 1) * saved),
+        f"= {c.keep_last + 1} x {size(saved)}: --keep_last, and the one being written",
+    )
     out = {"preset": c.preset, "machine": machine.name, "device": machine.kind, "dtype": machine.dtype, "ranks": c.gpus,
            "parameters": N, "tokenizer_ids": n_vocab, "vocabulary_rows": V, "flops_per_token": flops, "tokens_per_step": c.total_batch,
            "steps": steps, "tokens": tokens, "train_tokens": train_tokens, "peak_moment": m["when"]}  # fmt: skip
-    out |= {f"{part}_bytes": m[part] for part in ("weights", "gradients", "optimizer", "activations", "loss", "peak")}
+    out |= {
+        f"{part}_bytes": m[part]
+        for part in ("weights", "gradients", "optimizer", "activations", "loss", "peak")
+    }
     return out | {
         "device_bytes": capacity, "fits": fits, "largest_micro_batch": most, "peak_flops_per_second": peak, "mfu": mfu(rate, flops, peak),
         "speed_from": machine.speed_from, "tokens_per_second": rate * c.gpus, "seconds": seconds,

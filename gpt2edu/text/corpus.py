@@ -63,7 +63,9 @@ def read_back(
     reader = Reader(text)
     tell(World(reader, grammar))
     if reader.at < len(text):
-        raise ValueError(f"not a story: {text[reader.at :][:30]!r} comes after its end, at character {reader.at}")
+        raise ValueError(
+            f"not a story: {text[reader.at :][:30]!r} comes after its end, at character {reader.at}"
+        )
     return reader.logprob
 
 # %% ../../nbs/easy/ch03_corpus.ipynb #7092c960
@@ -71,12 +73,20 @@ def _twisted(shape, world, v, rng) -> tuple[list[str], list[str]]:
     "List endings that contradict the story: those made of the story's own words, and others."
     names, g = [p.text for p in world.people], world.grammar
     strangers = rng.sample([n.text for n in g.names if n.text not in names], 2)
-    visited = {p.place for p in world.people} | {p.before for p in world.people} | {t.place for t in world.things}
+    visited = (
+        {p.place for p in world.people}
+        | {p.before for p in world.people}
+        | {t.place for t in world.things}
+    )
     near, far = visited - {None}, rng.sample([x for x in g.places if x not in visited], 3)
     kind = END.index(shape)
     if kind == 0:  # the thing was ...
         home = v.t.holder.place if v.t.holder else v.t.place  # true as well, so no wrong ending
-        own = [f"with {n}" for n in names] + [t.spot for t in world.things if t.spot] + [at(x) for x in near - {home}]
+        own = (
+            [f"with {n}" for n in names]
+            + [t.spot for t in world.things if t.spot]
+            + [at(x) for x in near - {home}]
+        )
         other = [at(far[0]), rng.choice(g.spots), f"with {strangers[0]}", at(far[1])]
         own, other = ([f"the {v.t.text} was {x}." for x in xs] for xs in (own, other))
     elif kind == 1:  # somebody was ...
@@ -86,16 +96,24 @@ def _twisted(shape, world, v, rng) -> tuple[list[str], list[str]]:
     else:  # somebody had so many
         n, food = v.c.heap.n, v.c.heap.food
         own, other = (
-            [f"{v.c.text} had {amount(k, food)}." for k in range(1, len(NUMBERS)) if (abs(k - n) == 1) == close]
+            [
+                f"{v.c.text} had {amount(k, food)}."
+                for k in range(1, len(NUMBERS))
+                if (abs(k - n) == 1) == close
+            ]
             for close in (True, False)
         )
-    return rng.sample(sorted(set(own)), len(set(own))), rng.sample(sorted(set(other)), len(set(other)))
+    return rng.sample(sorted(set(own)), len(set(own))), rng.sample(
+        sorted(set(other)), len(set(other))
+    )
 
 
 def story_items(
     n: int,  # how many
     seed: int = 1,  # apart from the seeds of the training stories
-) -> list[dict]:  # HellaSwag's fields: ind, activity_label, ctx_a, ctx_b, ctx, endings, label ("0" to "3"), split
+) -> list[
+    dict
+]:  # HellaSwag's fields: ind, activity_label, ctx_a, ctx_b, ctx, endings, label ("0" to "3"), split
     "Write multiple-choice items: a story, its true ending, and three endings of the same shape that contradict it."
     items = []
     for ind in range(n):
@@ -109,11 +127,22 @@ def story_items(
         endings = rng.sample([right, *wrong], 4)
         ctx = {"ctx_a": ctx_a, "ctx_b": lead.strip(), "ctx": f"{ctx_a} {lead.strip()}"}
         label = str(endings.index(right))
-        items.append({"ind": ind, "activity_label": "Story", **ctx, "endings": endings, "label": label, "split": "val"})
+        items.append(
+            {
+                "ind": ind,
+                "activity_label": "Story",
+                **ctx,
+                "endings": endings,
+                "label": label,
+                "split": "val",
+            }
+        )
     return items
 
 # %% ../../nbs/easy/ch03_corpus.ipynb #9c79daa2
-SHAKESPEARE = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
+SHAKESPEARE = (
+    "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
+)
 SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 
 
@@ -142,9 +171,13 @@ def download(
         with urllib.request.urlopen(url, timeout=30) as response:
             data = response.read()
     except (OSError, http.client.HTTPException) as e:
-        raise ValueError(f"could not download {url} ({e}); get it by other means and put it at {path}") from None
+        raise ValueError(
+            f"could not download {url} ({e}); get it by other means and put it at {path}"
+        ) from None
     if (got := hashlib.sha256(data).hexdigest()) != sha256:
-        raise ValueError(f"{url}: got SHA-256 {got[:12]}, expected {sha256[:12]}; the file has changed or was cut short")
+        raise ValueError(
+            f"{url}: got SHA-256 {got[:12]}, expected {sha256[:12]}; the file has changed or was cut short"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     part.write_bytes(data)
@@ -175,12 +208,25 @@ def read_jsonl(path: Path, text_key: str) -> Iterator[str]:
             if line.strip():
                 try:
                     row = json.loads(line)
-                except (ValueError, RecursionError) as e:  # JSONDecodeError is a ValueError, and so is a number too long
-                    why = getattr(e, "msg", "nested too deeply" if isinstance(e, RecursionError) else "a number too long")
-                    raise ValueError(f"{path}, line {n}: not JSON ({why}); expected one object a line") from None
+                except (
+                    ValueError,
+                    RecursionError,
+                ) as e:  # JSONDecodeError is a ValueError, and so is a number too long
+                    why = getattr(
+                        e,
+                        "msg",
+                        "nested too deeply"
+                        if isinstance(e, RecursionError)
+                        else "a number too long",
+                    )
+                    raise ValueError(
+                        f"{path}, line {n}: not JSON ({why}); expected one object a line"
+                    ) from None
                 if not isinstance(row, dict) or not isinstance(row.get(text_key), str):
                     keys = ", ".join(row) if isinstance(row, dict) else type(row).__name__
-                    raise ValueError(f"{path}, line {n}: no text under {text_key!r}, got {keys}; name it with --text_key")
+                    raise ValueError(
+                        f"{path}, line {n}: no text under {text_key!r}, got {keys}; name it with --text_key"
+                    )
                 yield row[text_key]
 
 
@@ -193,15 +239,21 @@ def read_parquet(path: Path, text_key: str) -> Iterator[str]:
         file = pyarrow.parquet.ParquetFile(path)
         if text_key not in file.schema_arrow.names:
             columns = ", ".join(file.schema_arrow.names)
-            raise ValueError(f"{path}: no column {text_key!r}, got {columns}; name it with --text_key")
+            raise ValueError(
+                f"{path}: no column {text_key!r}, got {columns}; name it with --text_key"
+            )
         for batch in file.iter_batches(batch_size=1000, columns=[text_key]):
             texts = [text for text in batch.column(0).to_pylist() if text]
             if not all(isinstance(text, str) for text in texts):
                 kind = batch.schema.field(0).type
-                raise ValueError(f"{path}: column {text_key!r} holds {kind}, expected text; name it with --text_key")
+                raise ValueError(
+                    f"{path}: column {text_key!r} holds {kind}, expected text; name it with --text_key"
+                )
             yield from texts
     except (pyarrow.ArrowInvalid, OSError) as e:
-        raise ValueError(f"{path}: not a whole parquet file ({str(e).splitlines()[0]}); get it again") from None
+        raise ValueError(
+            f"{path}: not a whole parquet file ({str(e).splitlines()[0]}); get it again"
+        ) from None
 
 # %% ../../nbs/easy/ch03_corpus.ipynb #61d286fe
 EMBEDDED = ("stories", "pydocs", "tinyshakespeare")
@@ -217,21 +269,27 @@ def find_files(
         if Path(name).is_dir():
             paths = [p for p in Path(name).rglob("*") if p.suffix in SUFFIXES and p.is_file()]
         else:
-            paths = [Path(p) for p in ([name] if Path(name).is_file() else glob.glob(name, recursive=True))]
+            paths = [
+                Path(p)
+                for p in ([name] if Path(name).is_file() else glob.glob(name, recursive=True))
+            ]
         if not paths:
             expected = f"expected {', '.join(EMBEDDED)}, or a file, folder or pattern of {', '.join(SUFFIXES)}"
             raise FileNotFoundError(f"no dataset {name!r}: {expected}")
         found.update(paths)
     for path in sorted(found):
         if path.suffix not in SUFFIXES:
-            raise ValueError(f"{path}: cannot read {path.suffix or 'a file without suffix'}; expected {', '.join(SUFFIXES)}")
+            raise ValueError(
+                f"{path}: cannot read {path.suffix or 'a file without suffix'}; expected {', '.join(SUFFIXES)}"
+            )
         if path.stat().st_size == 0:
             raise ValueError(f"{path}: the file is empty; expected text")
     return sorted(found)
 
 
 def documents(
-    dataset: str | Iterable[str],  # stories, pydocs, tinyshakespeare, or files, folders and patterns
+    dataset: str
+    | Iterable[str],  # stories, pydocs, tinyshakespeare, or files, folders and patterns
     text_key: str = "text",  # field of .jsonl, column of .parquet
     n_stories: int = 30_000,  # how many stories
     data_dir: str | Path = "data",  # where downloads are kept
@@ -245,7 +303,10 @@ def documents(
 
         yield from random.Random(0).sample([topics[k] for k in sorted(topics)], len(topics))
     elif names == ["tinyshakespeare"]:
-        with open(download(SHAKESPEARE, SHAKESPEARE_SHA256, Path(data_dir) / "downloads"), encoding="utf-8") as f:
+        with open(
+            download(SHAKESPEARE, SHAKESPEARE_SHA256, Path(data_dir) / "downloads"),
+            encoding="utf-8",
+        ) as f:
             yield from cut_text(f)
     else:
         for path in find_files(names):
@@ -254,6 +315,8 @@ def documents(
                     with open(path, encoding="utf-8") as f:
                         yield from cut_text(f)
                 else:
-                    yield from (read_jsonl if path.suffix == ".jsonl" else read_parquet)(path, text_key)
+                    yield from (read_jsonl if path.suffix == ".jsonl" else read_parquet)(
+                        path, text_key
+                    )
             except UnicodeDecodeError as e:
                 raise ValueError(f"{path}: not UTF-8 at byte {e.start}; convert it first") from None

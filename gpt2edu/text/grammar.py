@@ -16,21 +16,32 @@ from functools import cached_property
 from typing import NamedTuple
 
 # %% ../../nbs/easy/ch03a_grammar.ipynb #ede19195
-GIRLS = tuple("Anna Bella Clara Daisy Ella Fiona Grace Hanna Iris Julia Kate Lily Mia Nora Olive".split())
+GIRLS = tuple(
+    "Anna Bella Clara Daisy Ella Fiona Grace Hanna Iris Julia Kate Lily Mia Nora Olive".split()
+)
 BOYS = tuple("Adam Ben Carl David Eric Felix George Hugo Ivan Jack Leo Max Noah Oscar Tom".split())
-FOOD = tuple("apple pear plum carrot cookie bun peach lemon cherry muffin pancake potato orange banana egg".split())
+FOOD = tuple(
+    "apple pear plum carrot cookie bun peach lemon cherry muffin pancake potato orange banana egg".split()
+)
 FRAGILE = tuple("cup plate vase bowl jar lamp mug mirror bottle teapot".split())
 TOYS = tuple(
     "ball book kite doll drum key hat coat map rope coin shell stone spoon brush pen flute ring scarf candle letter "
     "ticket ladder bucket blanket pillow puppet whistle lantern hammer umbrella feather marble robot wagon".split()
 )
-ROOMS = tuple("kitchen attic barn cellar library classroom tower cave museum bakery garage shed".split())
-OUTSIDE = tuple("garden forest yard meadow park beach market station lake farm zoo harbour hill bridge".split())
+ROOMS = tuple(
+    "kitchen attic barn cellar library classroom tower cave museum bakery garage shed".split()
+)
+OUTSIDE = tuple(
+    "garden forest yard meadow park beach market station lake farm zoo harbour hill bridge".split()
+)
 SPOTS = tuple(
     "in the box,in the basket,in the drawer,in the chest,on the table,on the shelf,on the bench,on the chair,"
     "under the rug,under the bed".split(",")
 )
-AT = dict.fromkeys("park beach market station lake farm zoo harbour".split(), "at") | {"hill": "on", "bridge": "on"}
+AT = dict.fromkeys("park beach market station lake farm zoo harbour".split(), "at") | {
+    "hill": "on",
+    "bridge": "on",
+}
 NUMBERS = tuple("no one two three four five six seven eight nine".split())
 
 
@@ -71,7 +82,9 @@ class Thing:
     spot: str | None = None  # in, on or under what
     loser: Person | None = None  # who lost it and has not found it
 
-    where = property(lambda self: f"with {self.holder.text}" if self.holder else self.spot or at(self.place))
+    where = property(
+        lambda self: f"with {self.holder.text}" if self.holder else self.spot or at(self.place)
+    )
 
     @property
     def off(self) -> str:
@@ -151,14 +164,24 @@ class Shape(NamedTuple):
 def shape(weight: int, text: str, effect: Callable = lambda w, v: None) -> Shape:
     "Read a shape from its text."
     head, *rest = re.split(r"\{(\w)=(\w+)\}", text)
-    return Shape(weight, head, tuple(zip(rest[::3], rest[1::3], rest[2::3], strict=True)), effect, text)
+    return Shape(
+        weight, head, tuple(zip(rest[::3], rest[1::3], rest[2::3], strict=True)), effect, text
+    )
 
 
 BEGIN = (
     shape(2, "One morning, {m=name} was {x=at} with {n=name}.", lambda w, v: w.meet(v)),
     shape(2, "One day, {m=name} and {n=name} were {x=at}.", lambda w, v: w.meet(v)),
-    shape(1, "There once was a girl called {m=girl}. She was {x=at} with {n=name}.", lambda w, v: w.meet(v)),
-    shape(1, "There once was a boy called {m=boy}. He was {x=at} with {n=name}.", lambda w, v: w.meet(v)),
+    shape(
+        1,
+        "There once was a girl called {m=girl}. She was {x=at} with {n=name}.",
+        lambda w, v: w.meet(v),
+    ),
+    shape(
+        1,
+        "There once was a boy called {m=boy}. He was {x=at} with {n=name}.",
+        lambda w, v: w.meet(v),
+    ),
 )
 FIRST = (
     shape(2, "had {u=new}.", lambda w, v: w.add(v.u, holder=v.p)),
@@ -168,7 +191,11 @@ ACTS = (
     shape(1, "went to the {x=place}.", lambda w, v: w.move(v.x, v.p)),
     shape(2, "went back to the {x=before}.", lambda w, v: w.move(v.x, v.p)),
     shape(2, "followed {q=far} to the {q.place}.", lambda w, v: w.move(v.q.place, v.p)),
-    shape(2, "called {q=far}, and {q.they} came to the {p.place}.", lambda w, v: w.move(v.p.place, v.q)),
+    shape(
+        2,
+        "called {q=far}, and {q.they} came to the {p.place}.",
+        lambda w, v: w.move(v.p.place, v.q),
+    ),
     shape(1, "waited for {q=far} {p.at}."),
     shape(1, "carried the {t=mine} to the {x=place}.", lambda w, v: w.move(v.x, v.p)),
     shape(2, "found {u=new} {s=spot}.", lambda w, v: w.add(v.u, holder=v.p)),
@@ -195,9 +222,21 @@ ACTS = (
     shape(2, "thanked {g=gift} for the {g.thing.text}."),
     shape(2, "dropped the {t=fragile}, and it broke.", lambda w, v: w.remove(v.t)),
     shape(2, "bought {a=some}.", lambda w, v: w.count(v.p, v.a.n, v.a.food)),
-    shape(3, "got {a=more}, so now {p.they} had {a.left_text}.", lambda w, v: w.count(v.p, v.a.left, v.a.food)),
-    shape(2, "ate {a=one}, so now {p.they} had {a.left_text}.", lambda w, v: w.count(v.p, v.a.left, v.a.food)),
-    shape(2, "kept {a=part} and gave {a.left_text} to {q=near}.", lambda w, v: w.count(v.p, v.a.n, v.a.food)),
+    shape(
+        3,
+        "got {a=more}, so now {p.they} had {a.left_text}.",
+        lambda w, v: w.count(v.p, v.a.left, v.a.food),
+    ),
+    shape(
+        2,
+        "ate {a=one}, so now {p.they} had {a.left_text}.",
+        lambda w, v: w.count(v.p, v.a.left, v.a.food),
+    ),
+    shape(
+        2,
+        "kept {a=part} and gave {a.left_text} to {q=near}.",
+        lambda w, v: w.count(v.p, v.a.n, v.a.food),
+    ),
 )
 BOTH = (
     shape(1, "went to the {x=place} together.", lambda w, v: w.move(v.x, *w.people[:2])),
@@ -250,8 +289,13 @@ class Grammar:
 
     @cached_property
     def nouns(self) -> list[Named]:
-        kinds = ((kind, noun) for kind in ("food", "fragile", "toys") for noun in getattr(self, kind))
-        return [Named(f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}", (noun, kind)) for kind, noun in kinds]
+        kinds = (
+            (kind, noun) for kind in ("food", "fragile", "toys") for noun in getattr(self, kind)
+        )
+        return [
+            Named(f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}", (noun, kind))
+            for kind, noun in kinds
+        ]
 
     @cached_property
     def heaps(self) -> list[Heap]:

@@ -21,9 +21,13 @@ class NGram:
         alpha: float = 1.0,  # pseudo-counts borrowed from the (n - 1)-gram; larger leans more
     ):
         if n < 1 or vocab_size < 1 or vocab_size**n >= 2**63:
-            raise ValueError(f"n={n} with vocab_size={vocab_size} cannot be counted; n must be >= 1 and V**n < 2**63")
+            raise ValueError(
+                f"n={n} with vocab_size={vocab_size} cannot be counted; n must be >= 1 and V**n < 2**63"
+            )
         if not alpha > 0:
-            raise ValueError(f"alpha={alpha} must be positive, or unseen n-grams get probability 0; try 1.0")
+            raise ValueError(
+                f"alpha={alpha} must be positive, or unseen n-grams get probability 0; try 1.0"
+            )
         self.n, self.vocab_size, self.alpha = n, vocab_size, alpha
         self.tables = []  # for k = 1 … n: (codes of the k-grams seen, counts, codes of their histories, counts)
 
@@ -53,8 +57,17 @@ class NGram:
         self.tables = []
         for k in range(1, self.n + 1):
             codes, counts = np.unique(self._codes(ids, k), return_counts=True)
-            histories, starts = np.unique(codes // self.vocab_size, return_index=True)  # codes are sorted
-            self.tables.append((codes, counts, histories, np.add.reduceat(counts, starts) if len(starts) else counts))
+            histories, starts = np.unique(
+                codes // self.vocab_size, return_index=True
+            )  # codes are sorted
+            self.tables.append(
+                (
+                    codes,
+                    counts,
+                    histories,
+                    np.add.reduceat(counts, starts) if len(starts) else counts,
+                )
+            )
         return self
 
     def token_probs(
@@ -65,8 +78,13 @@ class NGram:
         ids = self._ids(ids)
         probs = np.full(len(ids), 1 / self.vocab_size)
         for k, (codes, counts, histories, totals) in enumerate(self.tables, start=1):
-            seen = self._codes(ids, k)  # the first k - 1 tokens have no such history and keep the shorter one
-            both, before = _look_up(codes, counts, seen), _look_up(histories, totals, seen // self.vocab_size)
+            seen = self._codes(
+                ids, k
+            )  # the first k - 1 tokens have no such history and keep the shorter one
+            both, before = (
+                _look_up(codes, counts, seen),
+                _look_up(histories, totals, seen // self.vocab_size),
+            )
             probs[k - 1 :] = (both + self.alpha * probs[k - 1 :]) / (before + self.alpha)
         return probs
 
@@ -80,7 +98,9 @@ class NGram:
         for k, (codes, counts, _, _) in enumerate(self.tables, start=1):
             if len(history) < k - 1:
                 break
-            h = int(self._codes(history[len(history) - k + 1 :], k - 1)[0])  # the last k - 1 tokens as one number
+            h = int(
+                self._codes(history[len(history) - k + 1 :], k - 1)[0]
+            )  # the last k - 1 tokens as one number
             lo, hi = np.searchsorted(codes, [h * V, (h + 1) * V])  # this history's row
             probs *= self.alpha
             probs[codes[lo:hi] - h * V] += counts[lo:hi]
@@ -140,5 +160,7 @@ def bits_per_byte(
 ) -> float:  # bits needed per byte of text
     "Put losses of different tokenizers on one scale."
     if n_bytes < 1:
-        raise ValueError(f"n_bytes={n_bytes} must be at least 1; count the text with len(text.encode())")
+        raise ValueError(
+            f"n_bytes={n_bytes} must be at least 1; count the text with len(text.encode())"
+        )
     return nats_per_token * n_tokens / (math.log(2) * n_bytes)

@@ -30,7 +30,9 @@ def _mine(w, v, kind=""):
 
 def _heap(w, v, steps):
     heaps = [w.heap] if w.heap and w.heap.person is v.p else []
-    return [Heap(k, h.food, left) for h in heaps for k, left in steps(h.n) if 0 < left < len(NUMBERS)]
+    return [
+        Heap(k, h.food, left) for h in heaps for k, left in steps(h.n) if 0 < left < len(NUMBERS)
+    ]
 
 
 CANDIDATES = {
@@ -73,11 +75,14 @@ CANDIDATES = {
         Swap(x, y, y.holder) for x in _mine(w, v) for y in w.things if y.holder is w.people[1]
     ][:1],
 }
-QUICK = {  # whether there are any, where listing them takes long; every grammar has two names and two places at least
-    "new": lambda w, v: len(w.things) < min(3, len(w.grammar.nouns) - 1),
-    "third": lambda w, v: len(w.people) < min(3, len(w.grammar.names)),
-    "some": lambda w, v: not w.heap and len(w.things) < len(w.grammar.food),
-} | dict.fromkeys(("name", "at", "place", "room", "spot", "asker"), lambda w, v: True)
+QUICK = (
+    {  # whether there are any, where listing them takes long; every grammar has two names and two places at least
+        "new": lambda w, v: len(w.things) < min(3, len(w.grammar.nouns) - 1),
+        "third": lambda w, v: len(w.people) < min(3, len(w.grammar.names)),
+        "some": lambda w, v: not w.heap and len(w.things) < len(w.grammar.food),
+    }
+    | dict.fromkeys(("name", "at", "place", "room", "spot", "asker"), lambda w, v: True)
+)
 
 # %% ../../nbs/easy/ch03b_stories.ipynb #a515ed75
 class World:
@@ -89,7 +94,12 @@ class World:
         grammar: Grammar,
     ):
         self.pen, self.grammar = pen, grammar
-        self.people, self.things, self.heap, self.last = [], [], None, None  # last: whom "she" or "he" means
+        self.people, self.things, self.heap, self.last = (
+            [],
+            [],
+            None,
+            None,
+        )  # last: whom "she" or "he" means
 
     # what happens
     def meet(self, v):
@@ -168,7 +178,9 @@ def spell(value, name: str, rest: str, v: SimpleNamespace) -> str:
     return getattr(value, "text", value) + rest.format_map(vars(v))
 
 
-def tell(world: World) -> tuple[Shape, SimpleNamespace]:  # the last sentence and what was chosen in it
+def tell(
+    world: World,
+) -> tuple[Shape, SimpleNamespace]:  # the last sentence and what was chosen in it
     "Tell one story, from the first choice to the last."
     w, pen = world, world.pen
 
@@ -182,7 +194,9 @@ def tell(world: World) -> tuple[Shape, SimpleNamespace]:  # the last sentence an
 
     def write(s, v):
         for name, kind, rest in s.slots:
-            value = pen.pick(CANDIDATES[kind](w, v), None, lambda c, n=name, r=rest: spell(c, n, r, v))
+            value = pen.pick(
+                CANDIDATES[kind](w, v), None, lambda c, n=name, r=rest: spell(c, n, r, v)
+            )
             setattr(v, name, value)
         s.effect(w, v)
         return s, v
@@ -253,10 +267,14 @@ class Reader:
         fits = [i for i, value in enumerate(values) if self.text.startswith(write(value), self.at)]
         if len(fits) != 1:
             rest = self.text[self.at : self.at + 30]
-            raise ValueError(f"not a story: {len(fits)} choices of the grammar fit {rest!r} at character {self.at}")
+            raise ValueError(
+                f"not a story: {len(fits)} choices of the grammar fit {rest!r} at character {self.at}"
+            )
         value = values[fits[0]]
         self.at += len(write(value))
-        self.logprob += math.log((weights[fits[0]] if weights else 1) / (sum(weights) if weights else len(values)))
+        self.logprob += math.log(
+            (weights[fits[0]] if weights else 1) / (sum(weights) if weights else len(values))
+        )
         return value
 
 # %% ../../nbs/easy/ch03b_stories.ipynb #d70dd4e0
@@ -272,7 +290,9 @@ class Walker(Writer):
         depth = len(self.sizes)
         i = self.path[depth] if depth < len(self.path) else 0
         self.sizes.append(len(values))
-        self.logprob += math.log((weights[i] if weights else 1) / (sum(weights) if weights else len(values)))
+        self.logprob += math.log(
+            (weights[i] if weights else 1) / (sum(weights) if weights else len(values))
+        )
         self.pieces.append(write(values[i]))
         return values[i]
 

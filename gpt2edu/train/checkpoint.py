@@ -28,31 +28,55 @@ from torch import Tensor
 # %% ../../nbs/tough/ch16_checkpoint.ipynb #a390ff23
 FORMAT = "gpt2edu checkpoint 1"
 MODEL, OPTIM, STATE = "model.safetensors", "optim.safetensors", "state.json"
-DTYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "int64": "I64", "int32": "I32"}
-DTYPES |= {"int16": "I16", "int8": "I8", "uint8": "U8", "bool": "BOOL"}  # torch's name: the format's name
+DTYPES = {
+    "float64": "F64",
+    "float32": "F32",
+    "float16": "F16",
+    "bfloat16": "BF16",
+    "int64": "I64",
+    "int32": "I32",
+}
+DTYPES |= {
+    "int16": "I16",
+    "int8": "I8",
+    "uint8": "U8",
+    "bool": "BOOL",
+}  # torch's name: the format's name
 
 
 def pack(
     tensors: dict[str, Tensor],  # by name, any shapes; on any device
     metadata: dict[str, str] | None = None,  # free text that travels in the header
-) -> Iterator[bytes | memoryview]:  # chunks: 8 bytes of length, a JSON header, then each tensor's bytes
+) -> Iterator[
+    bytes | memoryview
+]:  # chunks: 8 bytes of length, a JSON header, then each tensor's bytes
     "Lay tensors out as a safetensors file, piece by piece. Source: github.com/huggingface/safetensors, Format."
     header, at = {"__metadata__": metadata} if metadata else {}, 0
-    tensors = dict(sorted(tensors.items(), key=lambda kv: (-kv[1].element_size(), kv[0])))  # wide first: all aligned
+    tensors = dict(
+        sorted(tensors.items(), key=lambda kv: (-kv[1].element_size(), kv[0]))
+    )  # wide first: all aligned
     for name, t in tensors.items():
         at, start = at + t.nbytes, at
-        header[name] = {"dtype": DTYPES[str(t.dtype)[6:]], "shape": list(t.shape), "data_offsets": [start, at]}
+        header[name] = {
+            "dtype": DTYPES[str(t.dtype)[6:]],
+            "shape": list(t.shape),
+            "data_offsets": [start, at],
+        }
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # to a multiple of 8
     yield len(text).to_bytes(8, "little") + text
     for t in tensors.values():
-        flat = t.detach().cpu().contiguous().reshape(-1)  # (n,) also for a scalar, whose shape is ()
+        flat = (
+            t.detach().cpu().contiguous().reshape(-1)
+        )  # (n,) also for a scalar, whose shape is ()
         yield memoryview(flat.view(torch.uint8).numpy())
 
 # %% ../../nbs/tough/ch16_checkpoint.ipynb #c6ab6a04
 def untie(
     model_state: dict[str, Tensor],  # a model's state_dict
-) -> tuple[dict[str, Tensor], dict[str, str]]:  # each tensor once, by its plain name; {second name: first name}
+) -> tuple[
+    dict[str, Tensor], dict[str, str]
+]:  # each tensor once, by its plain name; {second name: first name}
     "Store once what two names share (`lm_head.weight`), and drop the prefixes that `torch.compile` and DDP add."
     first, tensors, tied = {}, {}, {}
     for wrapped, t in model_state.items():
@@ -69,8 +93,12 @@ def flatten(optim_states: list[dict]) -> tuple[dict[str, Tensor], str]:
     "Part optimizers' state_dicts into tensors, named like `0.3.exp_avg` (optimizer, parameter, key), and JSON."
     tensors, rest = {}, []
     for i, saved in enumerate(optim_states):
-        entries = [(j, key, value) for j, entry in saved["state"].items() for key, value in entry.items()]
-        tensors |= {f"{i}.{j}.{key}": value for j, key, value in entries if isinstance(value, Tensor)}
+        entries = [
+            (j, key, value) for j, entry in saved["state"].items() for key, value in entry.items()
+        ]
+        tensors |= {
+            f"{i}.{j}.{key}": value for j, key, value in entries if isinstance(value, Tensor)
+        }
         plain = [e for e in entries if not isinstance(e[2], Tensor)]
         rest.append({"plain": plain, "param_groups": saved["param_groups"]})
     return tensors, json.dumps(rest)
@@ -80,9 +108,14 @@ def unflatten(tensors: dict[str, Tensor], text: str) -> list[dict]:
     "Undo `flatten`. JSON made lists of tuples (betas): all but the list of parameters turn back."
     optim_states = []
     for i, rest in enumerate(json.loads(text)):
-        entries = [(*name.split(".", 2)[1:], t) for name, t in tensors.items() if name.startswith(f"{i}.")]
+        entries = [
+            (*name.split(".", 2)[1:], t) for name, t in tensors.items() if name.startswith(f"{i}.")
+        ]
         groups = [g.items() for g in rest["param_groups"]]
-        groups = [{k: tuple(v) if isinstance(v, list) and k != "params" else v for k, v in g} for g in groups]
+        groups = [
+            {k: tuple(v) if isinstance(v, list) and k != "params" else v for k, v in g}
+            for g in groups
+        ]
         state = {}
         for j, key, value in entries + rest["plain"]:
             state.setdefault(int(j), {})[key] = value
@@ -92,15 +125,22 @@ def unflatten(tensors: dict[str, Tensor], text: str) -> list[dict]:
 # %% ../../nbs/tough/ch16_checkpoint.ipynb #bececfaa
 def rng_state(generators: dict[str, torch.Generator] | None = None) -> dict[str, str]:
     "Write as base64 text the state of torch's own generators (cpu, cuda) and of explicit ones, by a name of yours."
-    states = {name: g.get_state() for name, g in (generators or {}).items()} | {"cpu": torch.get_rng_state()}
+    states = {name: g.get_state() for name, g in (generators or {}).items()} | {
+        "cpu": torch.get_rng_state()
+    }
     if torch.cuda.is_available():
         states["cuda"] = torch.cuda.get_rng_state()
     return {name: base64.b64encode(s.numpy().tobytes()).decode() for name, s in states.items()}
 
 
-def set_rng_state(saved: dict[str, str], generators: dict[str, torch.Generator] | None = None) -> None:
+def set_rng_state(
+    saved: dict[str, str], generators: dict[str, torch.Generator] | None = None
+) -> None:
     "Set back what `rng_state` wrote, for the same names; a GPU's state is skipped where there is no GPU."
-    states = {k: torch.frombuffer(bytearray(base64.b64decode(v)), dtype=torch.uint8) for k, v in saved.items()}
+    states = {
+        k: torch.frombuffer(bytearray(base64.b64decode(v)), dtype=torch.uint8)
+        for k, v in saved.items()
+    }
     torch.set_rng_state(states["cpu"])
     if "cuda" in states and torch.cuda.is_available():
         torch.cuda.set_rng_state(states["cuda"])
@@ -162,8 +202,13 @@ def is_whole(path: Path) -> bool:
 
 def saved_steps(folder: Path) -> list[Path]:
     "List the whole checkpoints of a folder, lowest step first."
-    paths = [*folder.glob(".old-step_*"), *folder.glob("step_*")]  # .old-: see `write`; the sort is stable
-    named = [(int(p.name.rpartition("_")[2]), p) for p in paths if p.name.rpartition("_")[2].isdigit()]
+    paths = [
+        *folder.glob(".old-step_*"),
+        *folder.glob("step_*"),
+    ]  # .old-: see `write`; the sort is stable
+    named = [
+        (int(p.name.rpartition("_")[2]), p) for p in paths if p.name.rpartition("_")[2].isdigit()
+    ]
     return [p for _, p in sorted(named, key=lambda pair: pair[0]) if is_whole(p)]
 
 
@@ -172,7 +217,9 @@ def latest(folder: str | Path) -> Path | None:
     return next(reversed(saved_steps(Path(folder))), None)
 
 # %% ../../nbs/tough/ch16_checkpoint.ipynb #4f0f71cd
-def write(folder: Path, model: dict, optim: dict, optim_json: str, content: dict, keep_last: int | None) -> Path:
+def write(
+    folder: Path, model: dict, optim: dict, optim_json: str, content: dict, keep_last: int | None
+) -> Path:
     "Write to a temporary folder, flush, rename: the checkpoint is there whole, or not at all."
     final = folder / f"step_{int(content['state']['step']):08d}"
     temp, old = folder / f".tmp-{final.name}-{os.getpid()}", folder / f".old-{final.name}"
@@ -185,7 +232,9 @@ def write(folder: Path, model: dict, optim: dict, optim_json: str, content: dict
         files[OPTIM] = write_file(temp / OPTIM, pack(optim, {"optim": optim_json}))
         write_file(temp / STATE, [sealed(content | {"files": files})])
         sync_folder(temp)
-        if final.exists():  # the same step again: the old one steps aside, and `latest` still finds it
+        if (
+            final.exists()
+        ):  # the same step again: the old one steps aside, and `latest` still finds it
             if old.exists():
                 discard(old)
             final.rename(old)
@@ -199,7 +248,9 @@ def write(folder: Path, model: dict, optim: dict, optim_json: str, content: dict
         if not isinstance(e, OSError):
             raise
         kept = f"the last whole checkpoint is {latest(folder) or 'none'}"
-        error = OSError(f"could not save {final}: {e.strerror or e}; {kept}; free space or choose another folder")
+        error = OSError(
+            f"could not save {final}: {e.strerror or e}; {kept}; free space or choose another folder"
+        )
         error.errno = e.errno
         raise error from e
     return final
@@ -207,20 +258,34 @@ def write(folder: Path, model: dict, optim: dict, optim_json: str, content: dict
 
 def prepare(
     folder: str | Path,  # the run's checkpoints, for example runs/tiny/checkpoints
-    model_state: dict[str, Tensor],  # model.state_dict(); compiled or DDP-wrapped names are made plain
+    model_state: dict[
+        str, Tensor
+    ],  # model.state_dict(); compiled or DDP-wrapped names are made plain
     optim_states: list[dict],  # [o.state_dict() for o in optimizers]
     state: dict,  # all else the next step needs, as JSON: "step" at least, position, config, best loss, rng, scaler
     keep_last: int | None = None,  # how many checkpoints to keep; None keeps all
 ) -> tuple:  # the arguments of `write`
     "Gather what is to be written. Raise ValueError for a `keep_last` that would keep nothing."
     if keep_last is not None and keep_last < 1:
-        raise ValueError(f"keep_last={keep_last} would keep no checkpoint; use 1 or more, or None to keep all")
+        raise ValueError(
+            f"keep_last={keep_last} would keep no checkpoint; use 1 or more, or None to keep all"
+        )
     model, tied = untie(model_state)
-    content = {"format": FORMAT, "state": json.loads(json.dumps(state)), "tied": tied}  # a copy, as JSON will hold it
+    content = {
+        "format": FORMAT,
+        "state": json.loads(json.dumps(state)),
+        "tied": tied,
+    }  # a copy, as JSON will hold it
     return Path(folder), model, *flatten(optim_states), content, keep_last
 
 
-def save(folder: str | Path, model_state: dict, optim_states: list, state: dict, keep_last: int | None = None) -> Path:
+def save(
+    folder: str | Path,
+    model_state: dict,
+    optim_states: list,
+    state: dict,
+    keep_last: int | None = None,
+) -> Path:
     "Save a checkpoint whole or not at all (arguments: `prepare`). Raise OSError, one line: disk full, not writable."
     return write(*prepare(folder, model_state, optim_states, state, keep_last))
 
@@ -251,32 +316,46 @@ def load(
     path, remedy = Path(path), "use an earlier checkpoint"
     if not path.is_dir():
         raise FileNotFoundError(f"{path}: no such checkpoint; expected a folder like step_00000250")
-    if missing := [str(path / name) for name in (STATE, MODEL, OPTIM) if not (path / name).is_file()]:
+    if missing := [
+        str(path / name) for name in (STATE, MODEL, OPTIM) if not (path / name).is_file()
+    ]:
         raise ValueError(f"{missing[0]} is missing: the checkpoint is incomplete; {remedy}")
     raw = {name: (path / name).read_bytes() for name in (STATE, MODEL, OPTIM)}
     try:
         content = unseal(raw[STATE])
     except (ValueError, KeyError, AttributeError, RecursionError):
-        raise ValueError(f"{path / STATE} is cut short or altered: its SHA-256 does not fit; {remedy}") from None
+        raise ValueError(
+            f"{path / STATE} is cut short or altered: its SHA-256 does not fit; {remedy}"
+        ) from None
     if content.get("format") != FORMAT:
-        raise ValueError(f"{path / STATE}: format {content.get('format')!r}, expected {FORMAT!r}; update gpt2edu")
+        raise ValueError(
+            f"{path / STATE}: format {content.get('format')!r}, expected {FORMAT!r}; update gpt2edu"
+        )
     for name, want in content["files"].items():
         if len(raw[name]) != want["bytes"]:
-            raise ValueError(f"{path / name} has {len(raw[name])} bytes, expected {want['bytes']}: cut short; {remedy}")
+            raise ValueError(
+                f"{path / name} has {len(raw[name])} bytes, expected {want['bytes']}: cut short; {remedy}"
+            )
         if hashlib.sha256(raw[name]).hexdigest() != want["sha256"]:
-            raise ValueError(f"{path / name} was altered: its SHA-256 is not the one in {STATE}; {remedy}")
+            raise ValueError(
+                f"{path / name} was altered: its SHA-256 is not the one in {STATE}; {remedy}"
+            )
     if config is not None:
         asked = json.loads(json.dumps(asdict(config) if is_dataclass(config) else config))
         if found := first_difference(content["state"].get("config", {}), asked):
             field, has, want = found
-            raise ValueError(f"{path} has {field}={has!r}, not {want!r}; use {field}={has!r} or another run folder")
+            raise ValueError(
+                f"{path} has {field}={has!r}, not {want!r}; use {field}={has!r} or another run folder"
+            )
     tensors, head = {}, raw[OPTIM][8 : 8 + int.from_bytes(raw[OPTIM][:8], "little")]
     for name in (MODEL, OPTIM):
         try:
             tensors[name] = safetensors.torch.load(raw.pop(name))
         except SafetensorError as e:
             raise ValueError(f"{path / name} is not a safetensors file ({e}); {remedy}") from None
-    model = tensors[MODEL] | {name: tensors[MODEL][first] for name, first in content["tied"].items()}
+    model = tensors[MODEL] | {
+        name: tensors[MODEL][first] for name, first in content["tied"].items()
+    }
     optim = unflatten(tensors[OPTIM], json.loads(head)["__metadata__"]["optim"])
     return Checkpoint(model, optim, content["state"])
 
@@ -287,11 +366,15 @@ class AsyncSaver:
     def __init__(self):
         self._pool, self._job = ThreadPoolExecutor(1, "checkpoint"), None
 
-    def save(self, folder: str | Path, model_state: dict, optim_states: list, state: dict, keep_last=None) -> None:
+    def save(
+        self, folder: str | Path, model_state: dict, optim_states: list, state: dict, keep_last=None
+    ) -> None:
         "Do as the function `save`, after waiting for the save before this one."
         self.wait()
         folder, model, optim, *rest = prepare(folder, model_state, optim_states, state, keep_last)
-        copies = ({k: t.detach().to("cpu", copy=True) for k, t in ts.items()} for ts in (model, optim))
+        copies = (
+            {k: t.detach().to("cpu", copy=True) for k, t in ts.items()} for ts in (model, optim)
+        )
         self._job = self._pool.submit(write, folder, *copies, *rest)
 
     def wait(self) -> Path | None:

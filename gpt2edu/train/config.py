@@ -55,7 +55,9 @@ class TrainConfig(DataConfig, FromPreset):  # a dataclass takes the fields of it
     keep_last: int = 2  # checkpoints to keep
     val_overlap: float = 0.0  # share of a validation window that is context only; 0: side by side, as losses are published
     choice_items: int = 400  # multiple-choice stories; 0 for none
-    hellaswag: str | None = None  # items to answer at each validation: Rowan/hellaswag (from the hub), or a .jsonl file
+    hellaswag: str | None = (
+        None  # items to answer at each validation: Rowan/hellaswag (from the hub), or a .jsonl file
+    )
     max_spike: float = 2.0  # nats/token above the mean of 100 steps, five steps in a row: the run stops; 0 never stops it
     tracker: Tracker | None = None  # told what the log is told
     # the machine
@@ -71,14 +73,20 @@ class TrainConfig(DataConfig, FromPreset):  # a dataclass takes the fields of it
 
     def __post_init__(self):
         if self.preset not in PRESETS:
-            raise ValueError(f"unknown preset {self.preset!r}; expected one of {', '.join(PRESETS)}")
+            raise ValueError(
+                f"unknown preset {self.preset!r}; expected one of {', '.join(PRESETS)}"
+            )
         super().__post_init__()
         if self.optimizer not in options(Optimizer):
             raise ValueError(f"optimizer={self.optimizer!r} is unknown; use adamw or muon")
         least = {"warmup_steps": 0, "choice_items": 0, "seed": 0}  # whole numbers that may be zero
         for f in fields(self):
             value = getattr(self, f.name)
-            if isinstance(value, int) and not isinstance(value, bool) and value < least.get(f.name, 1):
+            if (
+                isinstance(value, int)
+                and not isinstance(value, bool)
+                and value < least.get(f.name, 1)
+            ):
                 raise ValueError(f"{f.name}={value} must be {least.get(f.name, 1)} or more")
             if isinstance(value, float) and not 0 <= value < float("inf"):
                 raise ValueError(f"{f.name}={value} must be a number, 0 or more")
@@ -86,16 +94,24 @@ class TrainConfig(DataConfig, FromPreset):  # a dataclass takes the fields of it
             raise ValueError(f"min_lr={self.min_lr} is above lr={self.lr}; lower --min_lr too")
         if max(self.beta1, self.beta2) >= 1 or not self.grad_clip:
             got = f"beta1={self.beta1}, beta2={self.beta2} and grad_clip={self.grad_clip}"
-            raise ValueError(f"got {got}, expected betas below 1 and a clip above 0; try 0.9, 0.95 and 1.0")
+            raise ValueError(
+                f"got {got}, expected betas below 1 and a clip above 0; try 0.9, 0.95 and 1.0"
+            )
         if self.val_overlap >= 1:
             raise ValueError(f"val_overlap={self.val_overlap} must be below 1; try 0.5")
         if self.n_embd % self.n_head:
-            raise ValueError(f"n_head={self.n_head} must divide n_embd={self.n_embd}; {near_divisors(self)}")
+            raise ValueError(
+                f"n_head={self.n_head} must divide n_embd={self.n_embd}; {near_divisors(self)}"
+            )
         step = self.micro_batch * self.block_size
         if self.total_batch % step:
             most = min(self.micro_batch, self.total_batch // self.block_size)
             ways = [b for b in range(1, most + 1) if self.total_batch % (b * self.block_size) == 0]
-            fix = f"try --micro_batch {ways[-1]}" if ways else f"try --total_batch {max(1, self.total_batch // step) * step}"
+            fix = (
+                f"try --micro_batch {ways[-1]}"
+                if ways
+                else f"try --total_batch {max(1, self.total_batch // step) * step}"
+            )
             raise ValueError(
                 f"total_batch={self.total_batch} tokens is not a whole number of micro-batches of "
                 f"micro_batch={self.micro_batch} x block_size={self.block_size} = {step} tokens; {fix}"
@@ -104,7 +120,9 @@ class TrainConfig(DataConfig, FromPreset):  # a dataclass takes the fields of it
         given = [f"{k}={v}" for k, v in horizons.items() if v is not None]
         if len(given) != 1:
             got = " and ".join(given) or "none"
-            raise ValueError(f"got {got}, expected exactly one of --max_steps, --max_tokens and --num_epochs")
+            raise ValueError(
+                f"got {got}, expected exactly one of --max_steps, --max_tokens and --num_epochs"
+            )
 
 
 def near_divisors(
@@ -145,7 +163,14 @@ PRESETS = {
         "sample_every": 400,
         "save_every": 400,
     },
-    "small-cpu": {"n_layer": 4, "n_head": 4, "n_embd": 256, "block_size": 256, "total_batch": 8192, "max_steps": 2000},
+    "small-cpu": {
+        "n_layer": 4,
+        "n_head": 4,
+        "n_embd": 256,
+        "block_size": 256,
+        "total_batch": 8192,
+        "max_steps": 2000,
+    },
     "gpt2-124m": GPT2_RUN | {"n_layer": 12, "n_head": 12, "n_embd": 768, "micro_batch": 32},
     "gpt2-350m": GPT2_RUN | {"n_layer": 24, "n_head": 16, "n_embd": 1024, "micro_batch": 16},
     "gpt2-774m": GPT2_RUN | {"n_layer": 36, "n_head": 20, "n_embd": 1280, "micro_batch": 8},
@@ -243,7 +268,11 @@ def kept_bytes(
     return tokens * (4 * (2 * n_embd + 4 + n_head) + width * 14 * n_embd)
 
 # %% ../../nbs/tough/ch14_accounting.ipynb #2f73dd0e
-PEAK_SIZES = {"cpu": (512, 1024), "cuda": (4096, 8192), "mps": (1024, 2048)}  # n of the n x n matrices to multiply
+PEAK_SIZES = {
+    "cpu": (512, 1024),
+    "cuda": (4096, 8192),
+    "mps": (1024, 2048),
+}  # n of the n x n matrices to multiply
 
 
 def measure_peak(
@@ -255,8 +284,13 @@ def measure_peak(
     import torch  # not at the top: reading flags must not load it
 
     device, best = torch.device(device), 0.0
-    wait = {"cuda": torch.cuda.synchronize, "mps": torch.mps.synchronize}.get(device.type, lambda: None)
-    sizes, repeats = PEAK_SIZES[device.type], 1 if device.type == "cpu" else 8  # a GPU is timed over several products
+    wait = {"cuda": torch.cuda.synchronize, "mps": torch.mps.synchronize}.get(
+        device.type, lambda: None
+    )
+    sizes, repeats = (
+        PEAK_SIZES[device.type],
+        1 if device.type == "cpu" else 8,
+    )  # a GPU is timed over several products
     for n in sizes:
         a, b = (torch.randn(n, n, device=device).to(dtype) for _ in "ab")
         torch.mm(a, b)  # the first one chooses a kernel

@@ -60,12 +60,20 @@ def stop_signals() -> Iterator[Stop]:
 class SpikeWatch:
     "Notice a loss that has left its recent level and does not come back."
 
-    def __init__(self, limit: float):  # nats/token above the mean of the last 100 steps; 0 never stops
+    def __init__(
+        self, limit: float
+    ):  # nats/token above the mean of the last 100 steps; 0 never stops
         self.limit, self.recent, self.high = limit, deque(maxlen=100), []
 
-    def sees(self, loss: float, position: int) -> int | None:  # window where a spike of five steps began, else None
+    def sees(
+        self, loss: float, position: int
+    ) -> int | None:  # window where a spike of five steps began, else None
         "Take in the loss of a step."
-        if self.limit and len(self.recent) >= 20 and loss > sum(self.recent) / len(self.recent) + self.limit:
+        if (
+            self.limit
+            and len(self.recent) >= 20
+            and loss > sum(self.recent) / len(self.recent) + self.limit
+        ):
             self.high.append(position)
         else:
             self.high.clear()
@@ -83,11 +91,17 @@ def explain(
     "Say what a failure means. ValueError, ConnectionError: one line; any other error as it is."
     if type(e).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(e):
         b = config.micro_batch
-        fix = f"try --micro_batch {b // 2}; the batch of a step stays the same" if b > 1 else "try a smaller --block_size"
+        fix = (
+            f"try --micro_batch {b // 2}; the batch of a step stays the same"
+            if b > 1
+            else "try a smaller --block_size"
+        )
         where = f"micro_batch={b} x block_size={config.block_size} at step {step}"
         raise ValueError(f"out of memory with {where}; {fix}") from e
     named = any(kind.__name__ == "DistError" for kind in type(e).__mro__)
-    network = named or re.search(r"gloo|nccl|connection (closed|reset)|broken pipe|timed out|timeout", str(e), re.IGNORECASE)
+    network = named or re.search(
+        r"gloo|nccl|connection (closed|reset)|broken pipe|timed out|timeout", str(e), re.IGNORECASE
+    )
     if ranks.world_size == 1 or not (network or stop.caught):
         raise e
     if not stop.caught:

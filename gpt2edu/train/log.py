@@ -34,7 +34,11 @@ class RunLog:
 
     def read(self) -> list[dict]:
         "Read all whole lines; the last one of a killed run may be cut."
-        lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines() if self.path.exists() else []
+        lines = (
+            self.path.read_text(encoding="utf-8", errors="replace").splitlines()
+            if self.path.exists()
+            else []
+        )
         events = []
         for line in lines:
             with suppress(json.JSONDecodeError):
@@ -47,7 +51,9 @@ class RunLog:
         return sorted(points), [points[s] for s in sorted(points)]
 
 
-def draw_loss(log: RunLog, name: str, floor: float | None = None, bigram: float | None = None):  # a matplotlib Figure
+def draw_loss(
+    log: RunLog, name: str, floor: float | None = None, bigram: float | None = None
+):  # a matplotlib Figure
     "Draw training and validation loss, and the two lines between which a model learns."
     from matplotlib.figure import Figure  # no window, no global state
 
@@ -96,7 +102,9 @@ def check_tracker(
     if kind is not None:
         check_choice("tracker", kind, Tracker)
     if kind is not None and not importlib.util.find_spec(kind):
-        raise ValueError(f'tracker={kind} is not installed; get it with: pip install "gpt2edu[{kind}]"')
+        raise ValueError(
+            f'tracker={kind} is not installed; get it with: pip install "gpt2edu[{kind}]"'
+        )
 
 
 def open_tracker(

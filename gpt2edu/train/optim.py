@@ -52,8 +52,12 @@ def orthogonalise(
     rounds: tuple[tuple[float, float, float], ...] = ROUNDS,  # a, b, c of each
 ) -> Tensor:  # (..., A, B) in G's precision
     "Keep the directions of each matrix and bring its singular values near 1 (Newton-Schulz iteration)."
-    X = G.mT if G.shape[-2] > G.shape[-1] else G  # (..., n, m), n <= m: the Gram matrix is the small one
-    X = X / X.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)  # all singular values are now at most 1
+    X = (
+        G.mT if G.shape[-2] > G.shape[-1] else G
+    )  # (..., n, m), n <= m: the Gram matrix is the small one
+    X = X / X.norm(dim=(-2, -1), keepdim=True).clamp(
+        min=1e-7
+    )  # all singular values are now at most 1
     for a, b, c in rounds:
         S = X @ X.mT  # (..., n, n) Gram matrix: the squares of the singular values
         X = a * X + (b * S + c * S @ S) @ X  # (..., n, m)  s -> a s + b s³ + c s⁵
@@ -95,14 +99,22 @@ class Muon(torch.optim.Optimizer):
         lr: float = 1e-3,  # in AdamW's scale: the root mean square of a step is about 0.2 lr
         weight_decay: float = 0.1,  # per unit of learning rate
         momentum: float = 0.95,  # share of the old mean that stays
-        rounds: tuple[tuple[float, float, float], ...] = ROUNDS,  # a, b, c of the polynomial in each round
-        dtype: torch.dtype | None = None,  # of the polynomial; None: `fast_dtype` of each matrix's device
+        rounds: tuple[
+            tuple[float, float, float], ...
+        ] = ROUNDS,  # a, b, c of the polynomial in each round
+        dtype: torch.dtype
+        | None = None,  # of the polynomial; None: `fast_dtype` of each matrix's device
     ):
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
-        self.rounds, self.dtype = rounds, dtype  # not part of the state: a run may be resumed on another machine
+        self.rounds, self.dtype = (
+            rounds,
+            dtype,
+        )  # not part of the state: a run may be resumed on another machine
         for p in (p for group in self.param_groups for p in group["params"]):
             if p.ndim != 2:
-                raise ValueError(f"Muon got a tensor of shape {tuple(p.shape)}, expected matrices; give the rest to AdamW")
+                raise ValueError(
+                    f"Muon got a tensor of shape {tuple(p.shape)}, expected matrices; give the rest to AdamW"
+                )
 
     def orthogonalised(
         self,
@@ -128,9 +140,13 @@ class Muon(torch.optim.Optimizer):
                 if "momentum_buffer" not in self.state[p]:
                     self.state[p]["momentum_buffer"] = torch.zeros_like(p)
                 mean = self.state[p]["momentum_buffer"].lerp_(p.grad, 1 - momentum)
-                ahead = p.grad.lerp(mean, momentum)  # Nesterov: where the mean will be one step further
+                ahead = p.grad.lerp(
+                    mean, momentum
+                )  # Nesterov: where the mean will be one step further
                 key = (p.device, *sorted(p.shape))
-                alike.setdefault(key, []).append((p, ahead if p.shape[0] <= p.shape[1] else ahead.mT))
+                alike.setdefault(key, []).append(
+                    (p, ahead if p.shape[0] <= p.shape[1] else ahead.mT)
+                )
             for (_, short, long), items in alike.items():
                 n = max(1, AT_ONCE // (short * long))
                 for start in range(0, len(items), n):
@@ -146,7 +162,11 @@ def block_matrices(
     model: nn.Module,  # weights carry GPT-2's names: transformer.h.0.attn.c_attn.weight
 ) -> list[nn.Parameter]:  # four matrices per block, in the model's order
     "List the matrices inside the transformer blocks: what Muon trains."
-    return [p for name, p in model.named_parameters() if "transformer.h." in name and p.ndim == 2 and p.requires_grad]
+    return [
+        p
+        for name, p in model.named_parameters()
+        if "transformer.h." in name and p.ndim == 2 and p.requires_grad
+    ]
 
 # %% ../../nbs/medium/ch09_optim.ipynb #66d75cc9
 def build_optimizers(
@@ -154,10 +174,15 @@ def build_optimizers(
     kind: str = "adamw",  # "adamw", or "muon": Muon for the blocks' matrices, AdamW for everything else
     lr: float = 1e-3,  # peak learning rate of AdamW
     weight_decay: float = 0.1,  # for matrices and embeddings
-    betas: tuple[float, float] = (0.9, 0.95),  # memory of gradients, Muon's too, and AdamW's of their squares
-    muon_lr: float | None = None,  # peak learning rate of Muon, in AdamW's scale; None: the same as `lr`
+    betas: tuple[float, float] = (
+        0.9,
+        0.95,
+    ),  # memory of gradients, Muon's too, and AdamW's of their squares
+    muon_lr: float
+    | None = None,  # peak learning rate of Muon, in AdamW's scale; None: the same as `lr`
     fused: bool | None = None,  # AdamW in one kernel; None: yes on CPU and CUDA
-    dtype: torch.dtype | None = None,  # of Muon's products; None: what the device multiplies fastest
+    dtype: torch.dtype
+    | None = None,  # of Muon's products; None: what the device multiplies fastest
 ) -> list[torch.optim.Optimizer]:  # step and zero every one of them
     """Build what updates the weights; every parameter group carries its `peak_lr`.
 

@@ -36,12 +36,18 @@ def find_run(name: str | None, out_dir: str | Path) -> Path:
     for path in (Path(name), Path(out_dir) / name):
         if (path / "config.json").is_file():
             return path
-    raise FileNotFoundError(f"{name} is no run: there is no config.json in {name}/ or {out_dir}/{name}/")
+    raise FileNotFoundError(
+        f"{name} is no run: there is no config.json in {name}/ or {out_dir}/{name}/"
+    )
 
 
 def auto_run(out_dir: str | Path, name: str) -> Path | None:  # None where there is none yet
     "Find the latest run of this name, or of this preset: `tiny`, `tiny-2`, … For launchers, which start again what was killed."
-    found = [p.parent for p in Path(out_dir).glob(f"{name}*/config.json") if re.fullmatch(rf"{re.escape(name)}(-\d+)?", p.parent.name)]
+    found = [
+        p.parent
+        for p in Path(out_dir).glob(f"{name}*/config.json")
+        if re.fullmatch(rf"{re.escape(name)}(-\d+)?", p.parent.name)
+    ]
     return max(found, key=written, default=None)
 
 
@@ -50,11 +56,15 @@ def new_run(config: TrainConfig) -> Path:
     root = Path(config.out_dir)
 
     def taken(name):
-        return any((root / name / part).exists() for part in ("config.json", "log.jsonl", "checkpoints"))
+        return any(
+            (root / name / part).exists() for part in ("config.json", "log.jsonl", "checkpoints")
+        )
 
     if config.name:
         if taken(config.name):
-            raise ValueError(f"the run {root / config.name} exists; go on with --resume {root / config.name}, or choose another --name")
+            raise ValueError(
+                f"the run {root / config.name} exists; go on with --resume {root / config.name}, or choose another --name"
+            )
         return root / config.name
     names = [config.preset, *(f"{config.preset}-{i}" for i in range(2, 10_000))]
     return next(root / n for n in names if not taken(n))
@@ -67,20 +77,28 @@ def load_run(folder: Path, where="cpu"):  # a GPT in evaluation mode, its tokeni
     from gpt2edu.text.tokenizer import Tokenizer
 
     steps = Path(folder) / "checkpoints"
-    path = checkpoint.latest(steps) or max(steps.glob("step_*"), default=None)  # `load` says what is broken in it
+    path = checkpoint.latest(steps) or max(
+        steps.glob("step_*"), default=None
+    )  # `load` says what is broken in it
     if path is None:
-        raise FileNotFoundError(f"{folder} has no checkpoint yet; go on with: gpt2edu_train --resume {folder}")
+        raise FileNotFoundError(
+            f"{folder} has no checkpoint yet; go on with: gpt2edu_train --resume {folder}"
+        )
     saved, tokenizer = checkpoint.load(path), Tokenizer.load(folder)
     c = saved.state["config"]
     if c["tokenizer_hash"] != tokenizer.hash:
-        raise ValueError(f"{folder}/tokenizer.json is not the tokenizer of {path}; restore the one it was trained with")
+        raise ValueError(
+            f"{folder}/tokenizer.json is not the tokenizer of {path}; restore the one it was trained with"
+        )
     sizes = {k: c[k] for k in ("n_layer", "n_head", "n_embd", "block_size")}
     model = GPT(GPTConfig(**sizes, vocab_size=padded(tokenizer.n_vocab)))
     model.load_state_dict(saved.model)
     return model.to(where).eval(), tokenizer
 
 
-def load_model(name: str | None, out_dir: str | Path = "runs", where="cpu"):  # a GPT in evaluation mode, its tokenizer
+def load_model(
+    name: str | None, out_dir: str | Path = "runs", where="cpu"
+):  # a GPT in evaluation mode, its tokenizer
     "Load a run, an exported folder, or a model of the hub such as `gpt2`. FileNotFoundError, ValueError: one line."
     exported = name is not None and (Path(name) / "model.safetensors").is_file()
     if exported or name in OPENAI:

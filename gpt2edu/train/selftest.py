@@ -11,12 +11,21 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..machine.device import Choice, autocast, grad_scaler, pick_device, pick_dtype, set_precision
+from gpt2edu.machine.device import (
+    Choice,
+    autocast,
+    grad_scaler,
+    pick_device,
+    pick_dtype,
+    set_precision,
+)
 from ..model.gpt import GPT, IGNORE, GPTConfig, cross_entropy
 from .optim import build_optimizers
 
 # %% ../../nbs/tough/ch13b_selftest.ipynb #905090eb
-PROBE = GPTConfig(n_layer=2, n_head=2, n_embd=128, block_size=64, vocab_size=384)  # heads of 64, as GPT-2 has them
+PROBE = GPTConfig(
+    n_layer=2, n_head=2, n_embd=128, block_size=64, vocab_size=384
+)  # heads of 64, as GPT-2 has them
 
 
 def _probe_updates(model: GPT, generator: torch.Generator) -> dict[str, Tensor]:
@@ -25,10 +34,15 @@ def _probe_updates(model: GPT, generator: torch.Generator) -> dict[str, Tensor]:
     for p in model.parameters():
         p.grad = torch.randn(p.shape, generator=generator).to(p.device)
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    clipped = torch.cat([p.grad.flatten() for p in model.parameters()])  # AdamW's first step does not see how long they are
+    clipped = torch.cat(
+        [p.grad.flatten() for p in model.parameters()]
+    )  # AdamW's first step does not see how long they are
     for optimizer in build_optimizers(model, "adamw", lr=0.01):
         optimizer.step()
-    updates = {f"AdamW's update of {name}": p.detach() - before[name] for name, p in model.named_parameters()}
+    updates = {
+        f"AdamW's update of {name}": p.detach() - before[name]
+        for name, p in model.named_parameters()
+    }
     return {"norm that clipping finds": norm, "clipped gradient": clipped} | updates
 
 
@@ -40,7 +54,9 @@ def probe_step(
 ) -> dict[str, Tensor]:  # losses, gradients, updates: fp32, on the CPU
     "Take one small training step of our own GPT, in which every kernel that a training needs occurs."
     generator = torch.Generator().manual_seed(seed)
-    with torch.random.fork_rng(devices=[]):  # building a model draws from PyTorch's own generator, which is not ours
+    with torch.random.fork_rng(
+        devices=[]
+    ):  # building a model draws from PyTorch's own generator, which is not ours
         model = GPT(PROBE, generator)
     with torch.no_grad():
         for p in model.parameters():  # no softmax flat, no GELU straight, no gain 1, no bias 0
@@ -54,14 +70,26 @@ def probe_step(
             x = model.embed(ids.to(device))  # (B, T, C)
             for block in model.transformer.h:
                 x = block(x)
-            head = model.transformer.ln_f(x).flatten(0, 1), model.lm_head.weight, targets.flatten().to(device)
-            whole, chunked = cross_entropy(*head), cross_entropy(*head, at_once=32 * V)  # 32 positions at a time
+            head = (
+                model.transformer.ln_f(x).flatten(0, 1),
+                model.lm_head.weight,
+                targets.flatten().to(device),
+            )
+            whole, chunked = (
+                cross_entropy(*head),
+                cross_entropy(*head, at_once=32 * V),
+            )  # 32 positions at a time
         scaler.scale((whole + chunked) / 4).backward()
         found |= {f"loss at T = {T}": whole, f"loss in chunks at T = {T}": chunked}
     for name, p in model.named_parameters():
         grad = p.grad / scaler.get_scale()
-        if name.endswith("c_attn.weight"):  # apart, or the large gradient of v would hide the small ones
-            found |= {f"gradient of {name}, {part}": g for part, g in zip("qkv", grad.chunk(3), strict=True)}
+        if name.endswith(
+            "c_attn.weight"
+        ):  # apart, or the large gradient of v would hide the small ones
+            found |= {
+                f"gradient of {name}, {part}": g
+                for part, g in zip("qkv", grad.chunk(3), strict=True)
+            }
         else:
             found[f"gradient of {name}"] = grad
     if update:
@@ -69,7 +97,12 @@ def probe_step(
     return {name: t.detach().float().cpu() for name, t in found.items()}
 
 # %% ../../nbs/tough/ch13b_selftest.ipynb #6e801f9a
-UNITS = {"fp32": 2**-15, "tf32": 2**-11, "fp16": 2**-11, "bf16": 2**-8}  # rounding of a number; fp32: of a sum
+UNITS = {
+    "fp32": 2**-15,
+    "tf32": 2**-11,
+    "fp16": 2**-11,
+    "bf16": 2**-8,
+}  # rounding of a number; fp32: of a sum
 
 
 def disagreement(
@@ -84,9 +117,14 @@ def disagreement(
         if not a.isfinite().all():
             return f"the {name} is not finite"
         distance, shift = float((a - b).norm() / b.norm()), abs(float(a @ b / b.norm() ** 2) - 1)
-        off, most = max((distance, 12 * unit), (shift, 2 * unit), key=lambda pair: pair[0] / pair[1])
+        off, most = max(
+            (distance, 12 * unit), (shift, 2 * unit), key=lambda pair: pair[0] / pair[1]
+        )
         if off / most > worst:
-            worst, text = off / most, f"the {name} is off by {off:.2%}, and rounding explains {most:.2%}"
+            worst, text = (
+                off / most,
+                f"the {name} is off by {off:.2%}, and rounding explains {most:.2%}",
+            )
     return text
 
 
@@ -108,7 +146,10 @@ def self_test(
             torch.set_float32_matmul_precision(products)
             if found := disagreement((step or probe_step)(device, kind, update), want, UNITS[name]):
                 return f"computes a training step wrongly: in {name} {found}"
-    except (RuntimeError, TypeError) as e:  # a kernel that is missing; a number format that the device lacks
+    except (
+        RuntimeError,
+        TypeError,
+    ) as e:  # a kernel that is missing; a number format that the device lacks
         return f"cannot take a training step: {next(iter(str(e).splitlines()), type(e).__name__)}"
     finally:
         torch.set_float32_matmul_precision(before)
@@ -120,7 +161,8 @@ def tested_device(
     dtype: str = "auto",  # auto, bf16, fp16 or fp32: what will be computed there
     test: bool = True,  # whether to test it: --no_self_test
     say: Callable = lambda line: None,  # told when the CPU is taken instead
-    agree: Callable[[str], str] | None = None,  # with several ranks: makes one finding of all, `dist.agreement`
+    agree: Callable[[str], str]
+    | None = None,  # with several ranks: makes one finding of all, `dist.agreement`
     update: bool = True,  # whether it will train, so that AdamW's kernels count too
 ) -> Choice:  # of a torch.device
     "Choose a device as `pick_device` does, and believe it after a test. ValueError, one line, if it fails."
@@ -134,6 +176,8 @@ def tested_device(
         return Choice(device, f"{chosen.reason}, and a small step there agrees with the CPU's")
     found = f"device={device.type} {found}"
     if choice != "auto" or agree:
-        raise ValueError(f"{found}; update PyTorch or the driver, take --device cpu, or insist with --no_self_test")
+        raise ValueError(
+            f"{found}; update PyTorch or the driver, take --device cpu, or insist with --no_self_test"
+        )
     say(f"{found}; this runs on the CPU instead")
     return Choice(torch.device("cpu"), f"{device.type} failed its test")

@@ -27,7 +27,15 @@ from ..evaluate.validation import bigram_and_floor, story_choice, validation_los
 from ..data.loader import Loader
 from ..model.gpt import GPT, GPTConfig, num_params
 from .optim import build_optimizers, load_states, lr_at, set_lr
-from .config import MAY_CHANGE, TrainConfig, flops_per_token, horizon, measure_peak, mfu, padded
+from gpt2edu.train.config import (
+    MAY_CHANGE,
+    TrainConfig,
+    flops_per_token,
+    horizon,
+    measure_peak,
+    mfu,
+    padded,
+)
 from ..data.cache import not_writable, prepare_data
 from ..machine.progress import duration
 from .log import LivePlot, RunLog, check_tracker, open_tracker, plot_loss
@@ -46,19 +54,33 @@ class Trainer:
         say: Callable = lambda line: None,  # told what happens, line by line, by rank 0
         ranks: Ranks = Ranks(),  # noqa: B008  from `dist.start`; frozen
     ):
-        self.config, self.folder, self.ranks, self.start = config, Path(folder), ranks, time.perf_counter()
+        self.config, self.folder, self.ranks, self.start = (
+            config,
+            Path(folder),
+            ranks,
+            time.perf_counter(),
+        )
         c, self.say = config, say if ranks.is_main else lambda line: None
         sizes = {k: getattr(c, k) for k in ("n_layer", "n_head", "n_embd", "block_size")}
         GPTConfig(**sizes)  # wrong choices are refused on every rank, before any work
         check_tracker(c.tracker)
-        shared = c.block_size * ranks.world_size  # tokens that all ranks compute at a time, for each window of a micro-batch
-        self.B = next((b for b in range(c.micro_batch, 0, -1) if c.total_batch % (b * shared) == 0), 0)
+        shared = (
+            c.block_size * ranks.world_size
+        )  # tokens that all ranks compute at a time, for each window of a micro-batch
+        self.B = next(
+            (b for b in range(c.micro_batch, 0, -1) if c.total_batch % (b * shared) == 0), 0
+        )
         if not self.B:
             raise ValueError(f"total_batch={c.total_batch} tokens cannot be shared by {ranks.world_size} ranks in windows of block_size="
                              f"{c.block_size}; try --total_batch {max(1, c.total_batch // shared) * shared}")  # fmt: skip
         self.n_micro = c.total_batch // (self.B * shared)
-        self.device = selftest.tested_device(c.device, c.dtype, c.self_test, self.say, dist.agreement(ranks)).value
-        dtype, compiled = device.pick_dtype(c.dtype, self.device), device.pick_compile(c.compile, self.device)
+        self.device = selftest.tested_device(
+            c.device, c.dtype, c.self_test, self.say, dist.agreement(ranks)
+        ).value
+        dtype, compiled = (
+            device.pick_dtype(c.dtype, self.device),
+            device.pick_compile(c.compile, self.device),
+        )
         device.set_precision(self.device)
         if self.device.type == "cpu":
             device.keep_freed_memory()
@@ -70,31 +92,62 @@ class Trainer:
                 raise not_writable(self.folder, e, "--out_dir") from e
             self.tokenizer, data = prepare_data(c, self.say)
             hash_, n_vocab = self.tokenizer.hash, self.tokenizer.n_vocab
-            self.train_shards, self.val_shards = (open_shards(data, s, hash_, ranks.is_main, n_vocab) for s in ("train", "val"))
+            self.train_shards, self.val_shards = (
+                open_shards(data, s, hash_, ranks.is_main, n_vocab) for s in ("train", "val")
+            )
             self.items = get_items(c.hellaswag, ("plain",), None) if c.hellaswag else None
         self.is_stories = c.dataset == ("stories",) and not c.shards
         self.max_steps = horizon(c, len(self.train_shards))
-        self.model = GPT(GPTConfig(**sizes, vocab_size=padded(n_vocab)), torch.Generator().manual_seed(c.seed))
+        self.model = GPT(
+            GPTConfig(**sizes, vocab_size=padded(n_vocab)), torch.Generator().manual_seed(c.seed)
+        )
         self.model.to(self.device)
-        self.compiled = torch.compile(self.model) if compiled.value else self.model  # the same weights
+        self.compiled = (
+            torch.compile(self.model) if compiled.value else self.model
+        )  # the same weights
         self.forward = dist.wrap(self.compiled, ranks)
-        muon_dtype = None if self.dtype == torch.bfloat16 else torch.float32  # None: what the hardware multiplies
+        muon_dtype = (
+            None if self.dtype == torch.bfloat16 else torch.float32
+        )  # None: what the hardware multiplies
         options = c.optimizer, c.lr, c.weight_decay, (c.beta1, c.beta2), c.muon_lr
         self.optimizers = build_optimizers(self.model, *options, dtype=muon_dtype)
-        self.loader = Loader(self.train_shards, self.B, c.block_size, c.seed, ranks.rank, ranks.world_size)
-        if (n := min(c.val_tokens, len(self.val_shards) - 1)) < c.block_size:  # refused now, not at the first validation
-            raise ValueError(f"got {n} tokens to validate on, expected block_size={c.block_size} at least; give more text")
+        self.loader = Loader(
+            self.train_shards, self.B, c.block_size, c.seed, ranks.rank, ranks.world_size
+        )
+        if (
+            n := min(c.val_tokens, len(self.val_shards) - 1)
+        ) < c.block_size:  # refused now, not at the first validation
+            raise ValueError(
+                f"got {n} tokens to validate on, expected block_size={c.block_size} at least; give more text"
+            )
         self.step, self.position, self.seconds, self.next, self.ends = 0, 0, 0.0, None, False
-        self.val_loss, self.best, self.judged = math.nan, math.inf, 0  # the last loss, the lowest, the step of the last
-        self.fixed = {k: v for k, v in json.loads(json.dumps(asdict(c))).items() if k not in MAY_CHANGE}
+        self.val_loss, self.best, self.judged = (
+            math.nan,
+            math.inf,
+            0,
+        )  # the last loss, the lowest, the step of the last
+        self.fixed = {
+            k: v for k, v in json.loads(json.dumps(asdict(c))).items() if k not in MAY_CHANGE
+        }
         self.fixed |= {"tokenizer_hash": hash_, "data": data.name}
-        self.saver, self.log, self.tell, self.untell = checkpoint.AsyncSaver(), RunLog(self.folder / "log.jsonl"), None, None
+        self.saver, self.log, self.tell, self.untell = (
+            checkpoint.AsyncSaver(),
+            RunLog(self.folder / "log.jsonl"),
+            None,
+            None,
+        )
         self.peak = measure_peak(self.device, self.dtype) * ranks.world_size  # FLOP/s
         if resume:
             self.restore()
-        hardware = f"{device.describe(self.device)}, {ranks.world_size} rank{'s' * (ranks.world_size > 1)}"
-        precision = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[self.dtype]
-        self.machine = f"{hardware.rpartition(', torch ')[0]}, {precision}"  # for the line on the wait
+        hardware = (
+            f"{device.describe(self.device)}, {ranks.world_size} rank{'s' * (ranks.world_size > 1)}"
+        )
+        precision = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[
+            self.dtype
+        ]
+        self.machine = (
+            f"{hardware.rpartition(', torch ')[0]}, {precision}"  # for the line on the wait
+        )
         self.flops = flops_per_token(num_params(self.model), c.n_layer, c.n_embd, c.block_size)
         if ranks.is_main:
             self.tell, self.untell = open_tracker(c.tracker, self.folder, asdict(c))
@@ -102,9 +155,13 @@ class Trainer:
             write_atomically(self.folder / "config.json", json.dumps(asdict(c), indent=1).encode())
             self.log.write("start", step=self.step, max_steps=self.max_steps, hardware=hardware, dtype=str(self.dtype),
                            peak_tflops=self.peak / 1e12, config=asdict(c), train_tokens=len(self.train_shards), data=str(data))  # fmt: skip
-        self.say(f"model: {num_params(self.model):,} parameters, vocabulary {n_vocab:,} of {padded(n_vocab):,}")
+        self.say(
+            f"model: {num_params(self.model):,} parameters, vocabulary {n_vocab:,} of {padded(n_vocab):,}"
+        )
         self.say(f"machine: {hardware}, {self.peak / 1e12:.2f} TFLOP/s measured")
-        smaller = f"; micro_batch {self.B}, so that {ranks.world_size} ranks share a step" * (self.B < c.micro_batch)
+        smaller = f"; micro_batch {self.B}, so that {ranks.world_size} ranks share a step" * (
+            self.B < c.micro_batch
+        )
         self.say(f"precision: {dtype}; compile: {compiled}{smaller}")
 
     def save(self, wait: bool = True):
@@ -112,9 +169,23 @@ class Trainer:
         if not self.ranks.is_main:
             return
         self.saved()
-        state = {"step": self.step, "position": self.position, "seconds": self.elapsed(), "config": self.fixed}
-        state |= {"val_loss": self.val_loss, "best": self.best, "judged": self.judged, "rng": checkpoint.rng_state()}
-        state |= {"scaler": self.scaler.state_dict(), "threads": torch.get_num_threads(), "ranks": self.ranks.world_size}
+        state = {
+            "step": self.step,
+            "position": self.position,
+            "seconds": self.elapsed(),
+            "config": self.fixed,
+        }
+        state |= {
+            "val_loss": self.val_loss,
+            "best": self.best,
+            "judged": self.judged,
+            "rng": checkpoint.rng_state(),
+        }
+        state |= {
+            "scaler": self.scaler.state_dict(),
+            "threads": torch.get_num_threads(),
+            "ranks": self.ranks.world_size,
+        }
         tensors = self.model.state_dict(), [o.state_dict() for o in self.optimizers]
         self.saver.save(self.folder / "checkpoints", *tensors, state, self.config.keep_last)
         if wait:
@@ -128,15 +199,22 @@ class Trainer:
     def restore(self):
         "Go on from the latest checkpoint, or from the start where there is none."
         folder = self.folder / "checkpoints"
-        path = checkpoint.latest(folder) or max(folder.glob("step_*"), default=None)  # `load` says what is broken in it
+        path = checkpoint.latest(folder) or max(
+            folder.glob("step_*"), default=None
+        )  # `load` says what is broken in it
         if path is None:
             return self.say("resume: no checkpoint yet, so this starts at step 0")
         saved = checkpoint.load(path, config=self.fixed)
         self.model.load_state_dict(saved.model)
         load_states(self.optimizers, saved.optim)
         now = {"threads": torch.get_num_threads(), "ranks": self.ranks.world_size}
-        s = {"best": math.inf, "judged": saved.state["step"]} | saved.state  # older checkpoints know neither
-        self.scaler.load_state_dict(s["scaler"] or self.scaler.state_dict())  # empty if it was not fp16
+        s = {
+            "best": math.inf,
+            "judged": saved.state["step"],
+        } | saved.state  # older checkpoints know neither
+        self.scaler.load_state_dict(
+            s["scaler"] or self.scaler.state_dict()
+        )  # empty if it was not fp16
         if "rng" in s:
             checkpoint.set_rng_state(s["rng"])
         self.step, self.position, self.seconds = s["step"], s["position"], s["seconds"]
@@ -145,7 +223,9 @@ class Trainer:
         self.say(f"resume: {path}, step {self.step}")
         for name, n in now.items():
             if (was := s.get(name, 1)) != n:
-                self.say(f"resume: the number of {name} was {was}, is now {n}; the last bits may differ")
+                self.say(
+                    f"resume: the number of {name} was {was}, is now {n}; the last bits may differ"
+                )
 
     def elapsed(self) -> float:  # seconds, those before a resume included
         return self.seconds + time.perf_counter() - self.start
@@ -153,12 +233,19 @@ class Trainer:
     def batch(self):  # x, y: (B, T) on the device
         "Read the next micro-batch; on a GPU the copy runs beside the computing."
         on_gpu = self.device.type == "cuda"
-        return [(t.pin_memory() if on_gpu else t).to(self.device, non_blocking=True) for t in self.loader.next_batch()]
+        return [
+            (t.pin_memory() if on_gpu else t).to(self.device, non_blocking=True)
+            for t in self.loader.next_batch()
+        ]
 
-    def train_step(self, stop: Stop | None = None) -> tuple[float, float]:  # loss, norm of the gradient before clipping
+    def train_step(
+        self, stop: Stop | None = None
+    ) -> tuple[float, float]:  # loss, norm of the gradient before clipping
         "Take one step of the optimisers. The loss is in nats/token, over all ranks, which also agree whether one was told to stop."
         c, loss = self.config, torch.zeros((), device=self.device)
-        set_lr(self.optimizers, lr_at(self.step, c.lr, c.min_lr, c.warmup_steps, self.max_steps) / c.lr)
+        set_lr(
+            self.optimizers, lr_at(self.step, c.lr, c.min_lr, c.warmup_steps, self.max_steps) / c.lr
+        )
         for i in range(self.n_micro):
             x, y = self.next or self.batch()
             with dist.sync_if(self.forward, i == self.n_micro - 1):
@@ -167,18 +254,24 @@ class Trainer:
                 self.scaler.scale(part).backward()
             loss += part.detach()
             self.next = self.batch()  # the GPU is still at work
-        seen = dist.mean_over_ranks(torch.stack([loss, loss.new_tensor(float(bool(stop and stop.caught)))]))
+        seen = dist.mean_over_ranks(
+            torch.stack([loss, loss.new_tensor(float(bool(stop and stop.caught)))])
+        )
         for o in self.optimizers:
             self.scaler.unscale_(o)
         norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), c.grad_clip))
         loss, told = seen.tolist()
         self.ends = told > 0
         self.check_finite("loss", loss)
-        self.check_finite("norm of the gradient", 0.0 if self.scaler.is_enabled() else norm)  # a scaler skips it
+        self.check_finite(
+            "norm of the gradient", 0.0 if self.scaler.is_enabled() else norm
+        )  # a scaler skips it
         for o in self.optimizers:
             if math.isfinite(norm):  # under fp16 all take the step, or none
                 self.scaler.step(o)
-            o.zero_grad(set_to_none=self.ranks.world_size == 1)  # DDP has room of its own for them: no second one
+            o.zero_grad(
+                set_to_none=self.ranks.world_size == 1
+            )  # DDP has room of its own for them: no second one
         self.scaler.update()
         self.step += 1
         self.position += c.total_batch // c.block_size  # windows
@@ -201,7 +294,9 @@ class Trainer:
         self.best, self.judged = min(self.best, self.val_loss), self.step
         found = {"loss": self.val_loss, "best": self.best}
         if self.items:
-            answers = choices(self.items, self.model, self.tokenizer, "plain", (), self.B, *where.values())["acc_norm"]
+            answers = choices(
+                self.items, self.model, self.tokenizer, "plain", (), self.B, *where.values()
+            )["acc_norm"]
             found |= {"hellaswag": answers["accuracy"], "hellaswag_error": answers["error"]}
         if self.ranks.is_main:
             if self.is_stories and c.choice_items:
@@ -213,18 +308,26 @@ class Trainer:
 
     def samples(self, n: int = 3) -> list[str]:
         "Write n texts; the same seed each time, and training does not notice."
-        options = {"num_seq": n, "temperature": 0.8, "generator": torch.Generator().manual_seed(self.config.seed)}
+        options = {
+            "num_seq": n,
+            "temperature": 0.8,
+            "generator": torch.Generator().manual_seed(self.config.seed),
+        }
         texts = complete(self.model, self.tokenizer, "", self.config.block_size, **options)
         self.log.write("sample", step=self.step, texts=texts)
         return texts
 
-    def run(self, stop: Stop | None = None, live: bool = False) -> dict | None:  # the last event, "done"; None if stopped
+    def run(
+        self, stop: Stop | None = None, live: bool = False
+    ) -> dict | None:  # the last event, "done"; None if stopped
         "Train to the horizon, then judge. With `live`, a notebook shows the curve meanwhile."
         plot = LivePlot(self.log) if live and self.ranks.is_main else None
         try:
             with nullcontext(stop) if stop else stop_signals() as stop:
                 try:
-                    with stop.held() if self.ranks.world_size > 1 else nullcontext():  # ranks stop together, after a step
+                    with (
+                        stop.held() if self.ranks.world_size > 1 else nullcontext()
+                    ):  # ranks stop together, after a step
                         done = self.loop(stop, plot)
                 except Stopped:  # while the model was judged or wrote samples
                     done = None
@@ -235,7 +338,9 @@ class Trainer:
                         self.save()
                     if self.ranks.is_main:
                         self.log.write("stopped", step=self.step, signal=stop.caught)
-                    self.say(f"{stop.caught or 'a signal to another rank'}: saved step {self.step} of {self.max_steps}; go on with --resume {self.folder}")
+                    self.say(
+                        f"{stop.caught or 'a signal to another rank'}: saved step {self.step} of {self.max_steps}; go on with --resume {self.folder}"
+                    )
                 return done
         finally:
             self.saver.wait()
@@ -245,10 +350,18 @@ class Trainer:
     def wait_ahead(self, step_seconds: float) -> float:  # seconds
         "Estimate the time to the end from that of a step: the steps that are left, and every validation on the way."
         c = self.config
-        judgements = self.max_steps // c.eval_every - self.step // c.eval_every + (self.max_steps % c.eval_every > 0)
+        judgements = (
+            self.max_steps // c.eval_every
+            - self.step // c.eval_every
+            + (self.max_steps % c.eval_every > 0)
+        )
         n = min(c.val_tokens, len(self.val_shards)) / (1 - c.val_overlap)
-        n += 100 * c.choice_items * self.is_stories + 250 * len(self.items or ())  # tokens that an item takes, about
-        forward = step_seconds / c.total_batch / 3  # seconds per token; a training step costs three forward passes
+        n += 100 * c.choice_items * self.is_stories + 250 * len(
+            self.items or ()
+        )  # tokens that an item takes, about
+        forward = (
+            step_seconds / c.total_batch / 3
+        )  # seconds per token; a training step costs three forward passes
         return (self.max_steps - self.step) * step_seconds + judgements * n * forward
 
     def loop(self, stop: Stop, plot: LivePlot | None) -> dict | None:
@@ -265,7 +378,9 @@ class Trainer:
                     loss, norm = self.train_step(stop)
                 busy += (took := time.perf_counter() - t0)
                 recent.append(loss)
-                if self.step > first + 1 and steady is not None:  # the first step chooses kernels, or compiles
+                if (
+                    self.step > first + 1 and steady is not None
+                ):  # the first step chooses kernels, or compiles
                     steady.append(took)
                     if len(steady) == 6 or sum(steady) > 20:
                         wait = duration(self.wait_ahead(sorted(steady)[len(steady) // 2]))
@@ -276,10 +391,19 @@ class Trainer:
                                      f"window {at}; the last checkpoint is whole; try a lower --lr, or --max_spike 0 to go on")  # fmt: skip
                 bar.update()
                 if self.step == 1:
-                    self.say(f"step 1/{self.max_steps} train {loss:.3f} (ln V, knowing nothing: {math.log(self.model.config.vocab_size):.3f})")
-                last, rate = self.step == self.max_steps, len(recent) * c.total_batch / busy  # tokens/s
+                    self.say(
+                        f"step 1/{self.max_steps} train {loss:.3f} (ln V, knowing nothing: {math.log(self.model.config.vocab_size):.3f})"
+                    )
+                last, rate = (
+                    self.step == self.max_steps,
+                    len(recent) * c.total_batch / busy,
+                )  # tokens/s
                 if self.step % 10 == 0 or last:
-                    values = {"loss": sum(recent) / len(recent), "norm": norm, "lr": self.optimizers[-1].param_groups[0]["lr"]}
+                    values = {
+                        "loss": sum(recent) / len(recent),
+                        "norm": norm,
+                        "lr": self.optimizers[-1].param_groups[0]["lr"],
+                    }
                     values |= {"tokens_per_s": rate, "mfu": mfu(rate, self.flops, self.peak)}
                     if self.ranks.is_main:
                         self.log.write("train", step=self.step, **values)
@@ -290,9 +414,17 @@ class Trainer:
                     return None
                 if self.step % c.eval_every == 0 or last:
                     found = self.judge()
-                    more = "".join(f" {k} {found[k]:.3f}" for k in ("story_choice", "hellaswag") if k in found)
-                    left = (self.max_steps - self.step) * (time.perf_counter() - begin) / (self.step - first)
-                    self.say(f"step {self.step}/{self.max_steps} train {loss:.3f} val {self.val_loss:.3f}{more} tokens/s {rate:,.0f} left {duration(left)}")
+                    more = "".join(
+                        f" {k} {found[k]:.3f}" for k in ("story_choice", "hellaswag") if k in found
+                    )
+                    left = (
+                        (self.max_steps - self.step)
+                        * (time.perf_counter() - begin)
+                        / (self.step - first)
+                    )
+                    self.say(
+                        f"step {self.step}/{self.max_steps} train {loss:.3f} val {self.val_loss:.3f}{more} tokens/s {rate:,.0f} left {duration(left)}"
+                    )
                 if self.step % c.sample_every == 0 and not last and self.ranks.is_main:
                     self.say(f"step {self.step} sample: {self.samples(1)[0]}")
                 if self.step % c.save_every == 0 or last:
@@ -309,13 +441,20 @@ class Trainer:
         if self.judged != self.step or not math.isfinite(self.val_loss):
             self.judge()
         self.saved()
-        done = {"val_loss": self.val_loss, "seconds": round(self.elapsed(), 1), "tokens": self.step * self.config.total_batch}
+        done = {
+            "val_loss": self.val_loss,
+            "seconds": round(self.elapsed(), 1),
+            "tokens": self.step * self.config.total_batch,
+        }
         if not self.ranks.is_main:
             return done
         val = self.val_shards[: min(self.config.val_tokens, len(self.val_shards) - 1) + 1]
         done |= bigram_and_floor(self.train_shards, val, self.tokenizer, self.is_stories)
         last = next((e for e in reversed(self.log.read()) if e["event"] == "val"), {})
-        done |= {k: last.get(k) for k in ("story_choice", "story_choice_error", "hellaswag", "hellaswag_error")}
+        done |= {
+            k: last.get(k)
+            for k in ("story_choice", "story_choice_error", "hellaswag", "hellaswag_error")
+        }
         plot_loss(self.log, self.folder / "loss.png", done["floor"], done["bigram"])
         samples = self.samples()
         self.log.write("done", **done)

@@ -6,7 +6,9 @@ def hours(n, t, g, p, m):
 
 
 def first_fit(memory, fixed, per_window, windows):
-    return max(b for b in range(1, windows + 1) if windows % b == 0 and fixed + b * per_window <= memory)
+    return max(
+        b for b in range(1, windows + 1) if windows % b == 0 and fixed + b * per_window <= memory
+    )
 
 
 MISTAKES = {
@@ -29,7 +31,10 @@ MISTAKES = {
     "check_largest": [
         (lambda memory, fixed, per, windows: (memory - fixed) // per, "cannot be cut"),
         (lambda memory, fixed, per, windows: first_fit(memory, 0, per, windows), "what is fixed"),
-        (lambda memory, fixed, per, windows: first_fit(memory - 1, fixed, per, windows), "to the last byte"),
+        (
+            lambda memory, fixed, per, windows: first_fit(memory - 1, fixed, per, windows),
+            "to the last byte",
+        ),
         (first_fit, "the answer is 0"),
         (lambda *a: 1, "expected"),
     ],
@@ -38,7 +43,10 @@ MISTAKES = {
         (lambda n, t, g, p, m, d: (hours(n, t, g, p, 1), 0), "the share mfu"),
         (lambda n, t, g, p, m, d: (hours(n, t, g, p, 1 / m), 0), "divide by it"),
         (lambda n, t, g, p, m, d: (3600 * hours(n, t, g, p, m), 0), "seconds"),
-        (lambda n, t, g, p, m, d: (hours(n, t, g, p, m), hours(n, t, g, p, m) * d), "pays for one GPU"),
+        (
+            lambda n, t, g, p, m, d: (hours(n, t, g, p, m), hours(n, t, g, p, m) * d),
+            "pays for one GPU",
+        ),
         (lambda n, t, g, p, m, d: hours(n, t, g, p, m), "two numbers"),
         (lambda n, t, g, p, m, d: (hours(n, t, g, p, m), 1.0), "dollars"),
     ],

@@ -34,7 +34,9 @@ def elsewhere(path, data):
 
 def newest(names, whole, *, temp=False, broken=False, text=False):
     found = [n for n in names if (temp or n.startswith("step_")) and (broken or n in whole)]
-    return max(found, key=(str if text else lambda n: int(n.split("step_")[1].split("-")[0])), default=None)
+    return max(
+        found, key=(str if text else lambda n: int(n.split("step_")[1].split("-")[0])), default=None
+    )
 
 
 def surplus(steps, n, best, just_saved, *, sort=True, extra=True, saved=True):

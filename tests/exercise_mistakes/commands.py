@@ -64,7 +64,10 @@ MISTAKES = {
     ],
     "check_auto": [
         (lambda r, n: auto(r, n, pattern=".*"), "newest run of all"),
-        (lambda r, n: max((x for x in r if x.startswith(n)), key=r.get, default=None), "only begins like"),
+        (
+            lambda r, n: max((x for x in r if x.startswith(n)), key=r.get, default=None),
+            "only begins like",
+        ),
         (lambda r, n: auto(r, n, key=lambda x: int("0" + x[5:])), "compare times"),
         (lambda r, n: n if n in r else None, "was written to later"),
         (lambda r, n: auto(r, n, pattern=rf"{n}(-\d+)?"), "not a pattern"),

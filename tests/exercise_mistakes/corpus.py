@@ -15,11 +15,17 @@ MISTAKES = {
         (lambda choices: sum(math.log(len(words)) for words in choices), "the sign is wrong"),
         (lambda choices: math.prod(1 / len(words) for words in choices), "take its logarithm"),
         (lambda choices: -sum(math.log2(len(words)) for words in choices), "in bits"),
-        (lambda choices: -math.log(sum(len(words) for words in choices)), "added the numbers of words"),
+        (
+            lambda choices: -math.log(sum(len(words) for words in choices)),
+            "added the numbers of words",
+        ),
     ],
     "check_entropy": [
         (lambda probs: sum(p * math.log(p) for p in probs if p), "the sign is wrong"),
-        (lambda probs: -sum(math.log(p) for p in probs if p) / sum(p > 0 for p in probs), "weight by its probability"),
+        (
+            lambda probs: -sum(math.log(p) for p in probs if p) / sum(p > 0 for p in probs),
+            "weight by its probability",
+        ),
         (lambda probs: -sum(p * math.log2(p) for p in probs if p), "in bits"),
         (lambda probs: -sum(p * math.log(p) for p in probs), "your code raised ValueError"),
     ],

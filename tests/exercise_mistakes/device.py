@@ -6,7 +6,11 @@ import math
 def decode(text, *, bias=15, hidden=1, sub_hidden=0, sub_exponent=1, minus="1"):
     sign, exponent, mantissa = text.split()
     e, fraction = int(exponent, 2), int(mantissa, 2) / 1024
-    size = (sub_hidden + fraction) * 2.0 ** (sub_exponent - 15) if e == 0 else (hidden + fraction) * 2.0 ** (e - bias)
+    size = (
+        (sub_hidden + fraction) * 2.0 ** (sub_exponent - 15)
+        if e == 0
+        else (hidden + fraction) * 2.0 ** (e - bias)
+    )
     return -size if sign == minus else size
 
 

@@ -19,9 +19,14 @@ MISTAKES = {
     ],
     "check_global_loss": [
         (lambda means, counts: sum(means) / len(means), "a mean of means"),
-        (lambda means, counts: sum(m * n for m, n in zip(means, counts, strict=True)), "divide by how many"),
         (
-            lambda means, counts: sum(m * n for m, n in zip(means, counts, strict=True)) / len(means),
+            lambda means, counts: sum(m * n for m, n in zip(means, counts, strict=True)),
+            "divide by how many",
+        ),
+        (
+            lambda means, counts: (
+                sum(m * n for m, n in zip(means, counts, strict=True)) / len(means)
+            ),
             "number of ranks",
         ),
         (lambda means, counts: max(means), "expected"),

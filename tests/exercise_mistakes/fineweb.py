@@ -4,7 +4,10 @@ import random
 
 
 def duration(tokens, processes, speed, size, download, *, how=max, many=True, count_bytes=True):
-    return how(tokens / (speed * (processes if many else 1)), tokens * (size if count_bytes else 1) / download)
+    return how(
+        tokens / (speed * (processes if many else 1)),
+        tokens * (size if count_bytes else 1) / download,
+    )
 
 
 def cuts(text, *, at=lambda a, b: not a.isspace() and b.isspace()):
@@ -50,7 +53,10 @@ MISTAKES = {
         (lambda *a: duration(*a, count_bytes=False), "bytes, not tokens"),
     ],
     "check_cuts": [
-        (lambda t: cuts(t, at=lambda a, b: a.isspace() and not b.isspace()), "behind the white space"),
+        (
+            lambda t: cuts(t, at=lambda a, b: a.isspace() and not b.isspace()),
+            "behind the white space",
+        ),
         (lambda t: cuts(t, at=lambda a, b: b.isspace()), "inside a run of white space"),
         (lambda t: cuts(t, at=lambda a, b: True), "torn from their words"),
     ],

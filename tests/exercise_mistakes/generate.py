@@ -38,14 +38,25 @@ MISTAKES = {
     "check_top_p": [
         (lambda probs, p: top(probs, ranked(probs)[: n_below(probs, p)]), "crosses the line"),
         (lambda probs, p: top(probs, ranked(probs)[: n_below(probs, p) + 2]), "one token too many"),
-        (lambda probs, p: top(probs, ranked(probs)[: n_below(probs, p) + 1], scale=False), "sum to 1 again"),
-        (lambda probs, p: top(probs, ranked(probs)[: max(n_below(probs, p) + 1, 2)]), "one token must stay"),
+        (
+            lambda probs, p: top(probs, ranked(probs)[: n_below(probs, p) + 1], scale=False),
+            "sum to 1 again",
+        ),
+        (
+            lambda probs, p: top(probs, ranked(probs)[: max(n_below(probs, p) + 1, 2)]),
+            "one token must stay",
+        ),
     ],
     "check_pick": [
         (lambda p, u: p.argmax(), "greedy"),
         (lambda p, u: np.abs(p - u).argmin(), "running sum"),
         (lambda p, u: np.searchsorted(p.cumsum(), u, side="right") + 1, "one too far"),
-        (lambda p, u: next((i for i, s in enumerate(p.cumsum()) if u <= s), None) if u != 0.25 else 1, "probability 0"),
+        (
+            lambda p, u: (
+                next((i for i, s in enumerate(p.cumsum()) if u <= s), None) if u != 0.25 else 1
+            ),
+            "probability 0",
+        ),
         (lambda p, u: next((i for i, s in enumerate(p) if u < s), None), "nothing is returned"),
     ],
     "check_fit": [

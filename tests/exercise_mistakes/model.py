@@ -8,7 +8,9 @@ from torch.nn import functional as F
 
 def norm(x, gain, bias, dim=-1, centre=True, unbiased=False, inside=1e-5, outside=0.0, root=True):
     var = x.var(dim, keepdim=True, unbiased=unbiased) + inside
-    return (x - x.mean(dim, keepdim=True) * centre) / ((var.sqrt() if root else var) + outside) * gain + bias
+    return (x - x.mean(dim, keepdim=True) * centre) / (
+        (var.sqrt() if root else var) + outside
+    ) * gain + bias
 
 
 def total(L, C, T, V, head=0, ln_f=1, bias=1, ln=1, wpe=1):
@@ -50,7 +52,10 @@ MISTAKES = {
     ],
     "check_init_std": [
         (lambda name, n: 0.02, "should start smaller"),
-        (lambda name, n: 0.02 / math.sqrt(n) if "c_proj" in name else 0.02, "each block adds twice"),
+        (
+            lambda name, n: 0.02 / math.sqrt(n) if "c_proj" in name else 0.02,
+            "each block adds twice",
+        ),
         (lambda name, n: 0.02 / (2 * n) if "c_proj" in name else 0.02, "variances add"),
         (lambda name, n: 0.02 / math.sqrt(2 * n), "does not add to the stream"),
     ],

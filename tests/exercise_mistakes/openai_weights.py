@@ -16,7 +16,9 @@ def linear(weight, bias, turn=True, reshape=False, with_bias=True):
 
 
 def prefixed(names, drop=(".attn.bias", ".attn.masked_bias"), inner=("transformer.", "lm_head.")):
-    return {n: n if n.startswith(inner) else f"transformer.{n}" for n in names if not n.endswith(drop)}
+    return {
+        n: n if n.startswith(inner) else f"transformer.{n}" for n in names if not n.endswith(drop)
+    }
 
 
 def padded(table, n, row):
@@ -45,7 +47,10 @@ MISTAKES = {
     ],
     "check_translate": [
         (lambda names: prefixed(names, drop=("?",)), "causal mask"),
-        (lambda names: prefixed(names, drop=("attn.bias", "attn.masked_bias", "c_attn.bias")), "left it out"),
+        (
+            lambda names: prefixed(names, drop=("attn.bias", "attn.masked_bias", "c_attn.bias")),
+            "left it out",
+        ),
         (lambda names: prefixed(names, inner=("lm_head.",)), "twice"),
         (lambda names: prefixed(names, inner=("transformer.",)), "beside the transformer"),
     ],

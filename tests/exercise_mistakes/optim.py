@@ -78,7 +78,10 @@ MISTAKES = {
     "check_wsd": [
         (lambda *a: wsd(*a, first=0), "wastes a batch"),
         (lambda s, peak, warmup, cooldown, n: peak * min(1, (s + 1) / warmup), "should reach 0"),
-        (lambda s, peak, w, cooldown, n: peak * min(1, (s + 1) / w, (n - s) / (n - w)), "stay at the peak"),
+        (
+            lambda s, peak, w, cooldown, n: peak * min(1, (s + 1) / w, (n - s) / (n - w)),
+            "stay at the peak",
+        ),
     ],
     "check_newton_schulz": [
         (lambda *a: newton_schulz(*a, start=False), "explode"),

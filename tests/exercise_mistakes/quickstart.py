@@ -36,7 +36,10 @@ MISTAKES = {
         (lambda loss, bigram, floor: (loss - floor) / (bigram - floor), "that is left"),
         (lambda loss, bigram, floor: (bigram - loss) / bigram, "divide by the whole way"),
         (lambda loss, bigram, floor: (loss - bigram) / (bigram - floor), "the sign is wrong"),
-        (lambda loss, bigram, floor: max(0, (bigram - loss) / (bigram - floor)), "do not cut it off"),
+        (
+            lambda loss, bigram, floor: max(0, (bigram - loss) / (bigram - floor)),
+            "do not cut it off",
+        ),
     ],
     "check_sentences": [
         (all_of_it, "you read on"),

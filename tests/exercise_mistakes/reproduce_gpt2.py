@@ -15,7 +15,9 @@ def bill(tokens, flops, gpus, peak, share, price, seconds=False, per_gpu=False, 
     return t, t * price * (1 if per_gpu or together else gpus)
 
 
-def off_track(events, points, tol, kind=("val",), pick=min, first=False, nan=True, both=False, missing=False):
+def off_track(
+    events, points, tol, kind=("val",), pick=min, first=False, nan=True, both=False, missing=False
+):
     losses = {}
     for e in events:
         if e["event"] in kind and not (first and e["step"] in losses):
@@ -39,7 +41,10 @@ MISTAKES = {
         (lambda n, total, *a: (n / total, step_plan(n, total, *a)[1]), "round down"),
     ],
     "check_bill": [
-        (lambda t, f, g, peak, share, price: bill(t, f, g, peak, 1, price), "the share has to enter"),
+        (
+            lambda t, f, g, peak, share, price: bill(t, f, g, peak, 1, price),
+            "the share has to enter",
+        ),
         (lambda t, f, g, peak, share, price: bill(t, f, g, peak, 1 / share, price), "divide by it"),
         (lambda *a: bill(*a, per_gpu=True), "price of one GPU"),
         (lambda *a: bill(*a, together=True), "GPU-hours"),

@@ -58,21 +58,38 @@ MISTAKES = {
         (lambda ids: [b for i in ids for b in (i % 256, i // 256)], "expected bytes, got list"),
     ],
     "check_is_whole": [
-        (lambda raw: len(raw) >= 1024 and len(raw) == 1024 + 2 * header(raw)[2], "another magic number"),
+        (
+            lambda raw: len(raw) >= 1024 and len(raw) == 1024 + 2 * header(raw)[2],
+            "another magic number",
+        ),
         (lambda raw: len(raw) >= 1024 and header(raw)[0] == 20240520, "cut short passed"),
-        (lambda raw: len(raw) > 12 and raw[:2] == b"\x88\xd8" and len(raw) >= 1024 + 2 * header(raw)[2], "too long"),
+        (
+            lambda raw: (
+                len(raw) > 12 and raw[:2] == b"\x88\xd8" and len(raw) >= 1024 + 2 * header(raw)[2]
+            ),
+            "too long",
+        ),
         (lambda raw: len(raw) == 1024 + header(raw)[2], "two bytes per token"),
     ],
     "check_split_documents": [
         (cut_in_document, "in both splits"),
-        (lambda docs, v: split(docs, v, lambda total, n, v: total + n > v), "fewer than val_tokens"),
+        (
+            lambda docs, v: split(docs, v, lambda total, n, v: total + n > v),
+            "fewer than val_tokens",
+        ),
         (lambda docs, v: split(docs, v, lambda total, n, v: total > v), "yours took one more"),
         (lambda docs, v: (docs[-3:], docs[:-3]), "take the first"),
-        (lambda docs, v: ([i for d in docs for i in d][:v], [i for d in docs for i in d][v:]), "single tokens"),
+        (
+            lambda docs, v: ([i for d in docs for i in d][:v], [i for d in docs for i in d][v:]),
+            "single tokens",
+        ),
     ],
     "check_find_token": [
         (lambda lengths, i: find(lengths, i, lambda rest, n: rest > n), "use >= at the border"),
-        (lambda lengths, i: find(lengths, i, lambda rest, n: rest >= n, subtract=False), "not of the stream"),
+        (
+            lambda lengths, i: find(lengths, i, lambda rest, n: rest >= n, subtract=False),
+            "not of the stream",
+        ),
     ],
     "check_write_safely": [
         (direct, "write to another name first"),

@@ -76,15 +76,32 @@ MISTAKES = {
         (lambda encode, text: len(encode(text)) / len(text.encode()), "turn the fraction over"),
     ],
     "check_pack": [
-        (lambda docs, encode, eot: [i for d in docs for i in [*encode(d), eot]], "after each document"),
-        (lambda docs, encode, eot: [i for k, d in enumerate(docs) for i in [eot] * (k > 0) + encode(d)], "first doc"),
-        (lambda docs, encode, eot: encode("".join("<|endoftext|>" + d for d in docs)), "insert the id itself"),
+        (
+            lambda docs, encode, eot: [i for d in docs for i in [*encode(d), eot]],
+            "after each document",
+        ),
+        (
+            lambda docs, encode, eot: [
+                i for k, d in enumerate(docs) for i in [eot] * (k > 0) + encode(d)
+            ],
+            "first doc",
+        ),
+        (
+            lambda docs, encode, eot: encode("".join("<|endoftext|>" + d for d in docs)),
+            "insert the id itself",
+        ),
         (lambda docs, encode, eot: [i for d in docs for i in encode(d)], "does not occur"),
     ],
     "check_decode": [
         (lambda ids, tokens: "".join(tokens[i].decode() for i in ids), "join the bytes first"),
-        (lambda ids, tokens: "".join(tokens[i].decode(errors="replace") for i in ids), "question marks"),
-        (lambda ids, tokens: "".join(tokens[i].decode(errors="ignore") for i in ids), "lost in silence"),
+        (
+            lambda ids, tokens: "".join(tokens[i].decode(errors="replace") for i in ids),
+            "question marks",
+        ),
+        (
+            lambda ids, tokens: "".join(tokens[i].decode(errors="ignore") for i in ids),
+            "lost in silence",
+        ),
         (lambda ids, tokens: b"".join(tokens).decode(errors="replace"), "joined all tokens"),
     ],
 }

@@ -4,7 +4,10 @@
 def micro_batches(total, b, T, W, *, error=ValueError, text=None):
     n, rest = divmod(total, b * T * W)
     if rest:
-        raise error(text or f"total_batch={total} does not divide by micro_batch={b} x block_size={T} x world_size={W}")
+        raise error(
+            text
+            or f"total_batch={total} does not divide by micro_batch={b} x block_size={T} x world_size={W}"
+        )
     return n
 
 
@@ -48,12 +51,18 @@ MISTAKES = {
         (lambda total, b, T, W: total / (b * T * W), "not a whole number"),
         (lambda total, b, T, W: total // T, "counted windows"),
         (lambda *a: micro_batches(*a, error=ZeroDivisionError), "not ZeroDivisionError"),
-        (lambda *a: micro_batches(*a, text="total_batch is wrong:\nit does not fit"), "more than one line"),
+        (
+            lambda *a: micro_batches(*a, text="total_batch is wrong:\nit does not fit"),
+            "more than one line",
+        ),
         (lambda *a: micro_batches(*a, text="bad sizes"), "should name total_batch and micro_batch"),
     ],
     "check_due_steps": [
         (lambda *a: due(*a, last=False), "neither judged nor saved"),
-        (lambda start, end, every: list(range(0, end + 1, every)), "before anything has been learned"),
+        (
+            lambda start, end, every: list(range(0, end + 1, every)),
+            "before anything has been learned",
+        ),
         (lambda *a: due(*a, twice=True), "due twice"),
         (lambda *a: due(*a, anew=True), "began anew"),
         (lambda start, end, every: due(0, end, every), "was done before the resume"),

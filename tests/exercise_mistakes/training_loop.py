@@ -59,7 +59,10 @@ MISTAKES = {
     "check_accumulate": [
         (lambda m, p: accumulate(m, p, lambda y: 1), "added and not divided"),
         (lambda m, p: accumulate(m, p, lambda y: 1 / len(p)), "mean of means"),
-        (lambda m, p: accumulate(m, p, lambda y: y.numel() / sum(q.numel() for _, q in p)), "you count all targets"),
+        (
+            lambda m, p: accumulate(m, p, lambda y: y.numel() / sum(q.numel() for _, q in p)),
+            "you count all targets",
+        ),
         (last_only, "only the last piece"),
     ],
     "check_evaluate": [
