@@ -287,7 +287,7 @@ def test_directives_are_in_yaml_form(path):
     for cell in notebook(path).cells:
         if cell.cell_type == "code":
             for line in re.findall(r"^#\s*\|.*", cell.source, re.M):
-                assert re.match(r"#\| [\w-]+: \S", line), line
+                assert re.match(r"#\| (?:[\w-]+: |  )\S", line), line
 
 
 @pytest.mark.parametrize(
