@@ -46,19 +46,12 @@ def test_a_log_says_where_it_is_from(path):
     )
 
 
-def test_the_runs_are_as_good_as_the_page_says():
-    "90 % of the way and 80 % of the stories on both kinds of processor. One run of six is late, and the page names it."
-    late = []
-    for path in sorted(LOGS.glob("tiny_avx*.jsonl")):
-        done = json.loads(path.read_text(encoding="utf-8").splitlines()[-1])
-        way = (done["bigram"] - done["val_loss"]) / (done["bigram"] - done["floor"])
-        if way < 0.9 or done["story_choice"] < 0.8:
-            late.append((path.stem, f"{100 * way:.1f} %", f"{100 * done['story_choice']:.0f} %"))
-    assert [name for name, *_ in late] == ["tiny_avx512_seed2"]
-    done = json.loads((LOGS / "tiny_late_seed2.jsonl").read_text(encoding="utf-8").splitlines()[-1])
+@pytest.mark.parametrize("path", sorted(LOGS.glob("tiny_avx*.jsonl")), ids=lambda p: p.stem)
+def test_every_run_is_as_good_as_the_page_says(path):
+    "90 % of the way and 80 % of the stories, with each seed and on both kinds of processor."
+    done = json.loads(path.read_text(encoding="utf-8").splitlines()[-1])
     way = (done["bigram"] - done["val_loss"]) / (done["bigram"] - done["floor"])
-    resumed = f"ended at {100 * way:.1f} % and {100 * done['story_choice']:.0f} %"
-    assert all(figure in PAGE for figure in (*late[0][1:], resumed))
+    assert way >= 0.9 and done["story_choice"] >= 0.8
 
 
 def test_shifts_are_those_of_the_record():
