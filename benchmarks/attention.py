@@ -1,9 +1,12 @@
-"""Where a CPU's fused attention is quicker in fp32: forward and backward pass of one layer in either precision.
+"""Where a CPU's fused attention is quicker in fp32.
+
+Forward and backward pass of one layer in either precision.
 
     python benchmarks/attention.py                              the shape of `tiny`
     python benchmarks/attention.py --shape 8 12 512 64
 
-Prints a JSON object: medians in ms and their ratio, A B A B. The inputs are bf16, as the products before leave them.
+Prints a JSON object: medians in ms and their ratio, A B A B. The inputs are bf16, as the products
+before leave them.
 """
 
 import argparse
@@ -27,11 +30,8 @@ def main():
     ap.add_argument("--rounds", type=int, default=40)
     a = ap.parse_args()
     B, nh, T, hs = a.shape
-    qkv = (
-        torch.randn(B, T, 3 * nh * hs, generator=torch.Generator().manual_seed(0))
-        .bfloat16()
-        .requires_grad_()
-    )
+    qkv = torch.randn(B, T, 3 * nh * hs, generator=torch.Generator().manual_seed(0))
+    qkv = qkv.bfloat16().requires_grad_()
 
     def run(attend):
         q, k, v = (p.view(B, T, nh, hs).transpose(1, 2) for p in qkv.split(nh * hs, dim=2))

@@ -2,9 +2,10 @@
 
     python benchmarks/bpe.py
 
-Trains 1,024 merges on 2 MB: CPython's own prose (`pydoc_data.topics`), repeated with words varied, so that the
-number of different pieces grows as in real text. Then encodes the same 2 MB with `Tokenizer.encode`,
-`Tokenizer.encode_batch`, `encode_plain`, and with tiktoken's own construction of GPT-2's encoding. Best of three.
+Trains 1,024 merges on 2 MB: CPython's own prose (`pydoc_data.topics`), repeated with words varied,
+so that the number of different pieces grows as in real text. Then encodes the same 2 MB with
+`Tokenizer.encode`, `Tokenizer.encode_batch`, `encode_plain`, and with tiktoken's own construction
+of GPT-2's encoding. Best of three.
 """
 
 import json

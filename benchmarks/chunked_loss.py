@@ -1,8 +1,9 @@
-"""Measure the peak memory and time of one 124M training step with plain and with chunked cross-entropy.
+"""Measure peak memory and time of one 124M training step: plain and chunked cross-entropy.
 
     python benchmarks/chunked_loss.py            # T = 1024, B = 4; about a minute on 2 cores, 8 GB
 
-Each step runs in a process of its own; the peak is the process's largest resident set (`ru_maxrss`).
+Each step runs in a process of its own; the peak is the process's largest resident set
+(`ru_maxrss`).
 """
 
 import argparse
@@ -67,7 +68,8 @@ def main():
         )
         rows[kind] = row = json.loads(out.stdout.splitlines()[-1])
         print(
-            f"{kind:8} peak {row['peak'] / 2**30:5.2f} GiB  step {row['seconds']:5.1f} s  loss {row['loss']:.6f}"
+            f"{kind:8} peak {row['peak'] / 2**30:5.2f} GiB  "
+            f"step {row['seconds']:5.1f} s  loss {row['loss']:.6f}"
         )
     saved = 1 - rows["chunked"]["peak"] / rows["plain"]["peak"]
     same = math.isclose(rows["plain"]["loss"], rows["chunked"]["loss"], rel_tol=1e-6)

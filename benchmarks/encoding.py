@@ -3,12 +3,13 @@
     python benchmarks/encoding.py            32 MB of text, best of three, in turns
     python benchmarks/encoding.py 64 5       64 MB, best of five
 
-Two processes of `gpt2edu.data.encode` against two threads of tiktoken's `encode_ordinary_batch`, on the same documents:
-CPython's prose with words varied, cut to the lengths of web pages. The time of ours holds everything from UTF-8
-documents to uint16 ids in order: batches, pipes, <|endoftext|>. tiktoken's ends with lists of ints; turning them into
-uint16 is measured apart. On a machine that does other work too, the clock says little; processor seconds, of all
-processes and threads together, say more. Resident memory is that of this process (which holds the text) and its
-workers together, sampled every 20 ms while ours runs.
+Two processes of `gpt2edu.data.encode` against two threads of tiktoken's `encode_ordinary_batch`, on
+the same documents: CPython's prose with words varied, cut to the lengths of web pages. The time of
+ours holds everything from UTF-8 documents to uint16 ids in order: batches, pipes, <|endoftext|>.
+tiktoken's ends with lists of ints; turning them into uint16 is measured apart. On a machine that
+does other work too, the clock says little; processor seconds, of all processes and threads
+together, say more. Resident memory is that of this process (which holds the text) and its workers
+together, sampled every 20 ms while ours runs.
 """
 
 import json
@@ -76,9 +77,8 @@ def main():
     cpu = {"ours_2_processes": [], "tiktoken_2_threads": []}
     with Workers(tokenizer, 2) as workers:
         pids = [p.pid for p in workers.processes]
-        list(
-            workers.encode([(0, *b) for b in make_batches(utf8[:50], tokenizer)] * 4)
-        )  # both workers are up
+        few = [(0, *b) for b in make_batches(utf8[:50], tokenizer)]
+        list(workers.encode(few * 4))  # both workers are up
         peak, stop = [0, 0], threading.Event()
 
         def watch():

@@ -1,11 +1,14 @@
-"""Which heads of a trained tiny model find the name behind "she" and "he"? Chapter 7 shows the record of three runs.
+"""Which heads of a trained tiny model find the name behind "she" and "he"?
 
-    gpt2edu_train --seed 1337 --n_embd 192           # and 1, and 2; a few minutes each on two quiet cores
+Chapter 7 shows the record of three runs.
+
+    gpt2edu_train --seed 1337 --n_embd 192    # and 1, and 2; a few minutes each on two quiet cores
     python benchmarks/heads.py runs/tiny runs/tiny-2 runs/tiny-3 > benchmarks/logs/tiny_heads.json
 
-200 stories of seed 7, which no training has seen. In each, every place where the next token is a pronoun inside a
-sentence and one name decides it. For each head: its weight, from the token before the pronoun, on the mentions of the
-right person and on those of the others, and what becomes of the pronoun when that head is silenced.
+200 stories of seed 7, which no training has seen. In each, every place where the next token is a
+pronoun inside a sentence and one name decides it. For each head: its weight, from the token before
+the pronoun, on the mentions of the right person and on those of the others, and what becomes of the
+pronoun when that head is silenced.
 """
 
 import json
@@ -25,7 +28,9 @@ STORIES, SEED = 200, 7
 NAMES = {*GIRLS, *BOYS}
 NAME = f"(?P<who>{'|'.join(sorted(NAMES))})"
 QUESTIONS = {  # the name that decides, then the pronoun
-    "Mia was tired, so": rf"{NAME} (?:was (?:tired|hungry)|(?:got|ate) [^.]*), so (?:now )?(?P<pronoun>she|he) ",
+    "Mia was tired, so": (
+        rf"{NAME} (?:was (?:tired|hungry)|(?:got|ate) [^.]*), so (?:now )?(?P<pronoun>she|he) "
+    ),
     "Tom asked Mia for the kite, so": rf"asked {NAME} for the \w+, so (?P<pronoun>she|he) ",
     "Tom called Mia, and": rf"called {NAME}, and (?P<pronoun>she|he) ",
     "Tom asked Mia for the kite, so she gave it to": (
@@ -46,7 +51,10 @@ def tokens_of(tokenizer, text: str, T: int) -> tuple[list[int], list[str], dict[
 
 
 def places(texts: list[str], starts: dict[int, int], text: str):
-    "Each pronoun that a name decides: question, token before it, tokens of the right person, tokens of the others."
+    """Each pronoun that a name decides.
+
+    The question, the token before it, the tokens of the right person, the tokens of the others.
+    """
     for question, pattern in QUESTIONS.items():
         for m in re.finditer(pattern, text):
             j = starts.get(m.start("pronoun") - 1)  # the space belongs to the token
@@ -66,9 +74,8 @@ def right_pronoun(model, tokenizer, found) -> dict[str, float]:
     sums = {q: [] for q in QUESTIONS}
     for ids, question, at, pronoun in found:
         wrong = {"she": "he", "he": "she", "her": "him", "him": "her"}[pronoun]
-        two = model(torch.tensor([ids[: at + 1]]), last_only=True)[0][
-            0, -1, [word[pronoun], word[wrong]]
-        ]
+        logits, _ = model(torch.tensor([ids[: at + 1]]), last_only=True)
+        two = logits[0, -1, [word[pronoun], word[wrong]]]
         sums[question].append(two.softmax(0)[0].item())
     return {q: round(sum(v) / len(v), 3) for q, v in sums.items()}
 
@@ -104,22 +111,14 @@ def measure(folder: Path) -> dict:
             weights[question].append((*sums, len(right), len(other), at + 1))
             found.append((ids, question, at, pronoun))
             a_boy_too = any(texts[k].strip() in BOYS for k in other)
-            if (
-                (question, pronoun) == SHOWN and a_boy_too and example is None and at < 50
-            ):  # the first such place
-                example = {
-                    "story": i,
-                    "tokens": texts[: at + 1],
-                    "pronoun": pronoun,
-                    "right": right,
-                    "other": other,
-                }
-                rounded = [
-                    [round(100 * w) for w in r] for r in row[:, :, : at + 1].flatten(0, 1).tolist()
-                ]  # per cent
-                example["weights"] = {
-                    f"{i // H}.{i % H}": r for i, r in enumerate(rounded)
-                }  # layer.head
+            # the first such place
+            if (question, pronoun) == SHOWN and a_boy_too and example is None and at < 50:
+                example = {"story": i, "tokens": texts[: at + 1], "pronoun": pronoun}
+                example |= {"right": right, "other": other}
+                flat = row[:, :, : at + 1].flatten(0, 1).tolist()
+                rounded = [[round(100 * w) for w in r] for r in flat]  # per cent
+                named = {f"{i // H}.{i % H}": r for i, r in enumerate(rounded)}  # layer.head
+                example["weights"] = named
     whole = right_pronoun(model, tokenizer, found)
     heads = {}
     for x in range(L):
@@ -155,30 +154,33 @@ def measure(folder: Path) -> dict:
     }
 
 
+OVER_LOOKS = "# per cent of its weight that each head puts on each of these tokens"
+OVER_RUNS = """\
+# Four questions, three numbers for each: the head's weight on the right name, on other names,
+# and P(right pronoun) without that head. The line `chance` is for a head that looks everywhere
+# alike, and for no head silenced.
+"""
+
+
 def page(record: dict) -> str:
-    "Write the part of the record that chapter 7 shows, as Python."
+    "Write the part of the record that chapter 7 shows, as Python: tables, a head in each line."
     example = record["runs"][0]["example"]
-    lines = [
-        "record = {",
-        f'    "tokens": "{"/".join(example["tokens"])}".split("/"),',
-        '    "per_cent": {',
-    ]
-    lines += [f'        "{head}": {row},' for head, row in example["weights"].items()]
-    lines += ["    },"]
-    lines += [
-        "    # for each question: weight on the right name, on other names, P(right pronoun) without that head"
-    ]
-    lines += [
-        "    # chance: the same for a head that looks everywhere alike, and with no head silenced"
-    ]
+    tokens = example["tokens"]
+    half = len(tokens) // 2
+    lines = ["TOKENS = ("]
+    lines += [f'    "{"/".join(part)}"' for part in ([*tokens[:half], ""], tokens[half:])]
+    lines += [').split("/")', *OVER_LOOKS.splitlines(), 'LOOKS = """']
+    for head, row in example["weights"].items():
+        lines.append(head + "  " + "".join(f"{per_cent:3}" for per_cent in row))
+    lines += ['"""', *OVER_RUNS.splitlines(), "RUNS = {"]
     for run in record["runs"]:
-        lines.append(f"    {run['seed']}: {{")
-        whole = [[*run["chance"][q], p] for q, p in run["right_pronoun"].items()]
-        rows = {"chance": whole} | {
-            h: [list(v.values()) for v in by.values()] for h, by in run["heads"].items()
-        }
-        lines += [f'        "{head}": {row},' for head, row in rows.items()]
-        lines.append("    },")
+        lines.append(f'    {run["seed"]}: """')
+        rows = {"chance": [[*run["chance"][q], p] for q, p in run["right_pronoun"].items()]}
+        rows |= {h: [list(v.values()) for v in by.values()] for h, by in run["heads"].items()}
+        for head, row in rows.items():
+            cells = "   ".join(" ".join(f"{number:.3f}" for number in three) for three in row)
+            lines.append(f"{head:6}  {cells}")
+        lines.append('""",')
     return "\n".join([*lines, "}"])
 
 

@@ -1,12 +1,15 @@
-"""Examples per second on items of HellaSwag's lengths: our scorer beside the usual four padded rows. Prints JSON.
+"""Examples per second on items of HellaSwag's lengths. Prints JSON.
 
-    python benchmarks/hellaswag.py                      # GPT-2 124M, 64 items, a few minutes on 2 cores
+Our scorer beside the usual four padded rows.
+
+    python benchmarks/hellaswag.py              # GPT-2 124M, 64 items, a few minutes on 2 cores
     python benchmarks/hellaswag.py --items 16 --threads 1
 
-The usual loop is that of build-nanogpt's and llm.c's `hellaswag.py`: transformers' GPT2LMHeadModel, an item at a time,
-its four texts padded to the longest, logits everywhere, losses under a mask. Both have the same random weights and the
-same items: contexts of 40 to 90 tokens, endings of 10 to 45. The two take turns, so that a busy machine slows both; the
-ratio is what counts. Seconds of the processor are given too: they leave out what other programs took.
+The usual loop is that of build-nanogpt's and llm.c's `hellaswag.py`: transformers' GPT2LMHeadModel,
+an item at a time, its four texts padded to the longest, logits everywhere, losses under a mask.
+Both have the same random weights and the same items: contexts of 40 to 90 tokens, endings of 10 to
+45. The two take turns, so that a busy machine slows both; the ratio is what counts. Seconds of the
+processor are given too: they leave out what other programs took.
 """
 
 import argparse
@@ -42,10 +45,8 @@ def usual(model, item):
     "Four rows, zeros behind the shorter ones; the mask marks the endings."
     rows = [item.context + ending for ending in item.endings]
     longest = max(map(len, rows))
-    tokens, mask = (
-        torch.zeros(4, longest, dtype=torch.long),
-        torch.zeros(4, longest, dtype=torch.long),
-    )
+    tokens = torch.zeros(4, longest, dtype=torch.long)
+    mask = torch.zeros(4, longest, dtype=torch.long)
     for i, row in enumerate(rows):
         tokens[i, : len(row)] = torch.tensor(row)
         mask[i, len(item.context) : len(row)] = 1

@@ -1,9 +1,12 @@
-"""What it is worth to keep freed memory: whole steps of `tiny` in processes with and without `keep_freed_memory`.
+"""What it is worth to keep freed memory.
+
+Whole steps of `tiny` in processes with and without `keep_freed_memory`.
 
     python benchmarks/memory.py                    the precision that `auto` takes here
     python benchmarks/memory.py --dtype fp32
 
-Prints a JSON object: the median step and the page faults of one, over all processes of a kind. A B A B.
+Prints a JSON object: the median step and the page faults of one, over all processes of a kind. A B
+A B.
 """
 
 import argparse
@@ -61,16 +64,8 @@ def main():
         for how, rows in found.items()
     }
     ratio = result["kept"]["ms"] / result["given_back"]["ms"]
-    print(
-        json.dumps(
-            {
-                "hardware": device.describe("cpu"),
-                "dtype": str(dtype),
-                **result,
-                "ratio": round(ratio, 3),
-            }
-        )
-    )
+    result = {"hardware": device.describe("cpu"), "dtype": str(dtype)} | result
+    print(json.dumps(result | {"ratio": round(ratio, 3)}))
 
 
 if __name__ == "__main__":

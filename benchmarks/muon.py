@@ -1,10 +1,14 @@
-"""What a step with Muon costs beside a step with AdamW, and beside torch.optim.Muon: whole steps of `tiny`, in turn.
+"""What a step with Muon costs beside a step with AdamW, and beside torch.optim.Muon.
+
+Whole steps of `tiny`, in turn.
 
     python benchmarks/muon.py                    the precision that `auto` takes here
     python benchmarks/muon.py --dtype fp32
-    ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 ONEDNN_MAX_CPU_ISA=AVX2 python benchmarks/muon.py --dtype fp32
+    ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 ONEDNN_MAX_CPU_ISA=AVX2 \\
+        python benchmarks/muon.py --dtype fp32
 
-Prints a JSON object. The ratios are of medians over the rounds; A B C A B C, so that a busy machine slows all alike.
+Prints a JSON object. The ratios are of medians over the rounds; A B C A B C, so that a busy machine
+slows all alike.
 """
 
 import argparse
@@ -22,9 +26,8 @@ from gpt2edu.train.optim import block_matrices, build_optimizers, orthogonalise,
 
 def stepper(config, dtype, kind):
     "Make a function that takes one training step on random tokens."
-    sizes = GPTConfig(
-        config.n_layer, config.n_head, config.n_embd, config.block_size, 896
-    )  # V of the stories
+    V = 896  # of the stories
+    sizes = GPTConfig(config.n_layer, config.n_head, config.n_embd, config.block_size, V)
     model = GPT(sizes, torch.Generator().manual_seed(0))
     muon_dtype = None if dtype == torch.bfloat16 else torch.float32
     optimizers = build_optimizers(model, "adamw" if kind == "adamw" else "muon", dtype=muon_dtype)

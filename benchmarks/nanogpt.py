@@ -1,11 +1,14 @@
-"""Train nanoGPT's model and ours beside each other: the same sizes, text, batches and schedule, step by step in turn.
+"""Train nanoGPT's model and ours beside each other, step by step in turn.
+
+The same sizes, text, batches and schedule.
 
     python benchmarks/nanogpt.py FOLDER_WITH_NANOGPT tinyshakespeare.txt [--steps 400]
 
-nanoGPT (https://github.com/karpathy/nanoGPT) is not part of this repository. Its `model.py` is imported from the folder
-that is named; the sizes are those its README gives for a CPU: 4 layers, 4 heads, 128 channels, a context of 64, batches
-of 12, characters as tokens. Both use fp32, AdamW and clipping; each step of one is followed by the same step of the
-other, so a busy machine slows both. What differs is ours: chunked loss where it pays, and optimiser and loop.
+nanoGPT (https://github.com/karpathy/nanoGPT) is not part of this repository. Its `model.py` is
+imported from the folder that is named; the sizes are those its README gives for a CPU: 4 layers, 4
+heads, 128 channels, a context of 64, batches of 12, characters as tokens. Both use fp32, AdamW and
+clipping; each step of one is followed by the same step of the other, so a busy machine slows both.
+What differs is ours: chunked loss where it pays, and optimiser and loop.
 """
 
 import argparse
@@ -86,7 +89,8 @@ for name, (model, _, loss_of) in both.items():
     ms = statistics.median(seconds[name]) * 1e3
     loss = evaluate(loss_of)
     print(
-        f"{name:8} {num_params(model):,} parameters, {ms:.1f} ms a step, validation {loss:.4f} nats/character"
+        f"{name:8} {num_params(model):,} parameters, {ms:.1f} ms a step, "
+        f"validation {loss:.4f} nats/character"
     )
 ratio = statistics.median(
     b / a for a, b in zip(seconds["gpt2edu"], seconds["nanoGPT"], strict=True)

@@ -1,9 +1,12 @@
-"""How much of a step of `small-cpu` is the trainer's own: everything but forward, backward and the optimisers' step.
+"""How much of a step of `small-cpu` is the trainer's own.
+
+Its own is everything but forward, backward and the optimisers' step.
 
     python benchmarks/overhead.py [--steps 30]
 
-Both times are taken in the same steps. Loading, copying, clipping, the schedule, the log and the bar count as overhead;
-what runs on the clock (validation, samples, checkpoints) does not, and a checkpoint's copy is shown by itself.
+Both times are taken in the same steps. Loading, copying, clipping, the schedule, the log and the
+bar count as overhead; what runs on the clock (validation, samples, checkpoints) does not, and a
+checkpoint's copy is shown by itself.
 """
 
 import argparse
@@ -62,9 +65,8 @@ def train_step(stop=None):
 
 trainer.train_step = train_step
 trainer.run()
-pairs = [
-    (b[0] - a[0], b[1] - a[1]) for a, b in itertools.pairwise(times[2:])
-]  # the first steps warm up
+# the first steps warm up
+pairs = [(b[0] - a[0], b[1] - a[1]) for a, b in itertools.pairwise(times[2:])]
 total, parts = (sum(column) for column in zip(*pairs, strict=True))
 each = sorted(1 - part / whole for whole, part in pairs)
 t0 = time.perf_counter()
@@ -72,12 +74,15 @@ trainer.save(wait=False)
 copied = time.perf_counter() - t0
 trainer.saved()
 print(
-    f"{device.describe('cpu')}; {len(pairs)} steps of small-cpu, {trainer.config.total_batch:,} tokens each"
+    f"{device.describe('cpu')}; {len(pairs)} steps of small-cpu, "
+    f"{trainer.config.total_batch:,} tokens each"
 )
 print(
-    f"step {total / len(pairs) * 1e3:.0f} ms; own share {1 - parts / total:.2%}, median {each[len(each) // 2]:.2%}"
+    f"step {total / len(pairs) * 1e3:.0f} ms; "
+    f"own share {1 - parts / total:.2%}, median {each[len(each) // 2]:.2%}"
 )
 written = time.perf_counter() - t0
 print(
-    f"a checkpoint holds the next step back by {copied * 1e3:.0f} ms, is on disk after {written * 1e3:.0f} ms"
+    f"a checkpoint holds the next step back by {copied * 1e3:.0f} ms, "
+    f"is on disk after {written * 1e3:.0f} ms"
 )

@@ -1,16 +1,17 @@
-"""Compare what gpt2edu_plan predicts with what happens: peak memory of a CPU step, and tokens/s of `tiny`.
+"""Compare what gpt2edu_plan predicts with what happens: peak memory of a step, tokens/s of `tiny`.
 
     python benchmarks/plan.py                # both; about four minutes on 2 cores
     python benchmarks/plan.py --memory       # only memory
-    python benchmarks/plan.py --speed        # only tokens/s: predictions and real steps take turns in one process
-    OMP_NUM_THREADS=1 python benchmarks/plan.py --speed --cpu_time   # in CPU seconds, where other programs run, too
+    python benchmarks/plan.py --speed        # only tokens/s: predictions and steps take turns
+    OMP_NUM_THREADS=1 python benchmarks/plan.py --speed --cpu_time   # CPU seconds: a busy machine
     python benchmarks/plan.py --memory --full   # also 124M at T = 1024: five more minutes, 5 GB
 
-Memory: two steps (AdamW's state exists from the first on) run in a process of their own. The peak is VmHWM of
-/proc/self/status (Linux; `ru_maxrss` would inherit the parent's peak), less what the process held after one step of a
-small model, which loads the libraries. It is measured twice: with MALLOC_MMAP_THRESHOLD_=131072, with which glibc gives
-freed tensors back, and with glibc's defaults, with which it keeps holes for blocks under 32 MiB. The prediction is of
-tensors, so the first column must agree within 10 %; the second is what a user sees.
+Memory: two steps (AdamW's state exists from the first on) run in a process of their own. The peak
+is VmHWM of /proc/self/status (Linux; `ru_maxrss` would inherit the parent's peak), less what the
+process held after one step of a small model, which loads the libraries. It is measured twice: with
+MALLOC_MMAP_THRESHOLD_=131072, with which glibc gives freed tensors back, and with glibc's defaults,
+with which it keeps holes for blocks under 32 MiB. The prediction is of tensors, so the first column
+must agree within 10 %; the second is what a user sees.
 """
 
 import argparse
@@ -78,10 +79,8 @@ def child(case: dict) -> dict:
     from gpt2edu.train.config import preset
 
     case = dict(case)
-    V, dtype = (
-        case.pop("vocab_size"),
-        {"fp32": torch.float32, "bf16": torch.bfloat16}[case["dtype"]],
-    )
+    V = case.pop("vocab_size")
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[case["dtype"]]
     config = preset(case.pop("preset"), **case)
     steps(preset("tiny", n_layer=1, optimizer=config.optimizer), 1024, dtype, 1)
     gc.collect()
@@ -93,9 +92,8 @@ def child(case: dict) -> dict:
 
 
 def measure(case: dict, keeps_holes: bool) -> dict:  # bytes
-    env = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")} | {
-        "OMP_NUM_THREADS": "1"
-    }
+    env = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
+    env["OMP_NUM_THREADS"] = "1"
     env |= {} if keeps_holes else {"MALLOC_MMAP_THRESHOLD_": "131072"}
     command = [sys.executable, __file__, "--child", json.dumps(case)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=env, text=True)
@@ -108,14 +106,14 @@ def predict(case: dict) -> dict:
 
     case = dict(case)
     V = case.pop("vocab_size")
-    return memory(
-        preset(case.pop("preset"), **case), V, 4 if case["dtype"] == "fp32" else 2, cpu=True
-    )
+    numbers = 4 if case["dtype"] == "fp32" else 2  # bytes
+    return memory(preset(case.pop("preset"), **case), V, numbers, cpu=True)
 
 
 def compare_memory(cases: dict) -> bool:
     print(
-        f"{'memory of a step, MB':24} predicted  measured  ratio   glibc as it is  ratio   fullest in"
+        f"{'memory of a step, MB':24} predicted  measured  ratio   "
+        "glibc as it is  ratio   fullest in"
     )
     good = True
     for name, case in cases.items():
@@ -152,8 +150,8 @@ def compare_speed(name: str, dtype: str, rounds: int, clock) -> bool:
                 times.append(clock() - t0)
             measured = config.total_batch / statistics.median(times)
             ratios.append(predicted / measured)
-            said = f"predicted {predicted:8,.0f}  measured {measured:8,.0f} tokens/s  ratio {ratios[-1]:.3f}"
-            print(f"{name:10} {dtype:5} {said}", flush=True)
+            said = f"predicted {predicted:8,.0f}  measured {measured:8,.0f} tokens/s"
+            print(f"{name:10} {dtype:5} {said}  ratio {ratios[-1]:.3f}", flush=True)
     return 0.75 <= statistics.median(ratios) <= 1.25
 
 

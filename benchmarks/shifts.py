@@ -1,7 +1,9 @@
-"""What shifts a validation loss though the model stays the same: the measured rows of "Is my loss right?".
+"""What shifts a validation loss though the model stays the same.
 
-gpt2edu_train --seed 1337                                      # two to three minutes on two quiet cores
-python benchmarks/shifts.py runs/tiny > benchmarks/logs/tiny_shifts.json
+These are the measured rows of the page "Is my loss right?".
+
+    gpt2edu_train --seed 1337             # two to three minutes on two quiet cores
+    python benchmarks/shifts.py runs/tiny > benchmarks/logs/tiny_shifts.json
 """
 
 import json

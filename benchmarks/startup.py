@@ -1,9 +1,10 @@
 """How long the light commands take to start, beside an empty Python.
 
-Bounds: `import gpt2edu` 0.15 s, `gpt2edu_train --help` 0.7 s, `gpt2edu_plan` 1 s. The processor's seconds are the
-figure to compare: they hardly change when other programs run beside.
+Bounds: `import gpt2edu` 0.15 s, `gpt2edu_train --help` 0.7 s, `gpt2edu_plan` 1 s. The processor's
+seconds are the figure to compare: they hardly change when other programs run beside.
 
-    python benchmarks/startup.py          medians of nine runs each, in seconds: the clock's and the processor's
+    python benchmarks/startup.py          medians of nine runs each, in seconds:
+                                          the clock's and the processor's
 """
 
 import os
@@ -46,7 +47,8 @@ def main():
             clock.append(time.perf_counter() - t0)
             processor.append(processor_seconds() - p0)
         print(
-            f"{name:28} {statistics.median(clock):.3f} s   {statistics.median(processor):.3f} s of the processor"
+            f"{name:28} {statistics.median(clock):.3f} s   "
+            f"{statistics.median(processor):.3f} s of the processor"
         )
 
 

@@ -1,15 +1,19 @@
-"""What the loss of the tiny preset is, step by step, in several runs: the table of the page "Is my loss right?".
+"""What the loss of the tiny preset is, step by step, in several runs.
 
-    gpt2edu_train --seed 1 --out_dir /tmp/seed1                  # two to three minutes on two quiet cores
-    python benchmarks/tiny_bands.py trim /tmp/seed1/tiny COMMIT > benchmarks/logs/tiny_avx512_seed1.jsonl
-    python benchmarks/tiny_bands.py                              the tables; a test compares them with the page
+This is the table of the page "Is my loss right?".
+
+    gpt2edu_train --seed 1 --out_dir /tmp/seed1      # two to three minutes on two quiet cores
+    python benchmarks/tiny_bands.py trim /tmp/seed1/tiny COMMIT \\
+        > benchmarks/logs/tiny_avx512_seed1.jsonl
+    python benchmarks/tiny_bands.py                  # the tables; a test compares them to the page
 
 The other kind of processor, on a machine with AVX-512 (benchmarks/logs/tiny_avx2_seed1.jsonl):
 
     export ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 ONEDNN_MAX_CPU_ISA=AVX2
     gpt2edu_train --seed 1 --dtype fp32 --out_dir /tmp/avx2
 
-A log here is the run's own log.jsonl without samples and saves, after a line that says what made it.
+A log here is the run's own log.jsonl without samples and saves, after a line that says what made
+it.
 """
 
 import json
@@ -42,11 +46,8 @@ def trim(run: Path, commit: str) -> list[dict]:
     ]
 
 
-def read(
-    path: Path,
-) -> tuple[
-    dict, dict, dict, dict
-]:  # what made it; {step: loss} in training and validation; the end
+# what made it; {step: loss} in training and validation; the end
+def read(path: Path) -> tuple[dict, dict, dict, dict]:
     "Read a trimmed log."
     head, *events = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
     train, val = (
@@ -64,9 +65,10 @@ def table() -> list[str]:  # lines of Markdown
         return low if low == high else f"{low} to {high}"
 
     lines = [
-        "| step | training loss, mean of ten steps | validation loss | of the way from bigram to floor |"
+        "| step | training loss, mean of ten steps | validation loss | "
+        "of the way from bigram to floor |",
+        "|---:|---:|---:|---:|",
     ]
-    lines += ["|---:|---:|---:|---:|"]
     for step in (*STEPS, *logs[0][2]):
         val = [v[step] for _, _, v, _ in logs if step in v]
         way = [

@@ -1,4 +1,4 @@
-"""A stand-in for the Hugging Face hub on this machine: a real HTTP server that fails as real ones do."""
+"""A stand-in for the Hugging Face hub: a real HTTP server here that fails as real ones do."""
 
 import http.server
 import json
@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 FAULTS = ("429", "503", "reset", "stall", "cut")
-SHA = "5b89d1ea9319fe101b3cbdacd89a903aca1d6052"  # any 40 hex digits: the commit that the listing names
+# any 40 hex digits: the commit that the listing names
+SHA = "5b89d1ea9319fe101b3cbdacd89a903aca1d6052"
 COLUMNS = "text id dump url file_path language language_score token_count score int_score".split()
 KINDS = [*[pa.string()] * 6, pa.float64(), pa.int64(), pa.float64(), pa.int64()]
 SCHEMA = pa.schema(list(zip(COLUMNS, KINDS, strict=True)))  # FineWeb-Edu's
@@ -29,25 +30,15 @@ def write_parquet(path, texts, rows=100, schema=SCHEMA):
             rng, part = random.Random(a), texts[a : a + rows]
             table = []
             for i, t in enumerate(part):
-                name, url = (
-                    f"<urn:uuid:{rng.getrandbits(128):032x}>",
-                    f"https://example.org/{a + i}",
-                )
+                name = f"<urn:uuid:{rng.getrandbits(128):032x}>"
+                url = f"https://example.org/{a + i}"
                 score, n = rng.uniform(2.5, 5), len(t or "") // 5
                 table.append(
                     (
-                        t,
-                        name,
-                        "CC-MAIN-2024-10",
-                        url,
-                        "s3://warc.gz",
-                        "en",
-                        rng.random(),
-                        n,
-                        score,
-                        round(score),
+                        t, name, "CC-MAIN-2024-10", url, "s3://warc.gz", "en", rng.random(), n,
+                        score, round(score),
                     )
-                )
+                )  # fmt: skip
             columns = [
                 pa.array(c, f.type) for c, f in zip(zip(*table, strict=True), schema, strict=True)
             ]
@@ -55,25 +46,15 @@ def write_parquet(path, texts, rows=100, schema=SCHEMA):
 
 
 def words(n_documents, seed=0, length=120):
-    "Make documents quickly: words of several scripts, numbers and signs, of very different lengths; a few are empty."
+    "Make documents quickly: many scripts, numbers, signs, very different lengths; a few are empty."
     rng = random.Random(seed)
     vocabulary = [
         "".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(1, 9))) for _ in range(3000)
     ]
     vocabulary += [
-        "it's",
-        "we'll",
-        "1984",
-        "3.14",
-        "naïve",
-        "Straße",
-        "привет",
-        "日本語。",
-        "🙂",
-        "<|endoftext|>",
-        "\n\n",
-        "   ",
-    ]
+        "it's", "we'll", "1984", "3.14", "naïve", "Straße", "привет", "日本語。", "🙂",
+        "<|endoftext|>", "\n\n", "   ",
+    ]  # fmt: skip
     for _ in range(n_documents):
         n = int(rng.expovariate(1 / length))
         yield " ".join(rng.choices(vocabulary, k=n))
@@ -183,19 +164,15 @@ class Hub:
     "The server and what it was asked."
 
     def __init__(self, root, faulty=0.0, faults=FAULTS, seed=0, stall=5.0, retry_after=0):
-        self.root, self.faulty, self.faults, self.stall, self.retry_after = (
-            Path(root),
-            faulty,
-            faults,
-            stall,
-            retry_after,
-        )
-        self.rng, self.lock, self.requests, self.stop = (
-            random.Random(seed),
-            threading.Lock(),
-            [],
-            threading.Event(),
-        )
+        self.root = Path(root)
+        self.faulty = faulty
+        self.faults = faults
+        self.stall = stall
+        self.retry_after = retry_after
+        self.rng = random.Random(seed)
+        self.lock = threading.Lock()
+        self.requests = []
+        self.stop = threading.Event()
         self.server = Server(("127.0.0.1", 0), Handler)
         self.server.hub = self
         self.thread = threading.Thread(

@@ -13,10 +13,8 @@ from gpt2edu.model.attention import (
     causal_weights,
 )
 
-TOL = {
-    "rtol": 1e-6,
-    "atol": 1e-6,
-}  # fp32 rounds at 1.2e-7; outputs are of order 1 and sums are short
+# fp32 rounds at 1.2e-7; outputs are of order 1 and sums are short
+TOL = {"rtol": 1e-6, "atol": 1e-6}
 FULL = 24  # the longest context drawn
 
 
@@ -70,10 +68,9 @@ def test_five_ways_agree(B, T, n_head, hs, split, seed):
     assert cache.length == T
     torch.testing.assert_close(torch.cat(one_by_one, 1), fast, **TOL)
 
-    split, cache = (
-        min(split, T - 1),
-        KVCache(T),
-    )  # a prompt, then the rest in one piece: the cache is full at the end
+    # a prompt, then the rest in one piece: the cache is full at the end
+    split = min(split, T - 1)
+    cache = KVCache(T)
     parts = [attn(x[:, :split], cache)] if split else []
     torch.testing.assert_close(torch.cat([*parts, attn(x[:, split:], cache)], 1), fast, **TOL)
 

@@ -1,4 +1,4 @@
-"""tools/book.py carries an edit to the other sides, whichever side it was made on, and loses none."""
+"""tools/book.py carries an edit to the other sides, wherever it was made, and loses none."""
 
 import re
 import shutil
@@ -11,10 +11,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 MD, NB, PY = "book/tough/ch13a_choices.md", "nbs/tough/ch13a_choices.ipynb", "gpt2edu/choices.py"
-SENTENCE, LINE = (
-    "Written four times, the lists drift apart.",
-    '    "Join words as a sentence does."\n',
-)
+SENTENCE = "Written four times, the lists drift apart."
+LINE = '    "Join words as a sentence does."\n'
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +99,7 @@ def test_an_edit_of_the_manuscript_reaches_notebook_and_module(place):
 
 
 def test_an_edit_of_the_notebook_reaches_manuscript_and_module(place):
-    "Defect: `make book` made the notebook again from the manuscript, and the edit was gone without a word."
+    "Defect: `make book` rebuilt the notebook from the manuscript; the edit was lost in silence."
     in_notebook(place / NB, SENTENCE, "Four lists drift apart.")
     in_notebook(place / NB, LINE, LINE.replace("does", "would"))
     assert book(place, "--no-exec") == (0, f"{MD}: taken over from {NB}\n")
@@ -192,6 +190,5 @@ def test_a_notebook_executed_again_changes_nothing_that_is_the_same(place):
     git(place, "commit", "-qam", "executed")
     replace(place / MD, SENTENCE, "Four lists drift apart.")
     assert book(place, MD)[0] == 0
-    assert git(place, "diff", "--numstat", NB).split()[:2] == ["2", "2"], git(
-        place, "diff", NB
-    )  # the line, the hash
+    # the line, the hash
+    assert git(place, "diff", "--numstat", NB).split()[:2] == ["2", "2"], git(place, "diff", NB)

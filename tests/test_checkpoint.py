@@ -109,9 +109,8 @@ def test_continuation_is_bit_exact(tmp_path, fused):
     again, g2 = Tied(seed=99), torch.Generator()
     opts2 = optimizers(again, fused)
     found = ck.load(path)
-    assert same(
-        found.optim, states
-    )  # tuples, ints, floats, 0-d step tensors with their dtype and device
+    # tuples, ints, floats, 0-d step tensors with their dtype and device
+    assert same(found.optim, states)
     again.load_state_dict(found.model)
     for o, s in zip(opts2, found.optim, strict=True):
         o.load_state_dict(s)
@@ -124,10 +123,11 @@ def test_continuation_is_bit_exact(tmp_path, fused):
 def test_every_dtype_shape_and_special_value_comes_back(tmp_path):
     odd = torch.tensor([float("nan"), -0.0, float("inf"), 1e-45])
     model = {
-        "f32": odd, "bf16": odd.bfloat16(), "f16": odd.half(), "f64": odd.double() / 3, "i64": torch.tensor(2**62),
-        "i32": torch.arange(3, dtype=torch.int32), "i16": torch.tensor([-1], dtype=torch.int16),
-        "i8": torch.tensor([-1], dtype=torch.int8), "u8": torch.arange(5, dtype=torch.uint8),
-        "bool": torch.tensor([True, False]), "empty": torch.zeros(0, 3), "turned": torch.randn(3, 4).T,
+        "f32": odd, "bf16": odd.bfloat16(), "f16": odd.half(), "f64": odd.double() / 3,
+        "i64": torch.tensor(2**62), "i32": torch.arange(3, dtype=torch.int32),
+        "i16": torch.tensor([-1], dtype=torch.int16), "i8": torch.tensor([-1], dtype=torch.int8),
+        "u8": torch.arange(5, dtype=torch.uint8), "bool": torch.tensor([True, False]),
+        "empty": torch.zeros(0, 3), "turned": torch.randn(3, 4).T,
         "part": torch.arange(10.0)[::2], "scalar": torch.tensor(3.5),
     }  # fmt: skip
     found = ck.load(ck.save(tmp_path, model, [], {"step": 1}))
@@ -279,9 +279,8 @@ def test_a_pickle_is_refused_and_never_unpickled(tmp_path, name, forged):
         ):
             ck.load(path)
         assert not crater.exists()
-    with pytest.raises(
-        FileExistsError
-    ):  # the bomb is live: unpickling it twice would have been seen
+    # the bomb is live: unpickling it twice would have been seen
+    with pytest.raises(FileExistsError):
         pickle.loads(pickle.dumps(Bomb(crater))), pickle.loads(pickle.dumps(Bomb(crater)))  # noqa: S301
 
 
@@ -298,9 +297,8 @@ class Config:
 def test_config_must_agree(tmp_path):
     path = saved(tmp_path)
     assert ck.load(path, config=Config()).state["step"] == 3
-    assert (
-        ck.load(path, config={"n_embd": 8}).state["step"] == 3
-    )  # only what is asked for is compared
+    # only what is asked for is compared
+    assert ck.load(path, config={"n_embd": 8}).state["step"] == 3
     for config, message in [
         (Config(n_layer=3, n_embd=9), "n_layer=2, not 3; use n_layer=2 or another run folder"),
         ({"n_embd": 9}, "n_embd=8, not 9"),
@@ -335,9 +333,8 @@ def test_keep_last(tmp_path):
     for step in range(1, 6):
         saved(tmp_path, step, keep_last=2)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step_00000004", "step_00000005"]
-    saved(
-        tmp_path, 1, keep_last=2
-    )  # resumed from an earlier one: what was just saved is never deleted
+    # resumed from an earlier one: what was just saved is never deleted
+    saved(tmp_path, 1, keep_last=2)
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "step_00000001",
         "step_00000004",
@@ -489,9 +486,8 @@ def killed_while_saving(tmp_path, times):
     rng, folder, before = random.Random(times), tmp_path / "run", 0
     for _ in range(times):
         process = writer(folder, "loop")
-        assert (
-            process.stdout.readline().strip() == "1"
-        )  # it is saving now; every run starts at step 1 again
+        # it is saving now; every run starts at step 1 again
+        assert process.stdout.readline().strip() == "1"
         time.sleep(rng.uniform(0, 0.3))
         process.send_signal(signal.SIGKILL)
         process.communicate()

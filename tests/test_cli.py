@@ -1,4 +1,7 @@
-"""The commands, as a user runs them: real processes, one line for every mistake, quiet where nobody looks."""
+"""The commands, as a user runs them.
+
+Real processes, one line for every mistake, quiet where nobody looks.
+"""
 
 import contextlib
 import io
@@ -29,7 +32,8 @@ from gpt2edu.train import config as plan
 from gpt2edu.train import runs
 
 BIN = Path(sys.executable).parent
-SIZES = "--n_layer 1 --n_head 2 --n_embd 32 --block_size 32 --total_batch 256 --micro_batch 8 --vocab_size 300".split()
+SIZES = "--n_layer 1 --n_head 2 --n_embd 32 --block_size 32 --total_batch 256".split()
+SIZES += "--micro_batch 8 --vocab_size 300".split()
 SIZES += "--val_tokens 2048 --eval_every 4 --save_every 4 --sample_every 6 --warmup_steps 2".split()
 SIZES += "--device cpu --dtype fp32".split()
 ENV = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
@@ -46,15 +50,9 @@ def work(tmp_path_factory):
     "A folder with one trained run, `runs/first`."
     folder = tmp_path_factory.mktemp("work")
     p = sh(
-        "gpt2edu_train",
-        "--dataset",
-        "pydocs",
-        *SIZES,
-        "--max_steps=12",
-        "--name",
-        "first",
+        "gpt2edu_train", "--dataset", "pydocs", *SIZES, "--max_steps=12", "--name", "first",
         cwd=folder,
-    )
+    )  # fmt: skip
     assert p.returncode == 0, p.stderr
     (folder / "train.out").write_text(p.stdout, encoding="utf-8")
     (folder / "train.err").write_text(p.stderr, encoding="utf-8")
@@ -65,10 +63,8 @@ def work(tmp_path_factory):
 
 
 def test_the_output_is_quiet_and_greppable(work):
-    out, err = (
-        (work / "train.out").read_text(encoding="utf-8"),
-        (work / "train.err").read_text(encoding="utf-8"),
-    )
+    out = (work / "train.out").read_text(encoding="utf-8")
+    err = (work / "train.err").read_text(encoding="utf-8")
     assert err == ""
     assert not re.search(r"[\r\x1b\x08]", out) and "%|" not in out
     assert re.findall(
@@ -102,9 +98,8 @@ def test_the_next_commands_work(work, monkeypatch, capsys):
         r"^next: gpt2edu_(.*)$", (work / "train.out").read_text(encoding="utf-8"), re.M
     ):
         name, *args = shlex.split(line)
-        getattr(cli, name)(
-            [a.replace(" Mia and Tom were in the", "") for a in args]
-        )  # this context is 32 tokens
+        # this context is 32 tokens
+        getattr(cli, name)([a.replace(" Mia and Tom were in the", "") for a in args])
         assert re.search("^--- 3 of 3|^step 24/24 ", capsys.readouterr().out, re.M), line
 
 
@@ -114,14 +109,9 @@ def test_stories_end_with_a_table(tmp_path, monkeypatch, capsys):
     cli.train([*SIZES, "--max_steps", "4", "--choice_items", "20"])
     out = capsys.readouterr().out
     for row in (
-        "validation loss",
-        "bigram model",
-        "floor",
-        "gap to the floor",
-        "story choice",
-        "tokens, seconds",
-        "loss curve",
-    ):
+        "validation loss", "bigram model", "floor", "gap to the floor", "story choice",
+        "tokens, seconds", "loss curve",
+    ):  # fmt: skip
         assert re.search(rf"^{row} ", out, re.M), row
     assert "chance 0.250" in out and "of 20 items" in out and "runs/tiny/loss.png" in out
     cli.train([*SIZES, "--max_steps", "4", "--choice_items", "0"])
@@ -195,21 +185,18 @@ def test_no_torch_where_it_is_not_needed(work):
         [sys.executable, "-c"], "import gpt2edu, sys; assert 'torch' not in sys.modules", cwd=work
     )
     assert p.returncode == 0, p.stderr
-    for script, *args in (("gpt2edu_train", "--help"), ("gpt2edu_train", "--dry_run"), ("gpt2edu_generate", "--help"),
-                          ("gpt2edu_train", "--nope")):  # fmt: skip
+    for script, *args in (
+        ("gpt2edu_train", "--help"), ("gpt2edu_train", "--dry_run"),
+        ("gpt2edu_generate", "--help"), ("gpt2edu_train", "--nope"),
+    ):  # fmt: skip
         p = sh([sys.executable, "-X", "importtime", BIN / script], *args, cwd=work)
         loaded = {
             line.split("|")[-1].strip().split(".")[0]
             for line in p.stderr.splitlines()
             if "import time" in line
         }
-        assert "tyro" in loaded and not loaded & {
-            "torch",
-            "matplotlib",
-            "datasets",
-            "transformers",
-            "pyarrow",
-        }, script
+        heavy = {"torch", "matplotlib", "datasets", "transformers", "pyarrow"}
+        assert "tyro" in loaded and not loaded & heavy, script
 
 
 def test_python_m(work):
@@ -256,14 +243,9 @@ def generate(*args):
 def test_the_same_seed_gives_the_same_text(in_work):
     a = generate("--prompt", "the", "--seed", 1, "--max_tokens", 20)
     p = sh(
-        "gpt2edu_generate",
-        "--prompt=the",
-        "--seed=1",
-        "--max-tokens=20",
-        "--run",
-        "runs/first",
+        "gpt2edu_generate", "--prompt=the", "--seed=1", "--max-tokens=20", "--run", "runs/first",
         cwd=in_work,
-    )
+    )  # fmt: skip
     assert (
         p.returncode == 0
         and p.stderr == ""
@@ -336,28 +318,14 @@ def test_training_goes_on_when_nobody_reads(work):
 def test_a_full_disk_for_the_output(work):
     "A training goes on and says so; a command whose output is all there is fails."
     with open("/dev/full", "w", encoding="utf-8") as full:
-        cmd = [
-            BIN / "gpt2edu_train",
-            "--dataset",
-            "pydocs",
-            *SIZES,
-            "--max_steps",
-            "4",
-            "--name",
-            "full",
-        ]
+        cmd = [BIN / "gpt2edu_train", "--dataset", "pydocs", *SIZES]
+        cmd += ["--max_steps", "4", "--name", "full"]
         p = subprocess.run(cmd, cwd=work, env=ENV, stdout=full, stderr=subprocess.PIPE, text=True)
         assert p.returncode == 0 and p.stderr.count("\n") == 1 and "training goes on" in p.stderr, (
             p.stderr
         )
-        p = subprocess.run(
-            [BIN / "gpt2edu_plan"],
-            cwd=work,
-            env=ENV,
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        cmd = [BIN / "gpt2edu_plan"]
+        p = subprocess.run(cmd, cwd=work, env=ENV, stdout=full, stderr=subprocess.PIPE, text=True)
         assert p.returncode == 2 and p.stderr.count("\n") == 1, p.stderr
     assert (
         json.loads(
@@ -398,16 +366,8 @@ def test_a_terminal_sees_a_bar_and_ctrl_c_ends_in_order(work):
     fcntl, pty, termios = map(pytest.importorskip, ("fcntl", "pty", "termios"))  # not on Windows
     main, side = pty.openpty()
     fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 150, 0, 0))
-    cmd = [
-        BIN / "gpt2edu_train",
-        "--dataset",
-        "pydocs",
-        *SIZES,
-        "--max_steps",
-        "100000",
-        "--name",
-        "pty",
-    ]
+    cmd = [BIN / "gpt2edu_train", "--dataset", "pydocs", *SIZES]
+    cmd += ["--max_steps", "100000", "--name", "pty"]
     p = subprocess.Popen(
         cmd, cwd=work, env=ENV, stdin=side, stdout=side, stderr=side, start_new_session=True
     )
@@ -442,7 +402,8 @@ def test_version_is_one_line(work, capsys):
 
     import gpt2edu
 
-    want = f"gpt2edu {gpt2edu.__version__}, Python {platform.python_version()}, torch {metadata.version('torch')}\n"
+    versions = f"Python {platform.python_version()}, torch {metadata.version('torch')}"
+    want = f"gpt2edu {gpt2edu.__version__}, {versions}\n"
     for module in (
         [BIN / "gpt2edu_train"],
         [sys.executable, "-m", "gpt2edu"],
@@ -500,35 +461,21 @@ def test_the_config_of_a_run_is_a_file_of_flags(name, tmp_path):
 
 def test_flags_win_over_the_file_and_the_file_over_the_preset(tmp_path):
     (file := tmp_path / "a.toml").write_text(
-        '\ufeffpreset = "small-cpu"\nn-embd = 128\nout_dir = "there"\nlr = 1\nmin_lr = 0\ndry-run = true\n'
-        'tracker = "None"\ndataset = ["x.txt"]\nmax_tokens = 2e6\nname = "from-file"\n', encoding="utf-8"
-    )  # fmt: skip
+        '\ufeffpreset = "small-cpu"\nn-embd = 128\nout_dir = "there"\nlr = 1\nmin_lr = 0\n'
+        'dry-run = true\ntracker = "None"\ndataset = ["x.txt"]\nmax_tokens = 2e6\n'
+        'name = "from-file"\n',
+        encoding="utf-8",
+    )
     config = read("--config", file)
     assert (config.preset, config.n_layer, config.n_embd, config.lr) == ("small-cpu", 4, 128, 1.0)
-    assert (config.max_steps, config.max_tokens, config.dry_run, config.tracker) == (
-        None,
-        2_000_000,
-        True,
-        None,
-    )
+    assert config.max_steps is None and config.max_tokens == 2_000_000
+    assert config.dry_run is True and config.tracker is None
     config = read(
-        "--n_embd",
-        64,
-        "--config",
-        file,
-        "--no_dry_run",
-        "--dataset",
-        "y.txt",
-        "z.txt",
-        "--name",
-        "mine",
-    )
-    assert (config.n_embd, config.dry_run, config.dataset, config.name) == (
-        64,
-        False,
-        ("y.txt", "z.txt"),
-        "mine",
-    )
+        "--n_embd", 64, "--config", file, "--no_dry_run", "--dataset", "y.txt", "z.txt",
+        "--name", "mine",
+    )  # fmt: skip
+    assert config.n_embd == 64 and config.dry_run is False
+    assert config.dataset == ("y.txt", "z.txt") and config.name == "mine"
     assert read("--config", file, "--preset", "tiny", "--n_head", 4).n_layer == 2
     assert read("--config", file, "--num-epochs=2").max_tokens is None
     assert read("--config", file, "--out-dir", "here").out_dir == "here"
@@ -608,22 +555,14 @@ def test_json_is_all_there_is_on_standard_output(work):
     assert 1 < found["val_loss_nats_per_token"] < 7 and found["stories"]["acc"]["items"] == 8
 
     flags = (
-        "--dataset",
-        "pydocs",
-        "--tokenizer",
-        "runs/first/tokenizer.json",
-        "--num_proc",
-        "1",
-        "--out",
-        "shards",
-    )
+        "--dataset", "pydocs", "--tokenizer", "runs/first/tokenizer.json", "--num_proc", "1",
+        "--out", "shards",
+    )  # fmt: skip
     dry = one_object(sh("gpt2edu_prepare", *flags, "--json", "--dry_run", cwd=work).stdout)
     assert not dry["finished"] and dry["expected_tokens"] > 1000 and dry["train_tokens"] is None
     p = sh("gpt2edu_prepare", *flags, "--json", cwd=work)
-    found, manifest = (
-        one_object(p.stdout),
-        json.loads((work / "shards" / "manifest.json").read_text(encoding="utf-8")),
-    )
+    found = one_object(p.stdout)
+    manifest = json.loads((work / "shards" / "manifest.json").read_text(encoding="utf-8"))
     assert p.returncode == 0 and p.stderr.startswith("prepare: ") and found["finished"]
     assert (
         found["train_tokens"] == manifest["totals"]["train"]["tokens"]
@@ -640,8 +579,11 @@ def test_the_keys_are_documented(in_work, capsys):
     documented = set(re.findall(r"`(\w+)`", page)) | {
         f"val_{k}" for k in ("tokens", "documents", "text_bytes")
     }
-    for line in ("plan --json", "prepare --json --dry_run --dataset pydocs",
-                 "eval --json --run first --tasks val,stories --choice_items 4 --device cpu"):  # fmt: skip
+    for line in (
+        "plan --json",
+        "prepare --json --dry_run --dataset pydocs",
+        "eval --json --run first --tasks val,stories --choice_items 4 --device cpu",
+    ):
         name, *args = line.split()
         cli.main([name, *args])
         assert one_object(capsys.readouterr().out).keys() <= documented
@@ -688,7 +630,7 @@ def test_a_plan_is_quick_and_measures_only_when_asked(work, monkeypatch):
 
 
 def test_a_driver_without_a_gpu(work, monkeypatch):
-    "The driver's tool is here, and PyTorch finds nothing: the plan is the one of a machine without a GPU."
+    "The driver's tool is here, PyTorch finds nothing: the plan is that of a machine without a GPU."
     import torch
 
     if torch.cuda.is_available():
@@ -726,9 +668,8 @@ def test_colour_is_for_terminals_that_want_it(work):
     train = BIN / "gpt2edu_train"
     code, seen = on_a_terminal([train, "--help"], work)
     assert code == 0 and b"\x1b[" in seen  # so that the rest of this test can fail
-    assert (
-        b"\x1b" in on_a_terminal([train, "--help"], work, NO_COLOR="")[1]
-    )  # empty does not count, no-color.org says
+    # empty does not count, no-color.org says
+    assert b"\x1b" in on_a_terminal([train, "--help"], work, NO_COLOR="")[1]
     for args in (
         ["--help"],
         ["--version"],
@@ -745,8 +686,11 @@ def test_colour_is_for_terminals_that_want_it(work):
 
 def test_a_mistake_is_one_plain_line_on_a_terminal_too(work):
     "tyro draws its frame in red there, and so the message was not found in it."
-    for args, part in ((["--devise", "cpu"], b"did you mean --device?"), (["--lr", "x"], b"--lr"),
-                       (["--device", "tpu"], b"device='tpu' is not known; use auto, cpu, cuda or mps;")):  # fmt: skip
+    for args, part in (
+        (["--devise", "cpu"], b"did you mean --device?"),
+        (["--lr", "x"], b"--lr"),
+        (["--device", "tpu"], b"device='tpu' is not known; use auto, cpu, cuda or mps;"),
+    ):
         code, seen = on_a_terminal([BIN / "gpt2edu_train", *args], work)
         assert code == 2 and seen.count(b"\n") == 1 and part in seen and b"\x1b" not in seen, seen
 
@@ -772,13 +716,18 @@ def test_bash_completes(work):
             p = sh(name, "--tyro-write-completion", "bash", script, cwd=work)
             assert (p.returncode, p.stdout, p.stderr) == (0, "", "")
         env = ENV | {"PATH": f"{BIN}{os.pathsep}{ENV['PATH']}"}
-        p = subprocess.run(["bash", "-c", COMPLETE, "bash", script, name, *words], cwd=work, env=env,
-                           capture_output=True, text=True, timeout=60)  # fmt: skip
+        cmd = ["bash", "-c", COMPLETE, "bash", script, name, *words]
+        p = subprocess.run(cmd, cwd=work, env=env, capture_output=True, text=True, timeout=60)
         assert p.returncode == 0 and p.stderr == "", p.stderr
         return sorted(p.stdout.split())
 
-    for flag, kind in (("device", choices.Device), ("dtype", choices.Dtype), ("compile", choices.Compile),
-                       ("optimizer", choices.Optimizer), ("tracker", choices.Tracker | None)):  # fmt: skip
+    for flag, kind in (
+        ("device", choices.Device),
+        ("dtype", choices.Dtype),
+        ("compile", choices.Compile),
+        ("optimizer", choices.Optimizer),
+        ("tracker", choices.Tracker | None),
+    ):
         found = complete("gpt2edu_train", f"--{flag}", "")
         assert set(found) - {"None"} == set(choices.options(kind)), flag
     assert complete("gpt2edu_train", "--preset", "") == sorted(plan.PRESETS)
@@ -1049,15 +998,8 @@ def bad(work):
     (work / "manifest" / "manifest.json").write_text('{"shards": []}', encoding="utf-8")
     run = work / "runs" / "first"
     for name in (
-        "ckcut",
-        "ckaltered",
-        "ckoptim",
-        "ckstate",
-        "ckconfig",
-        "cktok",
-        "cktok2",
-        "nockpt",
-    ):
+        "ckcut", "ckaltered", "ckoptim", "ckstate", "ckconfig", "cktok", "cktok2", "nockpt",
+    ):  # fmt: skip
         copy = work / "runs" / name
         shutil.copytree(run, copy)
         for step in (copy / "checkpoints").glob("step_*"):
@@ -1140,7 +1082,7 @@ def test_a_mistake_leaves_no_run(bad, work):
 
 
 def test_a_cut_checkpoint_is_passed_over_for_a_whole_one(in_work, capsys):
-    "A kill cannot cut one (it is renamed when whole), but a disk can; the run goes on from the one before."
+    "A kill cannot cut one (it is renamed when whole), a disk can; the one before is taken."
     copy = in_work / "runs" / "onecut"
     shutil.copytree(in_work / "runs" / "first", copy)
     model = max((copy / "checkpoints").glob("step_*")) / "model.safetensors"
@@ -1168,16 +1110,8 @@ def test_shards_in_llm_c_format_without_a_manifest(in_work, tmp_path, capsys):
         (tmp_path / f"x_{split}_000000.bin").write_bytes(header.tobytes() + tokens.tobytes())
     tokenizer = in_work / "runs" / "first" / "tokenizer.json"
     args = [
-        "--shards",
-        tmp_path,
-        "--tokenizer",
-        tokenizer,
-        *SIZES,
-        "--max_steps",
-        4,
-        "--name",
-        "llmc",
-    ]
+        "--shards", tmp_path, "--tokenizer", tokenizer, *SIZES, "--max_steps", 4, "--name", "llmc",
+    ]  # fmt: skip
     cli.train(list(map(str, args)))
     assert "validation loss" in capsys.readouterr().out
 
@@ -1194,10 +1128,8 @@ def test_no_command_lets_the_machine_choose_an_encoding(work, tmp_path):
     "Windows takes another one than UTF-8 where none is named; Python can say where that is."
     python = [sys.executable, "-X", "warn_default_encoding", "-c", ENCODING]
     flags = [*SIZES, "--max_steps", "2", "--dataset", "pydocs", "--name", "encoding"]
-    resume, out = (
-        ["--resume", "runs/encoding", "--max_steps", "3"],
-        ["--out", str(tmp_path / "out")],
-    )
+    resume = ["--resume", "runs/encoding", "--max_steps", "3"]
+    out = ["--out", str(tmp_path / "out")]
     again = (
         ["generate", "--max_tokens", "3"],
         ["plan"],

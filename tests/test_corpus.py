@@ -1,4 +1,7 @@
-"""Stories of known probability, their items, documents from files: the good comes through, the rest is named."""
+"""Stories of known probability, their items, documents from files.
+
+The good comes through, the rest is named.
+"""
 
 import collections
 import gzip
@@ -45,7 +48,7 @@ def one_line(excinfo, *parts):
 
 
 def sentences(text):
-    "Count as the grammar does: an opening of two sentences, and a question with its answer, are one."
+    "Count as the grammar does: an opening of two sentences is one, a question and its answer too."
     text = re.sub(r"^(There once was a \w+ called \w+)\. (?=She|He)", r"\1, ", text)
     text = re.sub(r' "Where is [^"]*\?" asked (\w+)\. "', r" Asked \1, ", text)
     return len(re.findall(r"[.?!](?=\s|$)", text))
@@ -157,9 +160,8 @@ def test_frequencies_agree_with_the_probabilities():
     n = 20_000
     seen = collections.Counter(story(i, grammar=g).text for i in range(n))
     assert set(seen) <= set(table)
-    groups = collections.defaultdict(
-        lambda: [0.0, 0]
-    )  # by the first thing: enough in each for a chi-squared test
+    # by the first thing: enough in each for a chi-squared test
+    groups = collections.defaultdict(lambda: [0.0, 0])
     for text, p in table.items():
         key = " ".join(text.split()[:7])
         groups[key][0] += n * p
@@ -194,14 +196,9 @@ def test_what_is_no_story_is_refused():
         first + ".",
     )
     for text in (
-        "",
-        "Hello.",
-        good[:-1],
-        good + ".",
-        good + " The end.",
-        "One day, Mia and Mia were in the attic.",
-        *other,
-    ):
+        "", "Hello.", good[:-1], good + ".", good + " The end.",
+        "One day, Mia and Mia were in the attic.", *other,
+    ):  # fmt: skip
         with pytest.raises(ValueError) as e:
             read_back(text)
         one_line(e, "not a story")
@@ -230,15 +227,8 @@ def test_items_have_hellaswags_fields_and_balanced_labels():
     assert items[:100] == story_items(100)
     for i, item in enumerate(items):
         assert set(item) == {
-            "ind",
-            "activity_label",
-            "ctx_a",
-            "ctx_b",
-            "ctx",
-            "endings",
-            "label",
-            "split",
-        }
+            "ind", "activity_label", "ctx_a", "ctx_b", "ctx", "endings", "label", "split",
+        }  # fmt: skip
         assert item["ind"] == i and item["label"] in ("0", "1", "2", "3") and item["split"] == "val"
         assert item["ctx"] == f"{item['ctx_a']} {item['ctx_b']}"
         assert len(set(item["endings"])) == 4 and all(
@@ -288,9 +278,8 @@ def test_text_files_are_cut_at_blank_lines_and_nothing_is_lost(tmp_path):
         docs = list(documents(dataset))
         assert len(docs) > 4
         words = " ".join(docs).split()
-        assert (
-            words == " ".join(paragraphs("a") + paragraphs("b")).split()
-        )  # sorted, each file once
+        # sorted, each file once
+        assert words == " ".join(paragraphs("a") + paragraphs("b")).split()
     assert all(d.startswith(("a paragraph", "b paragraph")) for d in docs)
 
 

@@ -1,4 +1,7 @@
-"""Device, precision and compilation: decided from facts, with the reason said. No GPU is needed, and none was used."""
+"""Device, precision and compilation: decided from facts, with the reason said.
+
+No GPU is needed, and none was used.
+"""
 
 import os
 import subprocess
@@ -64,9 +67,8 @@ def test_a_t4_gets_fp16_with_a_scaler_and_no_tf32(monkeypatch):
     assert device.type == "cuda"
     choice = dv.pick_dtype("auto", device)
     assert choice.value == FP16 and "emulates bf16" in choice.reason
-    assert (
-        "emulates bf16" in dv.pick_dtype("bf16", "cuda").reason
-    )  # given when asked for, with the warning
+    # given when asked for, with the warning
+    assert "emulates bf16" in dv.pick_dtype("bf16", "cuda").reason
     assert dv.set_precision(device).value == "highest"
     monkeypatch.undo()
     assert (
@@ -105,7 +107,8 @@ def test_a_device_that_is_not_there_is_one_line():
         (lambda: dv.pick_device("gpu"), "device='gpu' is not known; use auto, cpu, cuda or mps"),
         (
             lambda: dv.pick_device("cuda:7"),
-            "device='cuda:7' is not known; use auto, cpu, cuda or mps; for that GPU: CUDA_VISIBLE_DEVICES=7",
+            "device='cuda:7' is not known; use auto, cpu, cuda or mps; "
+            "for that GPU: CUDA_VISIBLE_DEVICES=7",
         ),
         (
             lambda: dv.pick_dtype("float16", "cpu"),
@@ -179,8 +182,10 @@ def test_missing_python_headers_are_named(monkeypatch, tmp_path):
 
 def test_importing_reads_no_environment_and_starts_nothing():
     code = "import os, platform, sys, sysconfig, tempfile, torch, importlib.util, gpt2edu\n"
-    code += "class Spy(dict):\n    def get(self, k, d=None): sys.exit(f'read {k}')\n    __getitem__ = get\n"
-    code += "os.environ = Spy()\nbefore = torch.get_float32_matmul_precision()\nimport gpt2edu.machine.device\n"
+    code += "class Spy(dict):\n    def get(self, k, d=None): sys.exit(f'read {k}')\n"
+    code += "    __getitem__ = get\n"
+    code += "os.environ = Spy()\nbefore = torch.get_float32_matmul_precision()\n"
+    code += "import gpt2edu.machine.device\n"
     code += "assert torch.get_float32_matmul_precision() == before\n"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=os.getcwd()
@@ -202,17 +207,15 @@ def test_autocast_multiplies_in_bf16_and_keeps_weights_and_loss_in_fp32():
 def test_the_scaler_saves_a_gradient_that_fp16_loses():
     def grad(scaler):
         w = torch.tensor(1.0, requires_grad=True)
-        loss = (
-            w.half() * 1e-5
-        ).float() * 1e-3  # d loss / d w = 1e-8; the smallest fp16 number is 6e-8
+        # d loss / d w = 1e-8; the smallest fp16 number is 6e-8
+        loss = (w.half() * 1e-5).float() * 1e-3
         scaler.scale(loss).backward()
         scaler.unscale_(torch.optim.SGD([w]))
         return w.grad.item()
 
     assert grad(dv.grad_scaler("cpu", FP32)) == 0.0
-    assert grad(dv.grad_scaler("cpu", FP16)) == pytest.approx(
-        1e-8, rel=0.02
-    )  # 1e-5 is subnormal: 168 steps, so 0.3 %
+    # 1e-5 is subnormal: 168 steps, so 0.3 %
+    assert grad(dv.grad_scaler("cpu", FP16)) == pytest.approx(1e-8, rel=0.02)
 
 
 def test_describe_names_the_hardware():
@@ -227,27 +230,29 @@ def test_cpu_flags_agree_with_the_kernel():
         pytest.skip("no /proc/cpuinfo")
     if "flags" not in words:
         pytest.skip("not an x86 processor")
-    avx512 = (
-        torch.backends.cpu.get_cpu_capability() == "AVX512"
-    )  # else PyTorch was told to do without, or has to
+    # else PyTorch was told to do without, or has to
+    avx512 = torch.backends.cpu.get_cpu_capability() == "AVX512"
     assert dv.cpu_flags() == {f for f in dv.BF16_FLAGS if f in words and avx512}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's own")
 def test_kept_memory_is_used_again():
-    "Eight tensors of 4 MiB cost 8,192 page faults when their memory comes from the system, and none when it is kept."
+    """Memory from the system costs page faults, kept memory none.
+
+    Eight tensors of 4 MiB cost 8,192.
+    """
     code = (
         "import resource, sys, torch, gpt2edu.machine.device as d\n"
         "kept = sys.argv[1] == 'kept'\n"
         "assert not kept or d.keep_freed_memory()\n"
         "x, faults = torch.zeros(1 << 20), []\n"
         "for _ in range(20):\n"
-        "    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt); [x + 1 for _ in range(8)]\n"
+        "    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)\n"
+        "    [x + 1 for _ in range(8)]\n"
         "print(faults[-1] - faults[9])"
     )
-    env = os.environ | {
-        "MALLOC_MMAP_THRESHOLD_": "131072"
-    }  # glibc's own value, which it raises at times
+    # glibc's own value, which it raises at times
+    env = os.environ | {"MALLOC_MMAP_THRESHOLD_": "131072"}
     ways = ("given back", "kept")
     faults = [
         int(subprocess.check_output([sys.executable, "-c", code, how], env=env)) for how in ways

@@ -23,7 +23,8 @@ TRAIN = """
 import hashlib, json, sys
 from pathlib import Path
 import numpy as np, torch
-from gpt2edu.machine.distributed import gather_counts, mean_over_ranks, rank0_first, start, stop, sync_if, wrap
+from gpt2edu.machine.distributed import gather_counts, mean_over_ranks, rank0_first
+from gpt2edu.machine.distributed import start, stop, sync_if, wrap
 from gpt2edu.data.loader import Loader
 from gpt2edu.model.gpt import GPT, GPTConfig
 from gpt2edu.train.optim import build_optimizers
@@ -34,9 +35,11 @@ with rank0_first(ranks):
     with open(folder / "order", "a") as f:
         f.write(f"{ranks.rank}\\n")
     if ranks.is_main:
-        np.save(folder / "tokens.npy", np.random.default_rng(0).integers(0, 64, 4000).astype(np.uint16) // 3)
+        ids = np.random.default_rng(0).integers(0, 64, 4000).astype(np.uint16) // 3
+        np.save(folder / "tokens.npy", ids)
 tokens = np.load(folder / "tokens.npy")
-raw = GPT(GPTConfig(2, 2, 32, 16, 64), torch.Generator().manual_seed(ranks.rank))  # each rank another seed
+another = torch.Generator().manual_seed(ranks.rank)  # each rank another seed
+raw = GPT(GPTConfig(2, 2, 32, 16, 64), another)
 model = wrap(raw, ranks)
 assert (model is raw) == (ranks.world_size == 1)
 (optimizer,) = build_optimizers(raw, lr=1e-2)
@@ -57,7 +60,8 @@ for _ in range(int(sys.argv[3])):
 weights = b"".join(p.detach().numpy().tobytes() for p in raw.parameters())
 prints = gather_counts([int.from_bytes(hashlib.sha256(weights).digest()[:7], "big"), ranks.rank])
 if ranks.is_main:
-    (folder / "run.json").write_text(json.dumps({"losses": losses, "prints": prints, "position": loader.position}))
+    found = {"losses": losses, "prints": prints, "position": loader.position}
+    (folder / "run.json").write_text(json.dumps(found))
 stop()
 """
 
@@ -85,9 +89,8 @@ def alone(tmp_path_factory):
     return train(tmp_path_factory.mktemp("alone") / "run", 1, 16)
 
 
-@pytest.mark.parametrize(
-    "micro", [2, pytest.param(8, marks=pytest.mark.slow)]
-)  # four a step with no_sync; one
+# four a step with no_sync; one
+@pytest.mark.parametrize("micro", [2, pytest.param(8, marks=pytest.mark.slow)])
 def test_two_ranks_train_as_one(tmp_path, alone, micro):
     two = train(tmp_path / "run", 2, micro)
     assert two["losses"] == pytest.approx(alone["losses"], abs=1e-4)  # sums in another order; fp32
@@ -105,13 +108,9 @@ def test_two_agents_with_a_c10d_rendezvous_train_as_one(tmp_path, alone):
         port = s.getsockname()[1]
     line = [*TORCHRUN, "--nnodes=2", "--nproc_per_node=1", "--rdzv_id=t", "--rdzv_backend=c10d"]
     line += [
-        f"--rdzv_endpoint=127.0.0.1:{port}",
-        "--local-addr=127.0.0.1",
-        tmp_path / "train.py",
-        tmp_path,
-        "4",
-        "12",
-    ]
+        f"--rdzv_endpoint=127.0.0.1:{port}", "--local-addr=127.0.0.1", tmp_path / "train.py",
+        tmp_path, "4", "12",
+    ]  # fmt: skip
     agents = [
         subprocess.Popen(list(map(str, line)), env=ENV, stderr=subprocess.PIPE) for _ in range(2)
     ]
@@ -245,7 +244,8 @@ ranks = start("cpu")
 if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0" and not ranks.is_main:
     os.kill(os.getpid(), 9)
 mean = mean_over_ranks(torch.tensor([float(ranks.rank)]))
-sys.stdout.write(f"mean {mean.item()}\\n")  # one write: print writes the end of the line by itself, and lines mix
+# one write: print writes the end of the line by itself, and lines mix
+sys.stdout.write(f"mean {mean.item()}\\n")
 stop()
 """
 
@@ -253,15 +253,8 @@ stop()
 @pytest.mark.slow
 def test_a_killed_rank_is_started_again(tmp_path):
     (tmp_path / "restart.py").write_text(RESTART, encoding="utf-8")
-    done = run(
-        [
-            *TORCHRUN,
-            "--standalone",
-            "--nproc_per_node=2",
-            "--max-restarts=1",
-            tmp_path / "restart.py",
-        ]
-    )
+    flags = ["--standalone", "--nproc_per_node=2", "--max-restarts=1"]
+    done = run([*TORCHRUN, *flags, tmp_path / "restart.py"])
     assert done.returncode == 0, done.stderr
     assert done.stdout.split("\n").count("mean 0.5") == 2
 
@@ -286,7 +279,10 @@ def meet(store, first, seconds=5.0):
 
 
 def test_ranks_that_are_started_again_do_not_call_the_dead():
-    "Defect: torchrun keeps its store over restarts; who looked first found the address of a dead rank, and hung."
+    """Defect: torchrun keeps its store over restarts.
+
+    Who looked first found the address of a dead rank, and hung.
+    """
     store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     names = [meet(store, first) for first in (0, 1, 1, 0)]
     assert all(a == b for a, b in names) and len({a for a, _ in names}) == 4
@@ -361,7 +357,10 @@ def test_when_rank_0_fails_the_others_stop_with_one_line_and_exit_code_2(tmp_pat
 
 
 def test_a_port_in_use_ends_every_rank_in_time(tmp_path):
-    "Defect: a client of TCPStore waits without end, whatever its timeout, on a port where another program listens."
+    """Defect: a client of TCPStore waits without end, whatever its timeout.
+
+    It does so on a port where another program listens.
+    """
     t0 = time.monotonic()
     with socket.create_server(("127.0.0.1", 0)) as other:
         first, second = two_by_hand(tmp_path, other.getsockname()[1])

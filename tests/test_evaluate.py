@@ -1,4 +1,4 @@
-"gpt2edu_eval as a user meets it: files, a hub, runs, exported models, ranks, and what is wrong with the input."
+"gpt2edu_eval as a user meets it: files, a hub, runs, exported models, ranks, wrong input."
 
 import http.server
 import json
@@ -19,7 +19,8 @@ from gpt2edu.cli import commands as cli
 from gpt2edu.cli.flags import parse
 from gpt2edu.data.shards import write_shards
 from gpt2edu.evaluate.hellaswag import choice_accuracy
-from gpt2edu.evaluate.report import EvalConfig, choose_tasks, evaluate, get_items, read_items
+from gpt2edu.evaluate.report import EvalConfig, choose_tasks, evaluate
+from gpt2edu.evaluate.tasks import get_items, read_items
 from gpt2edu.model import pretrained
 from gpt2edu.model.gpt import GPT, GPTConfig
 from gpt2edu.text.corpus import stories, story_items
@@ -84,8 +85,9 @@ def run_cli(capsys, *args):
 
 def test_an_exported_model_gets_every_figure(there, capsys, model, tokenizer):
     code, lines, err = run_cli(
-        capsys, "--model=exported", "--data=items.jsonl", "--tasks=hellaswag,stories,val", "--choice_items=10",
-        "--shards=shards", "--val_tokens=1000", "--device=cpu", "--out=figures.json",
+        capsys, "--model=exported", "--data=items.jsonl", "--tasks=hellaswag,stories,val",
+        "--choice_items=10", "--shards=shards", "--val_tokens=1000", "--device=cpu",
+        "--out=figures.json",
     )  # fmt: skip
     assert code == 0, err
     found = json.loads(Path("figures.json").read_text(encoding="utf-8"))
@@ -98,7 +100,7 @@ def test_an_exported_model_gets_every_figure(there, capsys, model, tokenizer):
     assert (
         found["val_tokens"] == 1000
         and 3 < found["val_loss"] < 30
-        and found["tasks"] == ["hellaswag", "val", "stories"]
+        and found["tasks"] == ["hellaswag", "stories", "val"]
     )
     assert (
         f"{plain['accuracy']:.4f} ± {plain['error']:.4f}   {plain['right']} of 24 right"
@@ -127,8 +129,9 @@ def test_batches_and_limits(there):
 def test_a_run_is_judged_as_in_training(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "stories.jsonl", [{"text": s.text} for s in stories(300)])
-    small = "--n_layer=1 --n_head=2 --n_embd=32 --block_size=64 --total_batch=512 --micro_batch=8 --max_steps=4"
-    more = "--eval_every=4 --val_overlap=0.5 --val_tokens=2048 --vocab_size=400 --device=cpu --dtype=fp32 --compile=off"
+    small = "--n_layer=1 --n_head=2 --n_embd=32 --block_size=64 --total_batch=512 --micro_batch=8 "
+    small += "--vocab_size=400 --device=cpu --dtype=fp32 --compile=off"
+    more = "--max_steps=4 --eval_every=4 --val_overlap=0.5 --val_tokens=2048"
     cli.main(["train", "--dataset=stories.jsonl", *small.split(), *more.split()])
     capsys.readouterr()
     events = [
@@ -140,17 +143,10 @@ def test_a_run_is_judged_as_in_training(tmp_path, monkeypatch, capsys):
     assert found["tasks"] == ["val"] and found["val_loss"] == pytest.approx(val, abs=2e-6)
     assert evaluate(EvalConfig("tiny", device="cpu", val_tokens=640))["val_tokens"] == 640
     code, lines, err = run_cli(
-        capsys,
-        "--run",
-        "runs/tiny",
-        "--tasks",
-        "stories",
-        "--choice_items",
-        "12",
-        "--device",
-        "cpu",
-    )
-    assert code == 0 and lines[1].startswith("stories plain") and "of 12 right" in lines[1], err
+        capsys, "--run", "runs/tiny", "--tasks", "stories", "--choice_items", "12",
+        "--device", "cpu",
+    )  # fmt: skip
+    assert code == 0 and lines[1].startswith("stories   plain") and "of 12 right" in lines[1], err
 
 
 def test_tasks_that_fit():
@@ -158,8 +154,8 @@ def test_tasks_that_fit():
         return choose_tasks(EvalConfig(**kw), run)
 
     tiny = TrainConfig(max_steps=1)
-    assert tasks(tiny) == ("val", "stories")
-    assert tasks(tiny, data="x.jsonl") == ("hellaswag", "val", "stories")
+    assert tasks(tiny) == ("stories", "val")
+    assert tasks(tiny, data="x.jsonl") == ("hellaswag", "stories", "val")
     assert tasks(TrainConfig(max_steps=1, tokenizer="gpt2", dataset=("pydocs",))) == (
         "hellaswag",
         "val",
@@ -201,15 +197,9 @@ def under_torchrun(place, n, *args):
         "OMP_NUM_THREADS": "1"
     }
     command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        f"--nproc_per_node={n}",
-        "-m",
-        "gpt2edu.cli",
-        "eval",
-    ]
+        sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={n}",
+        "-m", "gpt2edu.cli", "eval",
+    ]  # fmt: skip
     return subprocess.run(
         [*command, *args], cwd=place, env=env, capture_output=True, text=True, timeout=600
     )
@@ -217,8 +207,8 @@ def under_torchrun(place, n, *args):
 
 @pytest.mark.parametrize("n", [2, 3])
 def test_ranks_report_what_one_process_reports(there, n):
-    args = "--model=exported --data=items.jsonl --tasks=hellaswag,stories,val --choice_items=20 --shards=shards".split()
-    args += ["--val_tokens=1900"]
+    args = "--model=exported --data=items.jsonl --tasks=hellaswag,stories,val".split()
+    args += "--choice_items=20 --shards=shards --val_tokens=1900".split()
     done = under_torchrun(there, n, *args, "--device=cpu", "--batch_size=4", f"--out=ranks{n}.json")
     assert done.returncode == 0, done.stderr
     keys = {k: v for k, v in (a[2:].split("=") for a in args)} | {
@@ -226,9 +216,10 @@ def test_ranks_report_what_one_process_reports(there, n):
         "val_tokens": 1900,
     }
     want = evaluate(EvalConfig(**keys, device="cpu", batch_size=4))
+    # predictions, counts, errors, loss
     assert json.loads(Path(f"ranks{n}.json").read_text(encoding="utf-8")) == json.loads(
         json.dumps(want)
-    )  # predictions, counts, errors, loss
+    )
     lines = done.stdout.splitlines()
     assert (
         f"ranks: {n}" in lines[0]
@@ -331,7 +322,8 @@ def publish(root, repo, items):
     pq.write_table(
         pa.Table.from_pylist(items), root / repo / "data/validation-00000-of-00001.parquet"
     )
-    split = "configs:\n- config_name: default\n  data_files:\n  - split: validation\n    path: data/validation-*\n"
+    split = "configs:\n- config_name: default\n  data_files:\n  - split: validation\n"
+    split += "    path: data/validation-*\n"
     (root / repo / "README.md").write_text(f"---\n{split}---\n", encoding="utf-8")
 
 
@@ -350,7 +342,10 @@ for args in json.loads(sys.argv[1]):
 
 
 def evals(place, home, endpoint, *runs, **env):
-    "Several evaluations in one process whose hub this is: for each the exit code, lines of stdout, lines of stderr."
+    """Several evaluations in one process whose hub this is.
+
+    For each the exit code, lines of stdout, lines of stderr.
+    """
     base = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}
     base |= {
         "HF_HOME": str(home),
@@ -382,9 +377,8 @@ def test_items_from_the_hub_then_from_its_cache(place, tmp_path):
         first, broken, absent = evals(
             place, home, url, [], ["--data=some/broken"], ["--data=some/absent"]
         )
-    again, unknown = evals(
-        place, home, url, [], ["--data=some/other"], HF_HUB_OFFLINE="1"
-    )  # the server is gone
+    # the server is gone
+    again, unknown = evals(place, home, url, [], ["--data=some/other"], HF_HUB_OFFLINE="1")
     assert first[0] == again[0] == 0, (first, again)
     figures, cached = ([line.split(";")[0] for line in lines[1:]] for _, lines, _ in (first, again))
     want = evaluate(
@@ -395,7 +389,8 @@ def test_items_from_the_hub_then_from_its_cache(place, tmp_path):
         and len(figures) == 5
         and f"{want['plain']['acc_norm']['right']} of 24 right" in figures[1]
     )
-    message = "some/broken, item 1: got label '', expected 0, 1, 2 or 3; a test split has no labels, use validation"
+    message = "some/broken, item 1: got label '', expected 0, 1, 2 or 3; "
+    message += "a test split has no labels, use validation"
     assert broken[:2] == (2, []) and broken[2][-1] == f"gpt2edu_eval: {message}"
     for repo, (code, out, err) in (("some/absent", absent), ("some/other", unknown)):
         why = f"{repo}: it is not in the cache, and {url} does not have it or does not answer"
@@ -484,11 +479,13 @@ def test_broken_files(there, tmp_path, capsys, content, message):
         ([], "there is no run in runs/ yet; make one with: gpt2edu_train"),
         (
             ["--data=no.jsonl"],
-            "no file no.jsonl; expected a .jsonl file with HellaSwag's fields, or a dataset such as Rowan/hellaswag",
+            "no file no.jsonl; expected a .jsonl file with HellaSwag's fields, "
+            "or a dataset such as Rowan/hellaswag",
         ),
         (
             ["--data=shards"],
-            "no file shards; expected a .jsonl file with HellaSwag's fields, or a dataset such as Rowan/hellaswag",
+            "no file shards; expected a .jsonl file with HellaSwag's fields, "
+            "or a dataset such as Rowan/hellaswag",
         ),
         (["--tasks=val"], "validation loss needs a text: name a folder of shards with --shards"),
         (
@@ -497,7 +494,8 @@ def test_broken_files(there, tmp_path, capsys, content, message):
         ),
         (
             ["--tasks=math"],
-            "unknown task 'math'; expected auto, or some of hellaswag,val,stories with commas between; see",
+            "unknown task 'math'; expected auto, or some of hellaswag,stories,val "
+            "with commas between; see",
         ),
         (
             ["--convention=llm.c"],

@@ -1,4 +1,7 @@
-"""Preparing data: the same bytes whatever fails, is killed or is divided; one line for what cannot work."""
+"""Preparing data: the same bytes whatever fails, is killed or is divided.
+
+One line for what cannot work.
+"""
 
 import hashlib
 import io
@@ -11,8 +14,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -69,7 +74,10 @@ def texts_of(root):
 
 
 def is_sound(folder):
-    "What must hold at every moment: shards under their final names are whole, and the manifest names only those."
+    """What must hold at every moment.
+
+    Shards under their final names are whole, and the manifest names only those.
+    """
     for path in folder.glob("fineweb-edu_*.bin"):
         read_shard(path)
     if not (folder / UNFINISHED).exists():
@@ -77,9 +85,8 @@ def is_sound(folder):
     shards = json.loads((folder / UNFINISHED).read_text(encoding="utf-8"))["shards"]
     for entry in shards:
         assert hashlib.sha256((folder / entry["file"]).read_bytes()).hexdigest() == entry["sha256"]
-    assert (
-        len(list(folder.glob("fineweb-edu_*.bin"))) <= len(shards) + 1
-    )  # at most one is not yet in the manifest
+    # at most one is not yet in the manifest
+    assert len(list(folder.glob("fineweb-edu_*.bin"))) <= len(shards) + 1
     return len(shards)
 
 
@@ -108,7 +115,8 @@ class TestCuts:
 
     hard = st.sampled_from(
         [
-            *"ab e's'r'l'd017.!?-_()\n\t \r\x1c\x85\xa0\u180e\u200b\u2028\u3000é中文日본ก็ا🙂🇩\u0301\ue000\U0001e900",
+            *"ab e's'r'l'd017.!?-_()\n\t \r\x1c\x85\xa0\u180e\u200b\u2028\u3000",
+            *"é中文日본ก็ا🙂🇩\u0301\ue000\U0001e900",
             "  ",
             "'re",
             "<|endoftext|>",
@@ -144,9 +152,8 @@ class TestCuts:
     def test_one_run_that_is_longer_than_many_chunks(self, text, before, behind):
         text = before + text * (3000 // len(text)) + behind
         ids, chunks = self.in_chunks(text, 400)
-        assert (
-            ids == GPT2.encode(text) and chunks >= 3000 // 400 // 2
-        )  # it was cut, not passed in one
+        # it was cut, not passed in one
+        assert ids == GPT2.encode(text) and chunks >= 3000 // 400 // 2
 
     def test_classes_of_characters_follow_the_pattern(self):
         assert [P.kind(c) for c in "aé中"] == ["L"] * 3 and [P.kind(c) for c in "7½²"] == ["N"] * 3
@@ -203,7 +210,8 @@ class TestWorkers:
 
     def test_they_end_when_their_parent_is_killed(self, tmp_path):
         code = (
-            "from gpt2edu.data.encode import Workers; from gpt2edu.text.tokenizer import Tokenizer; import time\n"
+            "from gpt2edu.data.encode import Workers\n"
+            "from gpt2edu.text.tokenizer import Tokenizer\nimport time\n"
             "if __name__ == '__main__':\n"
             "    with Workers(Tokenizer('t', []), 2) as w:\n"
             "        print(*[p.pid for p in w.processes], flush=True); time.sleep(60)\n"
@@ -321,6 +329,12 @@ def test_a_server_that_fails_in_30_percent_of_requests(dataset, tmp_path):
     assert len(faults) >= 3 and len(hub.requests) > quiet
 
 
+def address(hub, name):
+    "The URL under which a hub has a file of the sample."
+    folder = f"HuggingFaceFW/fineweb-edu/resolve/{SHA}/sample/10BT"
+    return f"{hub.env['HF_ENDPOINT']}/datasets/{folder}/{name}"
+
+
 @pytest.mark.parametrize("fault", ["429", "503", "reset", "stall", "cut"])
 def test_each_fault_alone(dataset, tmp_path, fault, monkeypatch):
     "Half of the requests for a range fail; read in this process, to be quick."
@@ -329,7 +343,7 @@ def test_each_fault_alone(dataset, tmp_path, fault, monkeypatch):
     data = file.read_bytes()
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT", 0.3)
     with serve(root, faulty=0.5, faults=(fault,), seed=4) as hub:
-        url = f"{hub.env['HF_ENDPOINT']}/datasets/HuggingFaceFW/fineweb-edu/resolve/{SHA}/sample/10BT/{file.name}"
+        url = address(hub, file.name)
         f = H.HubFile(url, len(data))
         for start, n in ((0, 10), (len(data) - 500, 600), (5000, 70_000), (7, 1)):
             f.seek(start)
@@ -343,7 +357,7 @@ def test_each_fault_alone(dataset, tmp_path, fault, monkeypatch):
 def test_a_file_that_has_changed_is_one_line(dataset):
     root, _, _ = dataset
     with serve(root) as hub:
-        url = f"{hub.env['HF_ENDPOINT']}/datasets/HuggingFaceFW/fineweb-edu/resolve/{SHA}/sample/10BT/000_00000.parquet"
+        url = address(hub, "000_00000.parquet")
         with pytest.raises(ValueError, match="expected 1,000; list the dataset again"):
             H.HubFile(url, 1000).read(10)
 
@@ -351,8 +365,13 @@ def test_a_file_that_has_changed_is_one_line(dataset):
 # killed, and started again
 
 
+def ended_or_more(process, folder, shards):
+    "Whether a process has ended, or has written more shards than these."
+    return process.poll() is not None or len(list(folder.glob("*.bin"))) > shards
+
+
 def kills(dataset, folder, n, seed):
-    "Kill runs n times at random moments, most of them in the middle of the writing; restart them to the end."
+    "Kill runs n times at random moments, mostly in the middle of the writing; restart to the end."
     root, want, _ = dataset
     rng, target, killed, before = random.Random(seed), folder / FOLDER, 0, 0
     with serve(root) as hub:
@@ -361,10 +380,8 @@ def kills(dataset, folder, n, seed):
                 command(*TWO), cwd=folder, env=hub.env, stdout=subprocess.PIPE, text=True
             )
             if rng.random() < 0.8:
-                more = rng.randint(0, 2)
-                wait_for(
-                    lambda: p.poll() is not None or len(list(target.glob("*.bin"))) > before + more
-                )  # noqa: B023
+                enough = before + rng.randint(0, 2)
+                wait_for(partial(ended_or_more, p, target, enough))
                 time.sleep(rng.uniform(0, 0.02))
             else:  # perhaps before the first byte
                 time.sleep(rng.uniform(0, 2))
@@ -398,7 +415,7 @@ def test_killed_twenty_times(dataset, tmp_path):
 
 
 def test_a_restart_reads_on_where_it_stopped(dataset, tmp_path):
-    "Row groups behind the last whole shard are read, those before it are not; an altered shard is not whole."
+    "Only row groups behind the last whole shard are read; an altered shard is not whole."
     root, want, _ = dataset
     with serve(root) as hub:
         run(tmp_path, hub.env, *FLAGS)
@@ -436,7 +453,10 @@ def test_ctrl_c_is_one_line_and_leaves_nobody(dataset, tmp_path):
 
 
 def test_no_space_in_the_middle(dataset, tmp_path):
-    "A limit on the size of files stands in for a disk that is full; the shards before it stay, and a restart goes on."
+    """A limit on the size of files plays a full disk.
+
+    The shards before it stay, and a restart resumes.
+    """
     root, want, _ = dataset
 
     def limit():
@@ -445,17 +465,10 @@ def test_no_space_in_the_middle(dataset, tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
 
     with serve(root) as hub:
-        first = run(
-            tmp_path,
-            hub.env,
-            *FLAGS,
-            "--max_tokens",
-            "9e4",
-            "--val_tokens",
-            json.loads((root / FOLDER / MANIFEST).read_text(encoding="utf-8"))["arguments"][
-                "val_tokens"
-            ],
-        )
+        manifest = json.loads((root / FOLDER / MANIFEST).read_text(encoding="utf-8"))
+        val_tokens = manifest["arguments"]["val_tokens"]
+        less = ("--max_tokens", "9e4", "--val_tokens", val_tokens)
+        first = run(tmp_path, hub.env, *FLAGS, *less)
         assert "train" in first
         p = subprocess.run(
             command(*FLAGS),
@@ -604,7 +617,8 @@ def test_training_finds_what_prepare_has_written(dataset, tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(
         FileNotFoundError,
-        match=f"fineweb-edu is not prepared, expected {FOLDER}; .* with --shards, or prepare it with: gpt2edu_prepare$",
+        match=f"fineweb-edu is not prepared, expected {FOLDER}; "
+        ".* with --shards, or prepare it with: gpt2edu_prepare$",
     ):
         prepare_data(preset("gpt2-124m"))
     with serve(root) as hub:
@@ -614,9 +628,8 @@ def test_training_finds_what_prepare_has_written(dataset, tmp_path, monkeypatch)
     assert tokenizer.hash == GPT2.hash and str(folder) == FOLDER
     text = GPT2.eot, *GPT2.encode(texts_of(root / "HuggingFaceFW/fineweb-edu")[0])
     assert open_shards(folder, "val", GPT2.hash)[: len(text)].tolist() == [*text]
-    assert (
-        run(tmp_path, os.environ | {"HF_HUB_OFFLINE": "1"}).count("prepared before") == 1
-    )  # without the network
+    # without the network
+    assert run(tmp_path, os.environ | {"HF_HUB_OFFLINE": "1"}).count("prepared before") == 1
 
 
 def test_an_unfinished_folder_is_not_trained_on(tmp_path):
@@ -773,9 +786,8 @@ def one_long_document(tmp_path, megabytes, limit, form):
         assert ids[at : at + len(want)].tolist() == want
         at += len(want)
     text = "".join(parts)
-    cuts = [
-        m.start() for m in re.finditer(r"(?<=[a-z0-9])\n(?=0\.)", text)
-    ]  # cut elsewhere than the library does
+    # cut elsewhere than the library does
+    cuts = [m.start() for m in re.finditer(r"(?<=[a-z0-9])\n(?=0\.)", text)]
     for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True):
         want = GPT2.encode(text[a:b])
         assert ids[at : at + len(want)].tolist() == want
@@ -797,7 +809,10 @@ def test_a_document_of_300_megabytes(tmp_path, form):
 
 @pytest.mark.slow
 def test_200_megabytes_with_faults(tmp_path):
-    "The size that the issue names: 200 MB of parquet or more, faults in 30 % of requests, memory of the whole tree."
+    """The size that the issue names.
+
+    200 MB of parquet or more, faults in 30 % of requests, memory of the whole tree.
+    """
     root = tmp_path / "hub"
     write_dataset(root, files=4, documents=40_000, rows=1000, length=350)
     assert sum(p.stat().st_size for p in root.rglob("*.parquet")) >= 200e6
@@ -841,7 +856,8 @@ def test_lines_for_a_log_file(tmp_path):
     with Progress(1000, 100, tmp_path, lines.append, every=0) as progress:
         time.sleep(0.01)
         progress.add(400)
-    form = r"progress: 500 of about 1,000 tokens \(50\.0%\), [\d,]+ tokens/s, time left \S.*, disk left [\d.]+ [GM]B"
+    form = r"progress: 500 of about 1,000 tokens \(50\.0%\), [\d,]+ tokens/s, "
+    form += r"time left \S.*, disk left [\d.]+ [GM]B"
     assert len(lines) == 1 and re.fullmatch(form, lines[0]), lines
 
 
@@ -931,7 +947,8 @@ def mistakes(dataset, tmp_path_factory):
         "cli.prepare(['--dataset', 'tiny.jsonl', '--out', 'taken', '--num_proc', '1'])\n"
         "for name, flags in cases.items():\n"
         "    err, code = io.StringIO(), 0\n"
-        "    if name == 'no room': progress.shutil.disk_usage = lambda p: type('U', (), {'free': 10})\n"
+        "    if name == 'no room':\n"
+        "        progress.shutil.disk_usage = lambda p: type('U', (), {'free': 10})\n"
         "    with contextlib.redirect_stderr(err):\n"
         "        try: cli.prepare([*flags, '--num_proc', '1'])\n"
         "        except SystemExit as e: code = e.code\n"
@@ -941,10 +958,8 @@ def mistakes(dataset, tmp_path_factory):
     )
     with serve(root) as hub:
         cases = json.dumps({k: v[0] for k, v in BAD.items()})
-        (folder / "driver.py").write_text(
-            f"if __name__ == '__main__':\n{''.join('    ' + line + chr(10) for line in driver.splitlines())}",
-            encoding="utf-8",
-        )
+        script = "if __name__ == '__main__':\n" + textwrap.indent(driver, "    ")
+        (folder / "driver.py").write_text(script, encoding="utf-8")
         p = subprocess.run(
             [sys.executable, "driver.py", cases],
             cwd=folder,
@@ -968,7 +983,8 @@ def test_a_mistake_is_one_line(mistakes, name):
 
 def test_without_a_network(tmp_path):
     env = os.environ | {"HF_ENDPOINT": "http://127.0.0.1:9"}
-    code = "from gpt2edu.cli import commands\nfrom gpt2edu.data import hub\nhub.GREETING = 0.5\ncommands.main(['prepare'])"
+    code = "from gpt2edu.cli import commands\nfrom gpt2edu.data import hub\n"
+    code += "hub.GREETING = 0.5\ncommands.main(['prepare'])"
     p = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True
     )

@@ -1,4 +1,7 @@
-"""Sampling is exact: cached = uncached, batch = single, padding never drawn, Hugging Face's filters and greedy text."""
+"""Sampling is exact.
+
+Cached = uncached, batch = single, padding never drawn, Hugging Face's filters and greedy text.
+"""
 
 import pytest
 import torch
@@ -21,7 +24,7 @@ CONFIG = GPTConfig(n_layer=2, n_head=4, n_embd=32, block_size=96, vocab_size=304
 
 
 class Bytes:
-    "The smallest tokenizer: a token is a byte, and 256 ends a text. The model above has 47 padding ids."
+    "The smallest tokenizer: a token is a byte, 256 ends a text; the model above pads with 47 ids."
 
     eot, n_vocab = 256, 257
 
@@ -129,16 +132,15 @@ def test_stops_at_the_end_of_the_context(model):
 
 
 def test_padding_is_never_sampled():
-    "100,000 draws at temperature 2 from 20 distributions whose padding is what the model likes best."
+    "100,000 draws at temperature 2 from 20 distributions in which the padding is the likeliest."
     logits = torch.randn(20, 50304, generator=gen(0)) * 3
     logits[:, 50257:] += 20
     u = torch.rand(20, 5000, dtype=torch.float64, generator=gen(1))
     for knobs in ({}, {"top_k": 50000}, {"top_p": 1.0}, {"top_p": 0.999}):
         ids = pick(next_token_probs(logits, temperature=2.0, n_vocab=50257, **knobs), u)
         assert ids.numel() == 100_000 and 0 <= ids.min() and ids.max() < 50257
-    assert (
-        pick(next_token_probs(logits, temperature=2.0), u).max() >= 50257
-    )  # without n_vocab it does happen
+    # without n_vocab it does happen
+    assert pick(next_token_probs(logits, temperature=2.0), u).max() >= 50257
 
 
 def test_padding_is_never_generated(model):
@@ -233,9 +235,8 @@ def test_no_grad_does_not_leak(model):
 
 def test_stops_at_eot():
     assert columns(generate(Scripted([5, 6, 256, 7]), [1], 10, eot=256)) == [[5, 6]]
-    assert columns(generate(Scripted([5, 6, 256, 7]), [1], 4)) == [
-        [5, 6, 256, 7]
-    ]  # without eot it is an id like any
+    # without eot it is an id like any
+    assert columns(generate(Scripted([5, 6, 256, 7]), [1], 4)) == [[5, 6, 256, 7]]
     assert list(generate(Scripted([256]), [1], 10, eot=256)) == []
     assert complete(Scripted([*b"hi", 256, *b"ho"]), Bytes(), "x", temperature=0) == ["hi"]
 
@@ -274,9 +275,8 @@ def test_stop_strings(text, stops):
         shown += stream.feed(i)
         assert not any(s in shown for s in stops)
     shown += stream.feed(None)
-    ends = [
-        n for n in range(len(text) + 1) if any(text[:n].endswith(s) for s in stops)
-    ]  # a stop string is complete
+    # a stop string is complete
+    ends = [n for n in range(len(text) + 1) if any(text[:n].endswith(s) for s in stops)]
     if ends:
         longest = max(len(s) for s in stops if text[: ends[0]].endswith(s))
         assert shown == text[: ends[0] - longest]

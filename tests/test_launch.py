@@ -1,4 +1,7 @@
-"""The launch files and the page of commands. Real processes; ssh, nvidia-smi and Slurm have stand-ins."""
+"""The launch files and the page of commands.
+
+Real processes; ssh, nvidia-smi and Slurm have stand-ins.
+"""
 
 import json
 import os
@@ -23,9 +26,9 @@ ROOT = Path(__file__).resolve().parent.parent
 LAUNCH = ROOT / "launch"
 FILES = sorted(LAUNCH.iterdir())
 FLAGS = shlex.split(
-    "--preset tiny --name run --resume auto --choice_items 0 --n_layer 1 --n_head 2 --n_embd 32 --block_size 32"
-    " --vocab_size 300 --total_batch 256 --micro_batch 4 --val_tokens 2048 --warmup_steps 2"
-    " --eval_every 10 --save_every 10 --sample_every 1000"
+    "--preset tiny --name run --resume auto --choice_items 0 --n_layer 1 --n_head 2 --n_embd 32"
+    " --block_size 32 --vocab_size 300 --total_batch 256 --micro_batch 4 --val_tokens 2048"
+    " --warmup_steps 2 --eval_every 10 --save_every 10 --sample_every 1000"
 )
 OUTSIDE = (
     "RANK WORLD_SIZE LOCAL_RANK MASTER_ADDR MASTER_PORT NPROC REMOTE_SHELL PORT RESTARTS".split()
@@ -136,14 +139,9 @@ def test_the_same_flags_are_the_default_everywhere():
 
 def test_several_hosts_get_one_line_each_and_meet_at_the_first(place):
     p = place.run(
-        LAUNCH / "hosts.sh",
-        "a b",
-        *FLAGS,
-        "--dry-run",
-        NPROC="8",
-        PORT="1234",
-        PYTHON=sys.executable,
-    )
+        LAUNCH / "hosts.sh", "a b", *FLAGS, "--dry-run",
+        NPROC="8", PORT="1234", PYTHON=sys.executable,
+    )  # fmt: skip
     assert p.returncode == 0, p.err
     first, second = p.out.splitlines()[-2:]
     for host, line in (("a", first), ("b", second)):
@@ -183,14 +181,9 @@ def test_a_mistake_is_said_once_and_nothing_is_started(place, command, env, word
     name, *flags = shlex.split(command)
     t0 = time.monotonic()
     p = place.run(
-        "bash",
-        LAUNCH / name,
-        *flags,
-        SLURM_JOB_NODELIST="n",
-        SLURM_JOB_ID="1",
-        SLURM_NNODES="1",
-        **env,
-    )
+        "bash", LAUNCH / name, *flags,
+        SLURM_JOB_NODELIST="n", SLURM_JOB_ID="1", SLURM_NNODES="1", **env,
+    )  # fmt: skip
     assert p.returncode == 2 and p.err.count("\n") == 1 and words in p.err
     assert time.monotonic() - t0 < 100 and not (place.folder / "started").exists()
 
@@ -213,9 +206,8 @@ def test_one_node_trains_is_stopped_and_goes_on(place):
     place.wait_for_step(15)
     p.send_signal(signal.SIGTERM)
     out, err = p.communicate(timeout=600)
-    assert (
-        p.returncode != 0 and "SignalException" in err
-    )  # torchrun's way to say that it was told to stop
+    # torchrun's way to say that it was told to stop
+    assert p.returncode != 0 and "SignalException" in err
     (last,) = [e["step"] for e in place.events("stopped")]
     assert (
         last < 400 and (place.folder / f"runs/run/checkpoints/step_{last:08}/state.json").exists()
@@ -227,9 +219,8 @@ def test_one_node_trains_is_stopped_and_goes_on(place):
 
 @pytest.mark.slow
 def test_two_hosts_train_as_one_and_stop_together(place):
-    place.script(
-        "here", 'shift; exec bash -c "$*"'
-    )  # in place of ssh: drop the host, run the command
+    # in place of ssh: drop the host, run the command
+    place.script("here", 'shift; exec bash -c "$*"')
     env = {
         "REMOTE_SHELL": f"{place.bin}/here",
         "NPROC": "1",

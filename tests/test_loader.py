@@ -1,4 +1,4 @@
-"""Loader: every window once an epoch, whatever the number of ranks; the position is the whole state."""
+"""Loader: every window once an epoch, for any number of ranks; the position is the whole state."""
 
 from collections import Counter
 
@@ -13,9 +13,8 @@ N, T = 24 * 7, 4  # windows, tokens in a window
 
 
 def tokens(n=N * T + 1):
-    return np.arange(
-        n, dtype=np.uint16
-    )  # a token's value is its place, so a window is known by its first token
+    # a token's value is its place, so a window is known by its first token
+    return np.arange(n, dtype=np.uint16)
 
 
 def read(loader, steps):
@@ -59,7 +58,10 @@ def test_an_epoch_of_all_ranks_is_every_window_once(world, B, shuffle):
 
 @pytest.mark.parametrize("world,B", [(1, 5), (2, 5), (3, 11), (8, 13), (8, 100)])
 def test_batches_that_do_not_divide_the_epoch(world, B):
-    "Position p of the stream is the same window for any number of ranks, and an epoch is any n positions from e * n."
+    """Position p of the stream is the same window for any number of ranks.
+
+    An epoch is any n positions from e * n.
+    """
     want = starts(read(Loader(tokens(), 1, T, seed=5), 4 * N))
     loaders = [Loader(tokens(), B, T, seed=5, rank=r, world_size=world) for r in range(world)]
     got = []
@@ -146,15 +148,17 @@ def test_permutation(n):
         got = permute(np.arange(n), n, round_keys(seed, epoch))
         assert (np.sort(got) == np.arange(n)).all()
         some = np.unique(np.linspace(0, n - 1, 20, dtype=int))
-        assert (
-            permute(some, n, round_keys(seed, epoch)).tolist() == got[some].tolist()
-        )  # random access
+        # random access
+        assert permute(some, n, round_keys(seed, epoch)).tolist() == got[some].tolist()
         assert [plain_permute(int(i), n, seed, epoch) for i in some] == got[some].tolist()
 
 
 @pytest.mark.parametrize("n", [5, 12, 60])
 def test_permutation_is_fair(n):
-    "Over 2,000 epochs each thing comes to each place about as often: chi-squared within 6 standard deviations."
+    """Over 2,000 epochs each thing comes to each place about as often.
+
+    Chi-squared is within 6 standard deviations.
+    """
     epochs = 2000
     table = np.zeros((n, n))
     for e in range(epochs):

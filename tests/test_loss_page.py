@@ -1,4 +1,4 @@
-"""The figures of "Is my loss right?" and of ch07's record are those of the stored logs, and of the presets."""
+"""The figures of "Is my loss right?" and of ch07's record are those of stored logs and presets."""
 
 import json
 import math

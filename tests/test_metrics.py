@@ -1,4 +1,4 @@
-"""Counting models: hand-computed values, rows that sum to 1, losses that are finite, quick and lean."""
+"""Counting models: hand-computed values, rows that sum to 1, finite losses, quick and lean."""
 
 import itertools
 import math
@@ -21,12 +21,10 @@ def test_unigram_and_bigram_by_hand():
     q = np.array([(2 + 1 / 3) / 6, (3 + 1 / 3) / 6, (0 + 1 / 3) / 6])
     assert NGram(1, 3).fit(ids).next_probs([]) == pytest.approx(q)
     bigram = NGram(2, 3).fit(ids)
-    assert bigram.next_probs([0]) == pytest.approx(
-        (np.array([0, 2, 0]) + q) / 3
-    )  # 0 was followed by 1, twice
-    assert bigram.next_probs([1]) == pytest.approx(
-        (np.array([1, 1, 0]) + q) / 3
-    )  # the last 1 had no successor
+    # 0 was followed by 1, twice
+    assert bigram.next_probs([0]) == pytest.approx((np.array([0, 2, 0]) + q) / 3)
+    # the last 1 had no successor
+    assert bigram.next_probs([1]) == pytest.approx((np.array([1, 1, 0]) + q) / 3)
     assert bigram.next_probs([2]) == pytest.approx(q)  # never seen: the unigram
     assert bigram.loss([0, 1, 2]) == pytest.approx(
         -(math.log((2 + q[1]) / 3) + math.log(q[2] / 3)) / 2
@@ -65,18 +63,19 @@ def test_knowing_nothing_costs_ln_v():
 
 
 def test_known_source_is_learnt_to_its_entropy():
-    "A two-state Markov chain: a bigram reaches its conditional entropy, a unigram stops at the marginal entropy."
+    """A two-state Markov chain.
+
+    A bigram reaches its conditional entropy, a unigram stops at the marginal entropy.
+    """
     stay, rng = 0.9, np.random.default_rng(0)
     ids = np.cumsum(rng.random(200_000) > stay) % 2
     train, val = ids[:150_000], ids[150_000:]
     entropy = -(stay * math.log(stay) + (1 - stay) * math.log(1 - stay))
     assert NGram(1, 2).fit(train).loss(val) == pytest.approx(math.log(2), abs=0.005)
-    assert NGram(2, 2).fit(train).loss(val) == pytest.approx(
-        entropy, abs=0.01
-    )  # 3 standard errors: 0.009
-    assert NGram(3, 2).fit(train).loss(val) == pytest.approx(
-        entropy, abs=0.01
-    )  # nothing more to know
+    # 3 standard errors: 0.009
+    assert NGram(2, 2).fit(train).loss(val) == pytest.approx(entropy, abs=0.01)
+    # nothing more to know
+    assert NGram(3, 2).fit(train).loss(val) == pytest.approx(entropy, abs=0.01)
     assert bigram_loss(train, val, 2) == NGram(2, 2).fit(train).loss(val)
 
 
@@ -118,15 +117,13 @@ def test_sample_follows_the_probabilities_and_the_seed():
     assert (a == b).all() and len(a) == 3001 and a[0] == 0
     after_0 = a[1:][a[:-1] == 0]
     share = np.bincount(after_0, minlength=3) / len(after_0)
-    assert share == pytest.approx(
-        model.next_probs([0]), abs=0.05
-    )  # over 3 standard errors of ~1,500 draws
+    # over 3 standard errors of ~1,500 draws
+    assert share == pytest.approx(model.next_probs([0]), abs=0.05)
 
 
 def test_bits_per_byte():
-    assert bits_per_byte(math.log(256), 10, 10) == pytest.approx(
-        8
-    )  # one token per byte, knowing nothing
+    # one token per byte, knowing nothing
+    assert bits_per_byte(math.log(256), 10, 10) == pytest.approx(8)
     assert bits_per_byte(2.0, 100, 400) == pytest.approx(2.0 / 4 / math.log(2))
 
 
@@ -175,7 +172,7 @@ def test_no_torch():
 
 
 def test_n_grams_approach_the_floor_of_held_out_stories_and_never_go_under():
-    "The floor is the surprise of the program that wrote the stories; what a model pays on top is a divergence."
+    "The floor is the surprise of the program that wrote the stories; above it is a divergence."
     train, val = list(stories(4000, seed=0)), list(stories(400, seed=1))
     tokenizer = Tokenizer.train([s.text for s in train[:1000]], 1024, "stories")
 

@@ -39,12 +39,12 @@ def twin(model):
     from transformers import GPT2Config, GPT2LMHeadModel
 
     c = model.config
-    hf = GPT2LMHeadModel._from_config(
-        GPT2Config(
-            n_layer=c.n_layer, n_head=c.n_head, n_embd=c.n_embd, n_positions=c.block_size, vocab_size=c.vocab_size,
-            resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0, eos_token_id=0,
-        )
+    config = GPT2Config(
+        n_layer=c.n_layer, n_head=c.n_head, n_embd=c.n_embd,
+        n_positions=c.block_size, vocab_size=c.vocab_size,
+        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0, eos_token_id=0,
     )  # fmt: skip
+    hf = GPT2LMHeadModel._from_config(config)
     with torch.no_grad():
         theirs = dict(hf.named_parameters())
         ours = dict(model.named_parameters())
@@ -86,7 +86,8 @@ def test_equals_hugging_face(config, B, T):
     want.backward()
     theirs = dict(hf.named_parameters())
     for name, p in model.named_parameters():
-        # The gradient of a key's bias is zero in exact arithmetic (softmax ignores a constant), rounding in both.
+        # The gradient of a key's bias is zero in exact arithmetic (softmax ignores a constant),
+        # rounding in both.
         want = transposed(name, theirs[name].grad)
         if name.endswith("c_attn.bias"):
             C = config.n_embd
@@ -179,9 +180,8 @@ def test_cached_pieces_equal_the_whole(B, cuts, seed):
         want, caches, got = model(x)[0], model.new_caches(), []
         for piece in x.split(cuts, dim=1):
             got.append(model(piece, caches=caches)[0])
-    torch.testing.assert_close(
-        torch.cat(got, 1), want, rtol=1e-5, atol=1e-5
-    )  # logits of order 5 after three layers
+    # logits of order 5 after three layers
+    torch.testing.assert_close(torch.cat(got, 1), want, rtol=1e-5, atol=1e-5)
     assert all(c.length == x.shape[1] for c in caches)
 
 
@@ -288,9 +288,8 @@ def test_bf16_autocast_keeps_the_loss_in_fp32(monkeypatch, at_once):
     assert loss.dtype == torch.float32
     got = model.lm_head.weight.grad
     assert got.dtype == torch.float32
-    assert (
-        got - want
-    ).norm() < 0.03 * want.norm()  # bf16 keeps 8 bits; a few dozen roundings in a row
+    # bf16 keeps 8 bits; a few dozen roundings in a row
+    assert (got - want).norm() < 0.03 * want.norm()
 
 
 @pytest.mark.parametrize("at_once", [700, 2**26], ids=["chunked", "plain"])

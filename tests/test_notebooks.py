@@ -1,4 +1,4 @@
-"""Every notebook runs as "Run all" runs it; every stub fails its check and every solution passes it."""
+"""Every notebook runs as "Run all" runs it; every stub fails its check, every solution passes."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,9 @@ from nbclient import NotebookClient
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "nbs").glob("*/*.ipynb"))
-HANGS = 600  # seconds for one cell; ten times what a chapter may take. A slow machine passes, a hanging cell does not
+# seconds for one cell; ten times what a chapter may take
+# A slow machine passes, a hanging cell does not.
+HANGS = 600
 
 
 def outputs(cell):
@@ -21,16 +23,17 @@ def outputs(cell):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_runs(path, tmp_path):
-    "Defect: cells marked `eval: false` were left out here, and Jupyter runs them: four chapters stopped at one."
+    """Defect: cells marked `eval: false` were left out here, and Jupyter runs them.
+
+    Four chapters stopped at one.
+    """
     nb = nbformat.read(path, 4)
     NotebookClient(nb, timeout=HANGS, resources={"metadata": {"path": str(tmp_path)}}).execute()
     left = [p.name for p in tmp_path.iterdir()]
     assert not left, f"the notebook leaves {left} in the working folder"
     for i, cell in enumerate(nb.cells):
         if name := re.search(r"^#\|\s*exercise:\s*(\w+)", cell.source, re.M):
-            stub, solution = (
-                nb.cells[i + 1],
-                next(c for c in nb.cells[i + 2 :] if "code-summary" in c.source),
-            )
+            stub = nb.cells[i + 1]
+            solution = next(c for c in nb.cells[i + 2 :] if "code-summary" in c.source)
             assert "Not yet" in outputs(stub), f"{name[1]}: the stub passes its check"
             assert "Passed" in outputs(solution), f"{name[1]}: the solution fails its check"

@@ -1,4 +1,7 @@
-"""What earlier versions wrote still opens: tests/old/README.md says what it is and what the old code made of it."""
+"""What earlier versions wrote still opens.
+
+tests/old/README.md says what it is and what the old code made of it.
+"""
 
 import json
 import shutil
@@ -39,13 +42,12 @@ def test_the_weights_load(place):
             torch.from_numpy(val[1:1025].reshape(32, 32)),
         )
         loss = float(model(*rows)[1])
-    assert loss == pytest.approx(
-        5.437, abs=0.05
-    )  # the old code's 5.4370 is over all validation tokens
+    # the old code's 5.4370 is over all validation tokens
+    assert loss == pytest.approx(5.437, abs=0.05)
 
 
 def test_the_run_resumes_with_the_losses_of_the_old_code(place):
-    "torch.optim.Muon rounded to bf16, ours to fp32: the losses agree to a hundredth, not to the bit."
+    "torch.optim.Muon rounded to bf16, ours to fp32: losses agree to a hundredth, not to the bit."
     saved = json.loads(Path("runs/tiny/config.json").read_text(encoding="utf-8"))
     config = TrainConfig(**saved | {"dataset": tuple(saved["dataset"])})
     trainer = Trainer(replace(config, max_steps=20, eval_every=5), Path("runs/tiny"), resume=True)

@@ -24,7 +24,7 @@ from gpt2edu.train.optim import (
 
 
 class Net(nn.Module):
-    "GPT-2's names on a model of one block: an embedding, a tied head, LayerNorms, biases, matrices."
+    "GPT-2's names on one block: an embedding, a tied head, LayerNorms, biases, matrices."
 
     def __init__(self):
         super().__init__()
@@ -64,16 +64,8 @@ def step(model, optimizers, i):
 
 def test_schedule_is_this_list():
     want = [
-        0.25,
-        0.5,
-        0.75,
-        1.0,
-        1.0,
-        0.9698463103929542,
-        0.8830222215594891,
-        0.75,
-        0.5868240888334652,
-    ]
+        0.25, 0.5, 0.75, 1.0, 1.0, 0.9698463103929542, 0.8830222215594891, 0.75, 0.5868240888334652,
+    ]  # fmt: skip
     want += [0.41317591116653485, 0.25, 0.11697777844051099, 0.030153689607045803, 0.0, 0.0]
     got = [lr_at(s, 1.0, 0.0, warmup_steps=4, max_steps=13) for s in range(15)]
     assert got == pytest.approx(want, abs=1e-12)
@@ -108,9 +100,8 @@ def test_groups():
     ]
     assert all(names[id(p)].endswith("bias") or ".ln_" in names[id(p)] for p in plain["params"])
     assert (decay["weight_decay"], plain["weight_decay"]) == (0.1, 0.0)
-    assert len(decay["params"]) + len(plain["params"]) == len(
-        list(model.parameters())
-    )  # the tied head is there once
+    # the tied head is there once
+    assert len(decay["params"]) + len(plain["params"]) == len(list(model.parameters()))
 
 
 def test_muon_takes_the_block_matrices_only():
@@ -141,9 +132,8 @@ def steps(optimizer, n, seed=1, skip=()):
     g, (group,) = torch.Generator().manual_seed(seed), optimizer.param_groups
     for _ in range(n):
         for i, p in enumerate(group["params"]):
-            grad = torch.randn(p.shape, generator=g) * 10.0 ** (
-                i - 3
-            )  # the scale of a gradient must not matter
+            # the scale of a gradient must not matter
+            grad = torch.randn(p.shape, generator=g) * 10.0 ** (i - 3)
             p.grad = None if i in skip else grad
         optimizer.step()
     return [p.detach().clone() for p in group["params"]]
@@ -169,7 +159,7 @@ def test_muon_steps_as_torchs(dtype, skip):
 
 @pytest.mark.parametrize("shape", [(3, 16, 16), (2, 16, 64), (2, 64, 16), (16, 48), (1, 8)])
 def test_both_ways_of_orthogonalising_agree_with_the_svd(shape):
-    "In float64: both are the same polynomial of the singular values, with the singular vectors untouched."
+    "In float64: both are the same polynomial of the singular values; the vectors are untouched."
     G = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     U, s, Vh = torch.linalg.svd(G / G.norm(dim=(-2, -1), keepdim=True), full_matrices=False)
     for a, b, c in ROUNDS:
@@ -184,9 +174,8 @@ def test_muon_stacks_at_most_at_once(monkeypatch):
     monkeypatch.setattr(optim, "AT_ONCE", 24 * 24)
     pieces = steps(Muon(matrices(), lr=0.02, dtype=torch.float32), 3)
     for w, p in zip(whole, pieces, strict=True):
-        torch.testing.assert_close(
-            w, p, rtol=0, atol=1e-6
-        )  # a batched product may sum in another order
+        # a batched product may sum in another order
+        torch.testing.assert_close(w, p, rtol=0, atol=1e-6)
 
 
 def test_muon_never_changes_a_gradient_of_zero_into_a_step():
@@ -249,7 +238,7 @@ def test_set_lr_scales_each_group_from_its_peak():
 
 @pytest.mark.parametrize("fused", [True, False])
 def test_adamw_equals_the_formula_in_float64(fused):
-    "100 steps against numpy. Both in float64: in float32, 1 - lr*wd alone is rounded by 3e-8 a step."
+    "100 steps against numpy, in float64: in float32, 1 - lr*wd alone is rounded by 3e-8 a step."
     model = net().double()
     (adamw,) = build_optimizers(model, "adamw", lr=0.01, weight_decay=0.1, fused=fused)
     decayed = {id(p) for p in decay_groups(model, 0.1)[0]["params"]}
@@ -278,9 +267,8 @@ def test_resume_is_bit_exact(kind):
     assert rest[-1] < first[0]
 
     other = net(seed=1)
-    others = build_optimizers(
-        other, kind, lr=0.9, muon_lr=0.9
-    )  # what is loaded wins over what was built
+    # what is loaded wins over what was built
+    others = build_optimizers(other, kind, lr=0.9, muon_lr=0.9)
     other.load_state_dict(saved[0])
     for o, s in zip(others, saved[1], strict=True):
         o.load_state_dict(s)

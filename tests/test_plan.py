@@ -1,4 +1,7 @@
-"""Accounting: counts are exact against real models and optimizers; predictions stand beside what is measured."""
+"""Accounting: counts are exact against real models and optimizers.
+
+Predictions stand beside what is measured.
+"""
 
 import itertools
 import json
@@ -60,7 +63,10 @@ def tensors_in(state):
     "name,optimizer", [*((p, "adamw") for p in PRESETS), ("tiny", "muon"), ("gpt2-124m", "muon")]
 )
 def test_parameters_weights_gradients_and_optimizer_are_exact(name, optimizer):
-    "Every preset as it is trained: real shapes and a real step of the optimizer, on the device that has no memory."
+    """Every preset as it is trained.
+
+    Real shapes and a real step of the optimizer, on the device that has no memory.
+    """
     c = preset(name, optimizer=optimizer)
     V = padded(50257 if c.tokenizer == "gpt2" else 846)
     with torch.device("meta"):
@@ -107,21 +113,18 @@ def test_what_a_block_keeps_is_exact(B, T, C, nh, dtype, wide, monkeypatch):
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t), autocast("cpu", dtype):
         block(x).sum()
     copies = 2 * 12 * C * C if dtype == torch.bfloat16 else 0  # of the matrices
-    more = (
-        B * T * C * (3 * 2 + 4) if wide and copies else 0
-    )  # q, k and v in fp32, and the result of attention
+    # q, k and v in fp32, and the result of attention
+    more = B * T * C * (3 * 2 + 4) if wide and copies else 0
     assert sum(kept.values()) == kept_bytes(B * T, C, nh, dtype.itemsize) + copies + more
 
 
 def test_flops_against_the_counter():
-    "Matrices and attention agree to the last operation; 6N counts the vectors and the position table, too."
+    "Matrices and attention agree to the last operation; 6N also counts vectors and positions."
     L, nh, C, T, V = 4, 4, 256, 256, 1024
     model = GPT(GPTConfig(L, nh, C, T, V))
     ids = torch.randint(V, (1, T))
-    with (
-        FlopCounterMode(display=False) as counter,
-        sdpa_kernel(SDPBackend.MATH),
-    ):  # the fused kernel is not counted
+    # the fused kernel is not counted
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         model(ids, ids)[1].backward()
     N = count_params(L, C, T, V)
     matrices = 12 * L * C * C + V * C
@@ -133,10 +136,11 @@ def test_flops_against_the_counter():
 
 def test_the_constant_is_the_models():
     assert budget.LOGITS_AT_ONCE == LOGITS_AT_ONCE and budget.SHORT == attention.SHORT
+    # a floor above
     assert (estimate.N_STORIES, estimate.TOKENIZER_CHARS) == (
         prepare.N_STORIES,
         prepare.TOKENIZER_CHARS,
-    )  # a floor above
+    )
 
 
 def test_disk_of_a_checkpoint_is_what_is_written(tmp_path):
@@ -175,6 +179,7 @@ def few_stories(tmp_path_factory):  # a folder of shards is made once, and from 
 
 STORIES = {"vocab_size": 896}
 GPT2 = {"preset": "gpt2-124m", "vocab_size": 50304}
+ONE_LAYER = {"n_layer": 1, "block_size": 64, "micro_batch": 2, "total_batch": 256}
 
 
 @LINUX
@@ -184,15 +189,7 @@ GPT2 = {"preset": "gpt2-124m", "vocab_size": 50304}
         STORIES | {"preset": "tiny", "dtype": "fp32"},
         STORIES | {"preset": "tiny", "dtype": "bf16", "n_layer": 6},
         STORIES | {"preset": "small-cpu", "dtype": "fp32", "micro_batch": 4, "total_batch": 2048},
-        GPT2
-        | {
-            "dtype": "fp32",
-            "vocab_size": 16384,
-            "n_layer": 1,
-            "block_size": 64,
-            "micro_batch": 2,
-            "total_batch": 256,
-        },
+        GPT2 | ONE_LAYER | {"dtype": "fp32", "vocab_size": 16384},
     ],
     ids=["tiny", "bf16", "two micro-batches", "a large vocabulary"],
 )
@@ -217,7 +214,10 @@ def test_peak_memory_of_the_124m(dtype, B, T, total):
 
 
 def test_a_step_is_predicted_part_by_part(tmp_path, few_stories):
-    "How near the sum is to a real step is measured in benchmarks/plan.py: a test must not fail for being slow."
+    """How near the sum is to a real step is measured in benchmarks/plan.py.
+
+    A test must not fail for being slow.
+    """
     from gpt2edu.train.trainer import Trainer
 
     c = preset("tiny", device="cpu", dtype="fp32", data_dir=few_stories)
@@ -248,11 +248,13 @@ def test_peak_and_mfu():
         ({"gpu": "b200"}, "gpu='b200' is not known; use auto, this, h100, a100, rtx4090 or t4"),
         ({"assume_mfu": 0.0}, "assume_mfu=0.0 must be above 0 and at most 1; try 0.4"),
         ({"assume_mfu": 1.5}, "assume_mfu=1.5 must be above 0 and at most 1; try 0.4"),
-        ({"gpu": "t4", "dtype": "bf16"}, "gpu=t4 does not multiply bf16 in hardware; use --dtype fp16"),
+        ({"gpu": "t4", "dtype": "bf16"},
+         "gpu=t4 does not multiply bf16 in hardware; use --dtype fp16"),
         ({"gpus": 0}, "gpus=0 must be 1 or more"),
         ({"price": -1.0}, "price=-1.0 must be a number, 0 or more"),
         ({"gpus": 4, "micro_batch": 16}, "total_batch=4096 tokens is not a whole number of "
-         "micro-batches of micro_batch=16 x block_size=128 on gpus=4, 8192 tokens; try --micro_batch 8"),
+         "micro-batches of micro_batch=16 x block_size=128 on gpus=4, 8192 tokens; "
+         "try --micro_batch 8"),
         ({"gpus": 3}, "total_batch=4096 tokens is not a whole number of micro-batches of "
          "micro_batch=32 x block_size=128 on gpus=3, 12288 tokens; try --total_batch 12288"),
         ({"n_head": 7}, "n_head=7 must divide n_embd=96; try 4, 6 or 8"),
@@ -290,9 +292,8 @@ def test_memory_grows_with_everything():
     )
     for more in ({"n_layer": 13}, {"n_embd": 780}):
         assert budget.memory(preset("gpt2-124m", **more), 50304)["peak"] > peak
-    alone = preset(
-        "gpt2-124m", total_batch=32 * 1024
-    )  # one micro-batch: the gradients come when activations have gone
+    # one micro-batch: the gradients come when activations have gone
+    alone = preset("gpt2-124m", total_batch=32 * 1024)
     assert (
         budget.memory(alone, 50304)["peak"] < peak == budget.memory(alone, 50304, ranks=2)["peak"]
     )

@@ -1,7 +1,9 @@
-"""Under fp32 no operation sees a 16-bit number; under bf16 only products do. A mode of PyTorch's dispatcher watches.
+"""Under fp32 no operation sees a 16-bit number; under bf16 only products do.
 
-Defect: `--dtype fp32` was chosen since bf16 is emulated on many processors, and `torch.optim.Muon` multiplied in bf16
-all the same: 1.3 s a step instead of 0.04 s.
+A mode of PyTorch's dispatcher watches.
+
+Defect: `--dtype fp32` was chosen since bf16 is emulated on many processors, and `torch.optim.Muon`
+multiplied in bf16 all the same: 1.3 s a step instead of 0.04 s.
 """
 
 import ast
@@ -16,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from gpt2edu.data import cache as prepare
-from gpt2edu.evaluate import report as evaluate
+from gpt2edu.evaluate.tasks import TASKS, Subject
 from gpt2edu.machine import device
 from gpt2edu.machine.distributed import Ranks
 from gpt2edu.model import generate
@@ -26,7 +28,7 @@ from gpt2edu.train import optim
 from gpt2edu.train.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parent.parent
-CHAPTERS = sorted((ROOT / "nbs").glob("*/ch[0-9]*.ipynb"))
+CHAPTERS = sorted((ROOT / "nbs").glob("*/ch[0-9][0-9]_*.ipynb"))
 HALVES = (torch.float16, torch.bfloat16)
 PRODUCTS = {"mm", "addmm", "bmm", "baddbmm"}
 
@@ -80,16 +82,13 @@ def test_a_training_step_in_fp32(tiny, optimizer):
         for _ in range(2):  # the second meets what the first has left behind
             trainer.train_step()
     assert watch.seen.keys() >= {
-        "mm",
-        "native_layer_norm_backward",
-        "gelu_backward",
-        "_fused_adamw_",
-    }
+        "mm", "native_layer_norm_backward", "gelu_backward", "_fused_adamw_",
+    }  # fmt: skip
     assert watch.halves() == []
 
 
 def test_the_watcher_sees_the_optimizer_of_before(tiny):
-    "With `torch.optim.Muon` put back the test above must fail: it multiplies in bf16 whatever is asked for."
+    "With `torch.optim.Muon` put back the test above must fail: it always multiplies in bf16."
     trainer = tiny(optimizer="muon")
     matrices = optim.block_matrices(trainer.model)
     trainer.optimizers[0] = torch.optim.Muon(
@@ -104,7 +103,10 @@ def test_the_watcher_sees_the_optimizer_of_before(tiny):
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_a_training_step_in_bf16(tiny, optimizer):
-    "Products in bf16; attention on a CPU, norms, loss, weights, gradients and what the optimisers remember in fp32."
+    """Products are in bf16.
+
+    Attention on a CPU, norms, loss, weights, gradients and the optimisers' memory are in fp32.
+    """
     trainer = tiny(optimizer=optimizer, dtype="bf16")
     with Watch() as mode:
         with device.autocast("cpu", torch.bfloat16):
@@ -115,15 +117,12 @@ def test_a_training_step_in_bf16(tiny, optimizer):
     for name in PRODUCTS & mode.seen.keys():
         assert mode.seen[name] == {torch.bfloat16}, name
     attention = [name for name in mode.seen if name.startswith("_scaled_dot_product")]
-    assert len(attention) == 2 and all(
-        mode.seen[name] == {torch.float32} for name in attention
-    )  # quicker so
+    # quicker so
+    assert len(attention) == 2 and all(mode.seen[name] == {torch.float32} for name in attention)
     for name in (
-        "native_layer_norm",
-        "native_layer_norm_backward",
-        "_log_softmax",
+        "native_layer_norm", "native_layer_norm_backward", "_log_softmax",
         "_log_softmax_backward_data",
-    ):
+    ):  # fmt: skip
         assert mode.seen[name] == {torch.float32}, name
     assert {p.grad.dtype for p in trainer.model.parameters()} == {torch.float32}
 
@@ -147,16 +146,17 @@ def test_a_training_step_in_bf16(tiny, optimizer):
 def jobs(trainer):
     "What is done with a model besides training."
     items = corpus.story_items(2)
-    where = (torch.device("cpu"), trainer.dtype, Ranks())
+    subject = Subject(trainer.model, trainer.tokenizer, trainer.device, trainer.dtype, Ranks(), 2)
+    of_harness = [i | {"activity_label": "Play", "ctx_a": i["ctx"], "ctx_b": ""} for i in items]
+    hellaswag = TASKS["hellaswag"].run
     return {
         "validation": trainer.judge,
-        "generation": lambda: generate.complete(trainer.model, trainer.tokenizer, "One day", 5, num_seq=2, top_p=0.9),
-        "HellaSwag": lambda: evaluate.choices(items, trainer.model, trainer.tokenizer, "plain", (), 2, *where),
-        "HellaSwag, harness": lambda: evaluate.choices(
-            [i | {"activity_label": "Play", "ctx_a": i["ctx"], "ctx_b": ""} for i in items],
-            trainer.model, trainer.tokenizer, "harness", (), 2, *where,
+        "generation": lambda: generate.complete(
+            trainer.model, trainer.tokenizer, "One day", 5, num_seq=2, top_p=0.9
         ),
-    }  # fmt: skip
+        "HellaSwag": lambda: hellaswag(subject, items),
+        "HellaSwag, harness": lambda: hellaswag(subject, of_harness, "harness"),
+    }
 
 
 @pytest.mark.parametrize("job", ["validation", "generation", "HellaSwag", "HellaSwag, harness"])
@@ -181,7 +181,10 @@ def test_judging_in_bf16(tiny, job):
 
 
 def names(table):
-    "The names that a statement binds at the top level, and those of the top level that it reads, in functions too."
+    """The top-level names that a statement binds, and those that it reads.
+
+    Those read inside functions count too.
+    """
     bound = {s.get_name() for s in table.get_symbols() if s.is_assigned() or s.is_imported()}
     read = {s.get_name() for s in table.get_symbols() if s.is_referenced()}
     inner = list(table.get_children())
@@ -199,7 +202,10 @@ def statements(source):
 
 
 def solutions(path):
-    "Each exercise of a chapter with the statements that its solution and its check need, found by the names they bind."
+    """Each exercise of a chapter with the statements that its solution and its check need.
+
+    They are found by the names they bind.
+    """
     before, exercise = [], None
     for cell in nbformat.read(path, 4).cells:
         source = cell.source
@@ -222,9 +228,8 @@ def solutions(path):
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
 def test_solutions_in_fp32(path, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(
-        device, "cpu_flags", frozenset
-    )  # a processor that has no bf16: auto takes fp32
+    # a processor that has no bf16: auto takes fp32
+    monkeypatch.setattr(device, "cpu_flags", frozenset)
     found = {}
     for exercise, need in solutions(path):
         space = {"__name__": "__main__"}

@@ -1,4 +1,7 @@
-"""Weights in and out are exact: transformers opens what we write, gives our logits, ids, texts; the hub is HTTP."""
+"""Weights in and out are exact.
+
+Transformers opens what we write, gives our logits, ids, texts; the hub is HTTP.
+"""
 
 import hashlib
 import json
@@ -50,7 +53,7 @@ def gen(seed):
 
 
 def random_gpt(n_vocab, block_size=96, seed=0):
-    "A GPT whose text depends on the prompt: weights larger than GPT-2's, gains and biases random too."
+    "A GPT whose text depends on the prompt: larger weights than GPT-2's, random gains and biases."
     model, g = GPT(GPTConfig(2, 4, 32, block_size, n_vocab)), gen(seed)
     with torch.no_grad():
         for name, p in model.named_parameters():
@@ -134,9 +137,8 @@ def test_auto_tokenizer_gives_our_ids(which, trained, tmp_path):
     for text in [*TEXTS, *(s.text for s in stories(20, seed=5))]:
         check.hypothesis.inner_test(text)
     check()
-    assert (
-        auto(EOT)["input_ids"] == [ours.eot] and auto.eos_token_id == ours.eot
-    )  # in ours it is plain text
+    # in ours it is plain text
+    assert auto(EOT)["input_ids"] == [ours.eot] and auto.eos_token_id == ours.eot
     assert len(auto) == ours.n_vocab
 
 
@@ -166,7 +168,7 @@ def test_greedy_equals_transformers_generate_through_the_export(trained, tmp_pat
 
 @torch.no_grad()
 def test_sizes_of_gpt2(tmp_path):
-    "The shape of the real thing, 124,439,808 parameters, through the file: logits equal transformers'."
+    "The real shape, 124,439,808 parameters, through the file: logits equal transformers'."
     tokenizer = get_tokenizer("gpt2")
     model = GPT(GPTConfig(), gen(0))
     folder = export(model, tokenizer, tmp_path / "m")
@@ -493,7 +495,8 @@ from gpt2edu.model.pretrained import from_pretrained
 for name in {names}:
     try:
         model, tokenizer = from_pretrained(name)
-        print(tokenizer.name, tokenizer.hash, model.lm_head.weight.sum().item(), "transformers" in sys.modules)
+        head = model.lm_head.weight.sum().item()
+        print(tokenizer.name, tokenizer.hash, head, "transformers" in sys.modules)
     except ValueError as e:
         print("|".join(str(e).splitlines()))
 """
@@ -505,19 +508,15 @@ def test_the_hub(hub, theirs, tmp_path):
     model, tokenizer = from_pretrained(theirs)
     good = f"gpt2 {get_tokenizer('gpt2').hash} {model.lm_head.weight.sum().item()} False"
     assert out[0] == good and tokenizer.hash == get_tokenizer("gpt2").hash
-    public = f"openai-community/gpt2-medium: no folder here and no public model at {hub.url}; use gpt2, gpt2-medium, "
-    assert out[1].startswith(public)
+    public = f"openai-community/gpt2-medium: no folder here and no public model at {hub.url}; "
+    assert out[1].startswith(f"{public}use gpt2, gpt2-medium, ")
     assert out[2].endswith("config.json has no model_type; expected the config.json of a GPT-2")
     files = "config.json, model.safetensors, tokenizer.json"
     assert out[3] == f"some/half: tokenizer.json is missing at {hub.url}; expected {files}"
-    assert (
-        out[4]
-        == f"some/busy: it is not in the cache and {hub.url} does not answer; connect, or give a folder"
-    )
-    for url in (
-        hub.url,
-        "http://127.0.0.1:9",
-    ):  # from now on the files come from the cache, hub or no hub
+    silent = f"some/busy: it is not in the cache and {hub.url} does not answer; "
+    assert out[4] == f"{silent}connect, or give a folder"
+    # from now on the files come from the cache, hub or no hub
+    for url in (hub.url, "http://127.0.0.1:9"):
         hub.asked.clear()
         assert in_a_process(LOAD.format(names=["gpt2"]), tmp_path, HF_ENDPOINT=url) == [good]
         assert not [path for command, path in hub.asked if "resolve" in path and command == "GET"]

@@ -1,4 +1,7 @@
-"""The trainer in several processes gives the run of one, whatever is killed, stopped or changed. gloo, CPU."""
+"""The trainer in several processes gives the run of one, whatever is killed, stopped or changed.
+
+gloo, CPU.
+"""
 
 import os
 import random
@@ -23,13 +26,15 @@ SET_BY_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PO
 ENV = {k: v for k, v in os.environ.items() if k not in SET_BY_TORCHRUN} | {"OMP_NUM_THREADS": "1"}
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 FLAGS = {
-    "dataset": "pydocs", "n_layer": 2, "n_head": 2, "n_embd": 32, "block_size": 32, "total_batch": 512,
-    "micro_batch": 2, "optimizer": "adamw", "lr": 1e-3, "min_lr": 1e-4, "max_steps": 50, "eval_every": 25,
-    "save_every": 10, "sample_every": 25, "val_tokens": 2048, "vocab_size": 300, "dtype": "fp32", "device": "cpu",
-    "compile": "off", "keep_last": 9,
+    "dataset": "pydocs", "vocab_size": 300,
+    "n_layer": 2, "n_head": 2, "n_embd": 32, "block_size": 32,
+    "total_batch": 512, "micro_batch": 2, "optimizer": "adamw", "lr": 1e-3, "min_lr": 1e-4,
+    "max_steps": 50, "eval_every": 25, "save_every": 10, "sample_every": 25, "val_tokens": 2048,
+    "dtype": "fp32", "device": "cpu", "compile": "off", "keep_last": 9,
 }  # fmt: skip
 
-# `gpt2edu_train`, which also writes down what each rank has read and the hash of its weights at the end.
+# `gpt2edu_train`, which also writes down what each rank has read
+# and the hash of its weights at the end.
 WORKER = """
     import hashlib, json, os, sys
     import torch
@@ -269,9 +274,8 @@ def check_term(place, name, rng):
     p.send_signal(signal.SIGTERM)
     out, err = p.communicate(timeout=600)
     assert p.returncode == 0 and err == "", (p.returncode, err)
-    assert (
-        time.monotonic() - t0 < 50
-    )  # ten times the usual: a guard against hanging, as all limits here
+    # ten times the usual: a guard against hanging, as all limits here
+    assert time.monotonic() - t0 < 50
     assert ended or out.splitlines()[-1].startswith("SIGTERM: ") or "next: gpt2edu_generate" in out
     train(place, 0, name, resume="auto")
     same(weights(place, "one"), weights(place, name))
@@ -320,7 +324,6 @@ def test_bad_input_ends_every_rank(place, i):
     codes = {int(c) for c in re.findall(r"exitcode\s*:\s*(-?\d+)", done.stderr)} or {
         done.returncode
     }
-    assert (
-        codes <= {2, -15} and 2 in codes and f'File "{place}' not in done.stderr
-    )  # no traceback of ours
+    # no traceback of ours
+    assert codes <= {2, -15} and 2 in codes and f'File "{place}' not in done.stderr
     assert not (place / "runs" / f"bad{i}" / "config.json").exists()

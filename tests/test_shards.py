@@ -1,4 +1,4 @@
-"""Shards: bytes as llm.c writes them, whole or not there, refused with one line when something is wrong."""
+"""Shards: bytes as llm.c writes them, whole or not there, refused with one line when wrong."""
 
 import errno
 import hashlib
@@ -102,9 +102,8 @@ def test_every_document_once_and_whole_on_its_side(tmp_path):
     n_val = manifest["totals"]["val"]["documents"]
     assert val[0 : len(val)].tolist() == stream(TEXTS[:n_val])
     assert train[0 : len(train)].tolist() == stream(TEXTS[n_val:])
-    assert (
-        len(stream(TEXTS[: n_val - 1])) < 300 <= len(val)
-    )  # stops at the first document that reaches it
+    # stops at the first document that reaches it
+    assert len(stream(TEXTS[: n_val - 1])) < 300 <= len(val)
     assert manifest["totals"]["train"]["bytes"] == sum(len(t.encode()) for t in TEXTS[n_val:])
     files = [s["file"] for s in manifest["shards"]]
     assert files == ["toy_val_000000.bin"] + [
@@ -165,7 +164,10 @@ def test_slices_across_borders(tmp_path):
 
 
 def test_documents_are_streamed(tmp_path):
-    "Never more in memory than a shard and a batch of documents: the generator is asked for documents between shards."
+    """Never more in memory than a shard and a batch of documents.
+
+    The generator is asked for documents between shards.
+    """
     shards_when_asked = []
 
     def texts():
@@ -178,9 +180,8 @@ def test_documents_are_streamed(tmp_path):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert shards_when_asked[-1] >= 25 and len(list(tmp_path.glob("toy_*.bin"))) == 31
-    assert peak < 12e6, (
-        f"{peak:,} bytes for 3,000,000 tokens"
-    )  # all ids as Python lists: 24e6 and more
+    # all ids as Python lists: 24e6 and more
+    assert peak < 12e6, f"{peak:,} bytes for 3,000,000 tokens"
 
 
 # what can be wrong with a folder
@@ -257,14 +258,9 @@ def test_another_tokenizer(tmp_path):
     with pytest.raises(ValueError) as e:
         S.open_shards(tmp_path, "train", tokenizer_hash="f" * 64)
     one_line(
-        e,
-        tmp_path,
-        "another tokenizer",
-        "got bytes",
-        Bytes.hash[:12],
-        "expected ffffffffffff",
+        e, tmp_path, "another tokenizer", "got bytes", Bytes.hash[:12], "expected ffffffffffff",
         "prepare",
-    )
+    )  # fmt: skip
 
 
 def test_missing(tmp_path):
@@ -406,11 +402,8 @@ def test_full_disk_for_real(tmp_path):
         "could not write 121,024 bytes (File too large)" in out.stdout
         and out.stdout.count("\n") == 1
     ), out
-    assert os.listdir(tmp_path) == [target.name] and S.read_shard(target).tolist() == [
-        1,
-        2,
-        3,
-    ]  # the old one is whole
+    # the old one is whole
+    assert os.listdir(tmp_path) == [target.name] and S.read_shard(target).tolist() == [1, 2, 3]
 
 
 @pytest.mark.skipif(getattr(os, "geteuid", int)() == 0, reason="root may write anywhere")
@@ -487,7 +480,7 @@ make(Path(sys.argv[1]), (t * 50 for t in TEXTS * 10), shard_size=20_000, val_tok
 
 @pytest.mark.slow
 def test_killed_writer_at_random_moments(tmp_path):
-    "SIGKILL 25 times: every file under a final name is whole, and the next run ends with the very bytes."
+    "SIGKILL 25 times: files under final names are whole; the next run ends with the very bytes."
     rng, wanted, folder = np.random.default_rng(0), tmp_path / "unbroken", tmp_path / "broken"
 
     def start(out):
@@ -520,7 +513,10 @@ def test_killed_writer_at_random_moments(tmp_path):
 
 
 def resident(code, *args):
-    "MB that running `code` adds to a fresh process: resident (all), and anonymous (what the system cannot drop)."
+    """MB that running `code` adds to a fresh process.
+
+    Resident (all), and anonymous (what the system cannot drop).
+    """
     setup = """
 import sys, numpy as np; from gpt2edu import shards as S
 def status():
@@ -545,12 +541,11 @@ def test_100m_tokens_cost_under_50_mb(tmp_path):
     ]
     (tmp_path / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     for verify in (False, True):
-        code = f"s = S.open_shards(sys.argv[1], 'train', verify={verify}); assert len(s) == 100_000_000"
+        code = f"s = S.open_shards(sys.argv[1], 'train', verify={verify})\n"
+        code += "assert len(s) == 100_000_000"
         assert max(resident(code, tmp_path)) < 50
         code += "\nfor i in range(0, 10**8, 10**6): s[i:i + 1025]"
-        assert (
-            resident(code, tmp_path)[1] < 50
-        )  # pages of the map are the file's: the system may drop them
-    assert (
-        min(resident("s = np.array(S.read_shard(sys.argv[1]))", path)) > 150
-    )  # the measure sees a copy
+        # pages of the map are the file's: the system may drop them
+        assert resident(code, tmp_path)[1] < 50
+    # the measure sees a copy
+    assert min(resident("s = np.array(S.read_shard(sys.argv[1]))", path)) > 150

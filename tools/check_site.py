@@ -1,7 +1,10 @@
-"""Check the site's sources: every internal link and anchor leads somewhere, every reference and citation is defined.
+"""Check the site's sources.
 
-Why: smalldocs finds missing pages but no missing anchors on other pages; panache takes MyST's `{code-cell}` for prose
-and then reports every `x[0]` as an undefined reference. So it reads the manuscripts as Quarto chunks, with a few rules.
+Every internal link and anchor leads somewhere, every reference and citation is defined.
+
+Why: smalldocs finds missing pages but no missing anchors on other pages; panache takes MyST's
+`{code-cell}` for prose and then reports every `x[0]` as an undefined reference. So it reads the
+manuscripts as Quarto chunks, with a few rules.
 
     python tools/check_site.py        one line per finding; exit code 1 if there is any
 """
@@ -12,16 +15,18 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-RULES = "undefined-references,undefined-anchor,citation-keys,duplicate-reference-labels,heading-hierarchy"
+RULES = (
+    "undefined-references,undefined-anchor,citation-keys,"
+    "duplicate-reference-labels,heading-hierarchy"
+)
 
 
 def pages():
     "Map each page, as links name it, to its text: manuscripts stand for their notebooks."
     out = {p: p.read_text(encoding="utf-8") for p in sorted((ROOT / "book").glob("*.qmd"))}
     for p in sorted((ROOT / "book").glob("*/*.md")):
-        out[ROOT / "nbs" / p.relative_to(ROOT / "book").with_suffix(".ipynb")] = p.read_text(
-            encoding="utf-8"
-        )
+        notebook = ROOT / "nbs" / p.relative_to(ROOT / "book").with_suffix(".ipynb")
+        out[notebook] = p.read_text(encoding="utf-8")
     return out
 
 
@@ -46,36 +51,23 @@ def panache(page, text):
         name = ROOT / "book" / page.relative_to(ROOT / "nbs").with_suffix(".qmd")
         text = re.sub(r"(?m)^```\{code-cell\} ipython3", "```{python}", text)
     tool = Path(sys.executable).with_name("panache")  # CI calls the interpreter by its path
-    cmd = [
-        tool,
-        "lint",
-        "--message-format",
-        "short",
-        "--select",
-        RULES,
-        "--stdin-filename",
-        str(name),
-        "-",
-    ]
-    lines = subprocess.run(
-        cmd, input=text, capture_output=True, text=True, cwd=ROOT
-    ).stdout.splitlines()
+    cmd = [tool, "lint", "--message-format", "short", "--select", RULES]
+    cmd += ["--stdin-filename", str(name), "-"]
+    done = subprocess.run(cmd, input=text, capture_output=True, text=True, cwd=ROOT)
     return [
         f"{page.relative_to(ROOT)}: {line.split(': ', 1)[-1]}"
-        for line in lines
+        for line in done.stdout.splitlines()
         if line.startswith("<stdin>")
     ]
 
 
 def main():
     texts = pages()
-    found = list(broken_links(texts)) + [
-        line for page, text in texts.items() for line in panache(page, text)
-    ]
-    print(
-        "\n".join(found)
-        or f"{len(texts)} pages: links, anchors, references and citations are whole"
-    )
+    found = list(broken_links(texts))
+    for page, text in texts.items():
+        found += panache(page, text)
+    whole = f"{len(texts)} pages: links, anchors, references and citations are whole"
+    print("\n".join(found) or whole)
     return 1 if found else 0
 
 

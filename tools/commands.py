@@ -24,7 +24,7 @@ def typed(value):
 
 
 def flags(config):
-    "A row for each field that the class itself has, and a bold row for each comment that heads a group."
+    "A row for each of the class's own fields, a bold row for each comment that heads a group."
     default = {f.name: f.default for f in fields(config)}
     own, types = set(inspect.get_annotations(config)), get_type_hints(config)
     for line in inspect.getsource(config).split("    def ")[0].splitlines():

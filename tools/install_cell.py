@@ -18,23 +18,20 @@ def _install(source="gpt2edu[offline] @ git+{url}@{tag}"):
         raise Stop(
             f'gpt2edu is missing; install it and restart the kernel: {" ".join(pip)} "{source}"'
         )
-    kept = [
-        f"{name}=={importlib.metadata.version(name)}" for name in ("torch", "numpy")
-    ]  # Colab's, as they are
-    for wanted in (
-        source,
-        source.replace("@{tag}", "@{branch}"),
-    ):  # the branch as long as the release has no tag
-        done = subprocess.run(
-            [*pip, "-q", "--no-color", wanted, *kept], capture_output=True, text=True
-        )
+    # Colab's, as they are
+    kept = [f"{name}=={importlib.metadata.version(name)}" for name in ("torch", "numpy")]
+    # the branch as long as the release has no tag
+    for wanted in (source, source.replace("@{tag}", "@{branch}")):
+        install = [*pip, "-q", "--no-color", wanted, *kept]
+        done = subprocess.run(install, capture_output=True, text=True)
         if "pathspec '{tag}'" not in done.stderr:
             break
     if done.returncode:
         why = re.findall(r"^\s*(?:fatal|error|ERROR): (?!subprocess-exited)(.+)", done.stderr, re.M)
         got = f"beside {' and '.join(kept)}: {[*why, done.stderr.strip()[-200:]][0]!r}"
         raise Stop(
-            f"gpt2edu could not be installed {got}; take Colab's newest runtime and run this cell again"
+            f"gpt2edu could not be installed {got}; "
+            "take Colab's newest runtime and run this cell again"
         )
     importlib.invalidate_caches()
 

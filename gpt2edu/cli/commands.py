@@ -1,6 +1,6 @@
 """The commands that a user types, made from the same lists of choices that the library uses, with one clear line for every mistake."""
 
-# Made by tools/book.py from ../../book/tough/ch20_commands.md: edit that file, then `make book`.
+# Made by tools/book.py from ../../book/tough/ch20_commands.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['TrainFlags', 'PlanFlags', 'read_train_flags', 'describe_plan', 'say', 'say_or_go_on',
@@ -18,8 +18,7 @@ from typing import Annotated
 
 import tyro
 
-from ..choices import Device
-from ..evaluate.report import read_run
+from gpt2edu.choices import Device
 from gpt2edu.cli.flags import (
     General,
     Report,
@@ -40,10 +39,10 @@ from gpt2edu.train.config import (
     padded,
     preset,
 )
-from ..train.runs import OPENAI, auto_run, find_run, load_model, load_run, new_run
-from .settings import as_flags
-from ..train.interrupts import Stopped, stop_signals
-from ..text.tokenizer import get_tokenizer
+from gpt2edu.train.runs import OPENAI, auto_run, find_run, load_model, load_run, new_run, read_config
+from gpt2edu.cli.settings import as_flags
+from gpt2edu.train.interrupts import Stopped, stop_signals
+from gpt2edu.text.tokenizer import get_tokenizer
 
 # %% ../../nbs/tough/ch20_commands.ipynb #6f84ed1e
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ def read_train_flags(
         )
     elif resume:
         folder = find_run(None if resume == "latest" else resume, out_dir)
-    default = read_run(folder) if folder else preset(values.get("preset") or "tiny")
+    default = read_config(folder) if folder else preset(values.get("preset") or "tiny")
     if new_end or from_file.keys() & set(HORIZONS):  # tyro would check the two together
         default = replace(default, **dict.fromkeys(HORIZONS) | {"max_steps": 1})
         args = ["--max_steps", "None", *args]

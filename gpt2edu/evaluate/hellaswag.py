@@ -1,11 +1,11 @@
 """A model without any notion of questions answers multiple choice, fast and exactly, and you know how far to trust the percentage."""
 
-# Made by tools/book.py from ../../book/tough/ch17_hellaswag.md: edit that file, then `make book`.
+# Made by tools/book.py from ../../book/tough/ch17_hellaswag.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['READS', 'MEASURES', 'SLICE', 'clean', 'check_item', 'Encoded', 'encode_item', 'lengths',
-           'standard_error', 'score', 'Shared', 'share_context', 'Packed', 'pack', 'surprise',
-           'packed_losses', 'ending_nats', 'choice_accuracy']
+__all__ = ['READS', 'MEASURES', 'clean', 'check_item', 'Encoded', 'encode_item', 'lengths',
+           'standard_error', 'score', 'Shared', 'share_context', 'Packed', 'pack', 'ending_nats',
+           'sum_over_ranks', 'answer', 'choice_accuracy']
 
 # %% ../../nbs/tough/ch17_hellaswag.ipynb #b98cd1f4
 import math
@@ -15,10 +15,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from ..model.attention import attend_fused
-from ..text.tokenizer import utf8
+from gpt2edu.model.gpt import IGNORE
+from gpt2edu.text.tokenizer import utf8
 
 # %% ../../nbs/tough/ch17_hellaswag.ipynb #3cee092a
 def clean(text: str) -> str:
@@ -156,15 +155,13 @@ def score(
 class Shared(NamedTuple):
     "A context with the endings that follow it."
 
-    context: list[int]
+    context: list[int]  # at least one id
     endings: list[list[int]]  # all different
-    places: list[
-        list[tuple[int, int]]
-    ]  # for each ending, where its surprise belongs: (item, which of four)
+    places: list[list[tuple[int, int]]]  # whose surprise each ending is: (item, which of four)
 
     @property
-    def size(self) -> int:  # tokens that the model reads: of an ending all but the last
-        return len(self.context) + sum(len(e) - 1 for e in self.endings)
+    def size(self) -> int:  # tokens that the model reads
+        return len(self.context) - 1 + sum(map(len, self.endings))
 
 
 def share_context(
@@ -174,7 +171,8 @@ def share_context(
 ) -> list[Shared]:  # one; up to four if the texts have to be cut
     """Gather the endings that follow the same context; equal endings are judged once.
 
-    A text of more than block_size + 1 tokens loses its beginning, each ending's text for itself, as in the harness.
+    A text of more than block_size + 1 tokens loses its beginning, each ending's text for itself,
+    as in the harness.
     """
     found = {}
     for j, ending in enumerate(item.endings):
@@ -182,20 +180,19 @@ def share_context(
         n = min(len(ending), len(text) - 1)
         found.setdefault(tuple(text[:-n]), {}).setdefault(tuple(text[-n:]), []).append((i, j))
     return [
-        Shared(list(c), [list(e) for e in ends], list(ends.values())) for c, ends in found.items()
+        Shared(list(context), [list(e) for e in ends], list(ends.values()))
+        for context, ends in found.items()
     ]
 
 # %% ../../nbs/tough/ch17_hellaswag.ipynb #8efdb3ce
 class Packed(NamedTuple):
-    "Rows of context and endings as a stream of N tokens, of which M are judged."
+    "B rows of T places, each a context with its endings."
 
-    ids: Tensor  # (N,) int64 tokens
-    positions: Tensor  # (N,) int64 place of each in its text
-    slots: Tensor  # (N,) int64 place of each in the grid of attention, B x T
+    ids: Tensor  # (B, T) int64 tokens
+    targets: Tensor  # (B, T) int64 the token that each place predicts; IGNORE where none is judged
+    positions: Tensor  # (B, T) int64 place of each token in its text
     mask: Tensor  # (B, 1, T, T) bool: who sees whom
-    rows: Tensor  # (M,) int64: which of the N predicts the judged token
-    targets: Tensor  # (M,) int64 ids of the judged tokens
-    owners: Tensor  # (M,) int64: whose they are, endings counted through
+    owners: Tensor  # (M,) int64: whose the judged tokens are, endings counted through
 
 
 def pack(
@@ -203,72 +200,30 @@ def pack(
 ) -> Packed:  # on the CPU
     "Lay contexts and endings side by side."
     B, T = len(batch), max(s.size for s in batch)
-    branches = torch.full((B, T), -1)  # 0: context, 1 to 4: endings, -1: nothing
-    ids, positions, slots, rows, targets, owners, ending_number = [], [], [], [], [], [], 0
+    ids, positions = torch.zeros(B, T, dtype=torch.int64), torch.zeros(B, T, dtype=torch.int64)
+    targets, branches = torch.full((B, T), IGNORE), torch.full((B, T), -1)  # -1: nothing
+    owners, ending_number = [], 0
     for b, (context, endings, _) in enumerate(batch):
-        n, last = (
-            len(context),
-            len(ids) + len(context) - 1,
-        )  # the context's last token predicts every first one
-        branch = [0] * n
-        ids += context
-        positions += range(n)
+        *before, last = context
+        row, place, judged, branch = [*before], [*range(len(before))], [IGNORE] * len(before), []
+        branch = [0] * len(before)
         for j, ending in enumerate(endings, start=1):
-            rows += [last, *range(len(ids), len(ids) + len(ending) - 1)]
-            targets += ending
-            owners += [ending_number] * len(ending)
-            ids += ending[:-1]
-            positions += range(n, n + len(ending) - 1)
-            branch += [j] * (len(ending) - 1)
+            n = len(ending)
+            row += [last, *ending[:-1]]
+            place += range(len(before), len(before) + n)
+            judged += ending
+            branch += [j] * n
+            owners += [ending_number] * n
             ending_number += 1
-        slots += range(b * T, b * T + len(branch))
-        branches[b, : len(branch)] = torch.tensor(branch)
+        for table, values in ((ids, row), (positions, place), (targets, judged), (branches, branch)):
+            table[b, : len(values)] = torch.tensor(values)
     query, key = branches[:, :, None], branches[:, None, :]  # (B, T, 1), (B, 1, T)
-    mask = torch.ones(T, T, dtype=torch.bool).tril() & ((query == key) | (key == 0))  # (B, T, T)
-    ids, positions, slots, rows, targets, owners = map(
-        torch.tensor, (ids, positions, slots, rows, targets, owners)
-    )
-    return Packed(ids, positions, slots, mask[:, None], rows, targets, owners)
+    sees = (query == key) | (key == 0)  # (B, T, T)
+    mask = torch.ones(T, T, dtype=torch.bool).tril() & sees
+    return Packed(ids, targets, positions, mask[:, None], torch.tensor(owners))
 
-# %% ../../nbs/tough/ch17_hellaswag.ipynb #87e46d8e
-SLICE = 2048  # rows of the vocabulary at a time
-
-
-def surprise(
-    x: Tensor,  # (n, C) final residual stream, normalised
-    weight: Tensor,  # (V, C) output embedding
-    rows: Tensor,  # (M,) int64: which of the n predicts the token
-    targets: Tensor,  # (M,) int64 ids of the tokens
-) -> Tensor:  # (M,) nats
-    "Compute the loss of each target, the vocabulary in slices."
-    parts = [F.linear(x, part).float().logsumexp(1) for part in weight.split(SLICE)]  # each (n,)
-    total = torch.stack(parts).logsumexp(0)  # (n,)
-    return total[rows] - (x[rows] * weight[targets]).float().sum(1)
-
-
+# %% ../../nbs/tough/ch17_hellaswag.ipynb #b02e60ca
 @torch.no_grad()
-def packed_losses(
-    model,  # a GPT: not compiled, not wrapped
-    p: Packed,  # on the model's device
-) -> Tensor:  # (M,) nats
-    "Run the blocks over the stream; attention sees the grid, the head only what is judged."
-    parts, nh, (B, _, T, _) = model.transformer, model.config.n_head, p.mask.shape
-    need, rows = p.rows.unique(return_inverse=True)  # a context's last token predicts four
-    x, grid = parts.wte(p.ids) + parts.wpe(p.positions), None  # (N, C)
-    for i, block in enumerate(parts.h):
-        qkv = block.attn.c_attn(block.ln_1(x))  # (N, 3C)
-        grid = qkv.new_zeros(B * T, qkv.shape[1]) if grid is None else grid
-        grid[p.slots] = qkv
-        q, k, v = grid.view(B, T, 3, nh, -1).permute(2, 0, 3, 1, 4)  # each (B, nh, T, hs)
-        y = attend_fused(q, k, v, p.mask)  # (B, nh, T, hs)
-        y = y.transpose(1, 2).reshape(B * T, -1)[p.slots]  # (N, C)
-        if i == len(parts.h) - 1:
-            x, y = x[need], y[need]  # (n, C): nobody reads the rest any more
-        x = x + block.attn.c_proj(y)
-        x = x + block.mlp(block.ln_2(x))
-    return surprise(parts.ln_f(x), model.lm_head.weight, rows, p.targets)
-
-# %% ../../nbs/tough/ch17_hellaswag.ipynb #3db4d99f
 def ending_nats(
     model,  # a GPT: not compiled, not wrapped
     items: list[Encoded],
@@ -277,26 +232,54 @@ def ending_nats(
     world_size: int = 1,  # number of processes
 ) -> Tensor:  # (n, 4) float64: surprise of each ending, nats; zero for what other ranks compute
     "Judge all endings."
-    longest, device = model.config.block_size, model.transformer.wte.weight.device
+    longest, device = model.config.block_size, next(model.parameters()).device
     nats = torch.zeros(len(items), 4, dtype=torch.float64)
-    work = sorted(
-        (s for i, item in enumerate(items) for s in share_context(i, item, longest)),
-        key=lambda s: s.size,
-    )
+    shared = [s for i, item in enumerate(items) for s in share_context(i, item, longest)]
+    work = sorted(shared, key=lambda s: s.size)
     batches = [work[a : a + batch_size] for a in range(0, len(work), batch_size)]
     for batch in batches[rank::world_size]:
-        packed = pack(batch)
-        losses = (
-            packed_losses(model, Packed(*(t.to(device) for t in packed))).cpu().double()
-        )  # (M,)
+        ids, targets, positions, mask, owners = (t.to(device) for t in pack(batch))
+        _, losses = model(ids, targets, positions=positions, mask=mask, each=True)  # (M,)
         places = [where for s in batch for where in s.places]
-        sums = torch.zeros(len(places), dtype=torch.float64).index_add_(0, packed.owners, losses)
+        sums = torch.zeros(len(places), dtype=torch.float64)
+        sums.index_add_(0, owners.cpu(), losses.cpu().double())
         for total, where in zip(sums.tolist(), places, strict=True):
             for i, j in where:
                 nats[i, j] = total
     return nats
 
 
+def sum_over_ranks(
+    table: Tensor,  # zero wherever another rank has a number
+) -> Tensor:  # the same on every rank, on the CPU
+    "Fill in what the other ranks computed."
+    from torch import distributed
+
+    if not distributed.is_initialized():
+        return table
+    table = table.to("cuda" if distributed.get_backend() == "nccl" else "cpu")
+    distributed.all_reduce(table)
+    return table.cpu()
+
+
+def answer(
+    model,  # a GPT: not compiled, not wrapped
+    tokenizer,
+    items: list[dict],  # HellaSwag's fields
+    start: Iterable[int] = (),  # ids before each context
+    convention: str = "plain",  # plain or harness
+    batch_size: int = 8,  # items at a time, on each rank
+    rank: int = 0,
+    world_size: int = 1,
+) -> dict[str, dict]:  # for each figure of the convention: accuracy, error, right, n, predictions
+    "Answer all items; every rank takes its share, and all get the result. ValueError: no items."
+    if not items:
+        raise ValueError("got no items, expected at least one")
+    encoded = [encode_item(item, tokenizer, start, convention) for item in items]
+    nats = sum_over_ranks(ending_nats(model, encoded, batch_size, rank, world_size))
+    return score(nats, encoded, model.config.block_size, convention)
+
+# %% ../../nbs/tough/ch17_hellaswag.ipynb #87e46d8e
 def choice_accuracy(
     model,  # a GPT
     tokenizer,
@@ -304,7 +287,4 @@ def choice_accuracy(
     start: Iterable[int] = (),  # ids before each context
 ) -> dict:  # accuracy, its standard error, right, n, predictions
     "Answer each item with the ending of lowest mean loss per token: convention plain, acc_norm."
-    if not items:
-        raise ValueError("got no items, expected at least one")
-    encoded = [encode_item(item, tokenizer, start) for item in items]
-    return score(ending_nats(model, encoded), encoded, model.config.block_size)["acc_norm"]
+    return answer(model, tokenizer, items, start)["acc_norm"]

@@ -1,6 +1,6 @@
 """The figures by which a model is judged, computed in one place for the trainer and for `gpt2edu_eval`."""
 
-# Made by tools/book.py from ../../book/tough/ch17a_validation.md: edit that file, then `make book`.
+# Made by tools/book.py from ../../book/tough/ch17a_validation.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['validation_loss', 'bigram_and_floor', 'story_choice', 'report']
@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..machine import device as devices
-from ..text.corpus import read_back, story_items
-from ..machine.distributed import Ranks, mean_over_ranks
-from .hellaswag import choice_accuracy
-from ..text.ngram import bigram_loss
-from ..model.gpt import IGNORE
-from ..data.shards import ShardSet
+from gpt2edu.machine import device as devices
+from gpt2edu.text.corpus import read_back, story_items
+from gpt2edu.machine.distributed import Ranks, mean_over_ranks
+from gpt2edu.evaluate.hellaswag import choice_accuracy
+from gpt2edu.text.ngram import bigram_loss
+from gpt2edu.model.gpt import IGNORE
+from gpt2edu.data.shards import ShardSet
 
 # %% ../../nbs/tough/ch17a_validation.ipynb #6d7e5806
 @torch.no_grad()
@@ -97,32 +97,17 @@ def report(
         ("bigram model", f"{bigram:.4f} nats/token"),
     ]
     if floor is not None:
-        closed = (bigram - loss) / (bigram - floor)
-        rows += [("floor", f"{floor:.4f} nats/token (no model gets under it)")]
-        rows += [
-            (
-                "gap to the floor",
-                f"{loss - floor:.4f} nats/token; {closed:.1%} of the way from the bigram model",
-            )
-        ]
+        closed = f"{(bigram - loss) / (bigram - floor):.1%} of the way from the bigram model"
+        rows.append(("floor", f"{floor:.4f} nats/token (no model gets under it)"))
+        rows.append(("gap to the floor", f"{loss - floor:.4f} nats/token; {closed}"))
     if done["story_choice"] is not None:
-        rows += [
-            (
-                "story choice",
-                f"{done['story_choice']:.3f} ± {done['story_choice_error']:.3f} of {items} items; chance 0.250",
-            )
-        ]
+        found = f"{done['story_choice']:.3f} ± {done['story_choice_error']:.3f}"
+        rows.append(("story choice", f"{found} of {items} items; chance 0.250"))
     if done["hellaswag"] is not None:
-        rows += [
-            (
-                "HellaSwag",
-                f"{done['hellaswag']:.4f} ± {done['hellaswag_error']:.4f}, convention plain; chance 0.25",
-            )
-        ]
-    rows += [
-        ("tokens, seconds", f"{done['tokens']:,} in {done['seconds']:.0f} s"),
-        ("loss curve", str(folder / "loss.png")),
-    ]
+        found = f"{done['hellaswag']:.4f} ± {done['hellaswag_error']:.4f}"
+        rows.append(("HellaSwag", f"{found}, convention plain; chance 0.25"))
+    rows.append(("tokens, seconds", f"{done['tokens']:,} in {done['seconds']:.0f} s"))
+    rows.append(("loss curve", str(folder / "loss.png")))
     for i, text in enumerate(done["samples"], start=1):
         say(f"\nsample {i}: {text.strip()}")
     say("")

@@ -1,6 +1,6 @@
 """Checks for the exercises of ch14."""
 
-# Made by tools/book.py from ../../book/exercises/accounting.md: edit that file, then `make book`.
+# Made by tools/book.py from ../../book/exercises/accounting.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['check_matrix_flops', 'check_resting_bytes', 'check_largest', 'check_bill']
@@ -8,23 +8,29 @@ __all__ = ['check_matrix_flops', 'check_resting_bytes', 'check_largest', 'check_
 # %% ../../nbs/exercises/accounting.ipynb #f68b136c
 import random
 
-from .core import close, exercise, fail
+from gpt2edu.exercises.core import close, exercise, fail
 
 # %% ../../nbs/exercises/accounting.ipynb #f40a47be
 @exercise(
-    hint="A weight multiplies and adds once for each token forward; backward it does so twice, for two gradients."
+    hint="A weight multiplies and adds once for each token forward; "
+    "backward it does so twice, for two gradients."
 )
 def check_matrix_flops(answer):
     "Counts what a matrix costs in training."
-    n, a, b = random.randint(100, 999), random.randint(10, 99), random.randint(100, 200)
-    want, got = 6 * n * a * b, answer(n, a, b)
+    n = random.randint(100, 999)
+    a = random.randint(10, 99)
+    b = random.randint(100, 200)
+    want = 6 * n * a * b
+    got = answer(n, a, b)
     if close(got, want / 3):
         fail(
-            "only the forward pass: the backward pass computes two gradients, of the input and of the weights"
+            "only the forward pass: "
+            "the backward pass computes two gradients, of the input and of the weights"
         )
     if close(got, want * 2 / 3):
         fail(
-            "one gradient is missing: backward there are two products, of the input's gradient and of the weights'"
+            "one gradient is missing: "
+            "backward there are two products, of the input's gradient and of the weights'"
         )
     if close(got, want / 2):
         fail("multiplications only: each comes with an addition")
@@ -35,18 +41,22 @@ def check_matrix_flops(answer):
 
 # %% ../../nbs/exercises/accounting.ipynb #9b4e3ff8
 @exercise(
-    hint="4 bytes a number. AdamW: weight and two moments. Muon: weight and one moment, for the matrices only."
+    hint="4 bytes a number. AdamW: weight and two moments. "
+    "Muon: weight and one moment, for the matrices only."
 )
 def check_resting_bytes(answer):
     "Counts the bytes that stay from one step to the next."
-    m, r = random.randint(1000, 9000), random.randint(100, 900)
-    adamw, muon = 12 * (m + r), 8 * m + 12 * r
+    m = random.randint(1000, 9000)
+    r = random.randint(100, 900)
+    adamw = 12 * (m + r)
+    muon = 8 * m + 12 * r
     got = answer(m, r, "adamw")
     if close(got, 16 * (m + r)):
         fail("you counted the gradients; between two steps they are gone")
     if close(got, adamw * 2 / 3):
         fail(
-            "the weights or one of the moments are missing: AdamW has two moments beside each weight"
+            "the weights or one of the moments are missing: "
+            "AdamW has two moments beside each weight"
         )
     if close(got, adamw / 4):
         fail("you counted numbers; a number in fp32 has 4 bytes")
@@ -62,11 +72,13 @@ def check_resting_bytes(answer):
 
 # %% ../../nbs/exercises/accounting.ipynb #2dee9751
 @exercise(
-    hint="For each b from 1 to windows: does it divide windows, and is fixed + b * per_window at most memory?"
+    hint="For each b from 1 to windows: "
+    "does it divide windows, and is fixed + b * per_window at most memory?"
 )
 def check_largest(answer):
     "Finds the micro-batch that fits and divides."
-    per, windows = random.randint(5, 9), 2 ** random.randint(5, 7)
+    per = random.randint(5, 9)
+    windows = 2 ** random.randint(5, 7)
     fixed = per * windows + random.randint(50, 99)  # so much that to forget it changes the answer
     b = windows // 4
     memory = fixed + per * (b + b // 2)  # room for more than b, not for 2b
@@ -77,7 +89,8 @@ def check_largest(answer):
         fail("what is fixed takes its share first: weights, gradients, optimizer")
     if got != b:
         fail(
-            f"memory={memory}, fixed={fixed}, per_window={per}, windows={windows}: expected {b}, got {got!r}"
+            f"memory={memory}, fixed={fixed}, per_window={per}, windows={windows}: "
+            f"expected {b}, got {got!r}"
         )
     if (got := answer(fixed + per * b, fixed, per, windows)) != b:
         fail(f"{b} windows fit exactly, to the last byte; got {got!r}")
@@ -90,16 +103,17 @@ def check_largest(answer):
 
 # %% ../../nbs/exercises/accounting.ipynb #f4ed0426
 @exercise(
-    hint="hours = 6 N tokens / (gpus x peak x mfu) / 3600; the bill counts every GPU for all these hours."
+    hint="hours = 6 N tokens / (gpus x peak x mfu) / 3600; "
+    "the bill counts every GPU for all these hours."
 )
 def check_bill(answer):
     "Turns operations into hours and dollars."
-    N, tokens, gpus = (
-        random.randint(1, 9) * 10**8,
-        random.randint(1, 9) * 10**9,
-        random.randint(2, 8),
-    )
-    peak, mfu, price = random.uniform(1e14, 9e14), random.uniform(0.2, 0.6), random.uniform(1, 4)
+    N = random.randint(1, 9) * 10**8
+    tokens = random.randint(1, 9) * 10**9
+    gpus = random.randint(2, 8)
+    peak = random.uniform(1e14, 9e14)
+    mfu = random.uniform(0.2, 0.6)
+    price = random.uniform(1, 4)
     hours = 6 * N * tokens / (gpus * peak * mfu) / 3600
     got = answer(N, tokens, gpus, peak, mfu, price)
     if not isinstance(got, tuple) or len(got) != 2:

@@ -1,6 +1,6 @@
 """Checks for the exercises of ch07."""
 
-# Made by tools/book.py from ../../book/exercises/attention.md: edit that file, then `make book`.
+# Made by tools/book.py from ../../book/exercises/attention.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['check_average_past', 'check_causal_softmax', 'check_split_heads', 'check_cached_step']
@@ -10,8 +10,8 @@ import math
 
 import torch
 
-from ..model.attention import causal_weights
-from .core import close, exercise, fail
+from gpt2edu.model.attention import causal_weights
+from gpt2edu.exercises.core import close, exercise, fail
 
 # %% ../../nbs/exercises/attention.ipynb #0eb5b34c
 @exercise(
@@ -32,7 +32,8 @@ def check_average_past(answer):
         fail("that averages the future: the triangle is upside down")
     if not close(got, want):
         fail(
-            f"position 1 should be the mean of positions 0 and 1, {want[1].tolist()}; yours is {got[1].tolist()}"
+            f"position 1 should be the mean of positions 0 and 1, {want[1].tolist()}; "
+            f"yours is {got[1].tolist()}"
         )
 
 # %% ../../nbs/exercises/attention.ipynb #dc8686f1
@@ -46,7 +47,8 @@ def check_causal_softmax(answer):
     got = answer(scores.clone())
     if close(got, scores.tril().softmax(-1)):
         fail(
-            "the future's scores became 0, and exp(0) is 1, so it still has weight: use minus infinity"
+            "the future's scores became 0, and exp(0) is 1, so it still has weight: "
+            "use minus infinity"
         )
     if close(got, scores.softmax(-1).tril()):
         fail("the mask came after the softmax: rows no longer sum to 1")
@@ -54,20 +56,23 @@ def check_causal_softmax(answer):
         fail("there is no mask: every row looks at the future")
     if torch.isnan(got).any():
         fail(
-            "some rows are nan: the mask hides the diagonal too, so the first row has nothing to look at"
+            "some rows are nan: "
+            "the mask hides the diagonal too, so the first row has nothing to look at"
         )
     if close(got, torch.where(torch.ones(5, 5).triu() > 0, scores, float("-inf")).softmax(-1)):
         fail("the mask hides the past: keep the lower triangle, not the upper")
     if close(got, torch.where(torch.ones(5, 5).tril() > 0, scores, float("-inf")).softmax(0)):
         fail(
-            "the softmax runs over columns: each row must sum to 1, so take it over the last dimension"
+            "the softmax runs over columns: "
+            "each row must sum to 1, so take it over the last dimension"
         )
     if not close(got, want):
         fail(f"the last row should be {want[-1].tolist()}; yours is {got[-1].tolist()}")
 
 # %% ../../nbs/exercises/attention.ipynb #80805647
 @exercise(
-    hint="`view(B, T, nh, hs)` keeps each position's numbers together; then swap dimensions 1 and 2."
+    hint="`view(B, T, nh, hs)` keeps each position's numbers together; "
+    "then swap dimensions 1 and 2."
 )
 def check_split_heads(answer):
     "Each head holds its own slice of every position."

@@ -1,6 +1,6 @@
 """Checks for the exercises of ch20."""
 
-# Made by tools/book.py from ../../book/exercises/commands.md: edit that file, then `make book`.
+# Made by tools/book.py from ../../book/exercises/commands.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['check_read_flags', 'check_ending', 'check_auto']
@@ -9,22 +9,20 @@ __all__ = ['check_read_flags', 'check_ending', 'check_auto']
 import random
 from dataclasses import make_dataclass
 
-from .core import exercise, fail
+from gpt2edu.exercises.core import exercise, fail
 
 # %% ../../nbs/exercises/commands.ipynb #c65bb7b8
 @exercise(
-    hint="Walk through args with an index. Split at '=', take off the dashes in front, turn '-' into '_', then call the field's type."
+    hint="Walk through args with an index. "
+    "Split at '=', take off the dashes in front, turn '-' into '_', then call the field's type."
 )
 def check_read_flags(answer):
     "Reads flags in all four spellings, gives each its type, and names what it does not know."
-    n, rate, word = (
-        random.randint(2, 99),
-        random.choice([0.25, 0.5, 1.5]),
-        random.choice(["tiny", "small"]),
-    )
-    Bread = make_dataclass(
-        "Bread", [("num_loaves", int, 1), ("rate", float, 1.0), ("name", str, "rye")], frozen=True
-    )
+    n = random.randint(2, 99)
+    rate = random.choice([0.25, 0.5, 1.5])
+    word = random.choice(["tiny", "small"])
+    fields = [("num_loaves", int, 1), ("rate", float, 1.0), ("name", str, "rye")]
+    Bread = make_dataclass("Bread", fields, frozen=True)
     want = Bread(n, rate, word)
     for args in (
         ["--num_loaves", str(n), "--rate", str(rate), "--name", word],
@@ -33,9 +31,8 @@ def check_read_flags(answer):
         [f"--name={word}", f"--num-loaves={n}", "--rate", str(rate)],
     ):
         got = answer(Bread, args)
-        if isinstance(getattr(got, "num_loaves", n), str) or isinstance(
-            getattr(got, "rate", rate), str
-        ):
+        numbers = (getattr(got, "num_loaves", n), getattr(got, "rate", rate))
+        if any(isinstance(number, str) for number in numbers):
             fail(f"{args}: values are text when they arrive; give each the type of its field")
         if got != want:
             fail(f"{args}: expected {want}, got {got}")
@@ -59,7 +56,8 @@ def check_read_flags(answer):
 
 # %% ../../nbs/exercises/commands.ipynb #afc5b9b3
 @exercise(
-    hint='isinstance(e, (ValueError, OSError)) means the user; " ".join(text.split()) makes one line; everything else: raise e.'
+    hint="isinstance(e, (ValueError, OSError)) means the user; "
+    '" ".join(text.split()) makes one line; everything else: raise e.'
 )
 def check_ending(answer):
     "The user's mistakes are one line and 2, Ctrl-C is 130, and our own bugs stay visible."
@@ -76,12 +74,14 @@ def check_ending(answer):
         fail(f"{line!r}: a user does not know error numbers; use e.filename and e.strerror")
     if code != 2 or line.strip() != f"bake: flour{n}.txt: No such file or directory":
         fail(
-            f"a missing file: expected code 2 and 'bake: flour{n}.txt: No such file or directory', got {code!r} and {line!r}"
+            f"a missing file: expected code 2 and 'bake: flour{n}.txt: "
+            f"No such file or directory', got {code!r} and {line!r}"
         )
     code, line = answer("bake", FileNotFoundError(f"no oven {n}; buy one"))
     if (code, line.strip()) != (2, f"bake: no oven {n}; buy one"):
         fail(
-            f"an OSError with a text of ours has neither filename nor strerror; got {code!r} and {line!r}"
+            "an OSError with a text of ours has neither filename nor strerror; "
+            f"got {code!r} and {line!r}"
         )
     try:
         got = answer("bake", KeyboardInterrupt())
@@ -95,12 +95,14 @@ def check_ending(answer):
     except TypeError:
         return
     fail(
-        f"a TypeError is a bug of ours, and you hid it behind {got!r}: raise it, so that it can be found"
+        f"a TypeError is a bug of ours, and you hid it behind {got!r}: "
+        "raise it, so that it can be found"
     )
 
 # %% ../../nbs/exercises/commands.ipynb #c83fbfc4
 @exercise(
-    hint=r"re.fullmatch(rf'{re.escape(name)}(-\d+)?', run) says whether a folder belongs to the name; then max by time."
+    hint=r"re.fullmatch(rf'{re.escape(name)}(-\d+)?', run) says whether a folder "
+    r"belongs to the name; then max by time."
 )
 def check_auto(answer):
     "Finds the run that a launcher should go on with, or says that there is none yet."
@@ -122,7 +124,8 @@ def check_auto(answer):
         fail("the newest run of all may be another experiment; look at the name first")
     if got == "tiny-10":
         fail(
-            "the highest number is not the newest: an older run can have been resumed since; compare times"
+            "the highest number is not the newest: "
+            "an older run can have been resumed since; compare times"
         )
     if got == "tiny":
         fail("'tiny-2' was written to later than 'tiny'")
@@ -130,7 +133,8 @@ def check_auto(answer):
         fail(f"of {runs}: expected 'tiny-2', got {got!r}")
     if (got := answer({"a.b": t, "axb": t + 5}, "a.b")) != "a.b":
         fail(
-            f"a name is text, not a pattern: the dot in 'a.b' does not mean any character; got {got!r}"
+            "a name is text, not a pattern: "
+            f"the dot in 'a.b' does not mean any character; got {got!r}"
         )
     if (got := answer({"small": t}, "tiny")) is not None:
         fail(f"no run of that name yet: return None, so that one is begun; got {got!r}")

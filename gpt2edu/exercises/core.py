@@ -1,6 +1,6 @@
-"""A decorator that turns a check into a patient teacher: it names the likely mistake, then gives a hint."""
+"""A decorator makes a check a patient teacher: it names the likely mistake, then gives a hint."""
 
-# Made by tools/book.py from ../../book/exercises/core.md: edit that file, then `make book`.
+# Made by tools/book.py from ../../book/exercises/core.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['Verdict', 'Wrong', 'fail', 'close', 'exercise']
@@ -43,7 +43,8 @@ def close(
 ) -> bool:  # whether shapes and values agree
     "Compare two values without raising."
     try:
-        got, want = np.asarray(got, dtype=float), np.asarray(want, dtype=float)
+        got = np.asarray(got, dtype=float)
+        want = np.asarray(want, dtype=float)
     except (TypeError, ValueError, RuntimeError):
         return False
     return got.shape == want.shape and np.allclose(got, want, rtol=tol, atol=tol)
@@ -66,7 +67,8 @@ def exercise(
                 message = str(e)
             except NotImplementedError as e:
                 message = f"the stub is still there ({e})" if str(e) else "the stub is still there"
-            except Exception as e:  # noqa: BLE001  any error in the learner's code is an answer, not a crash
+            # any error in the learner's code is an answer, not a crash
+            except Exception as e:  # noqa: BLE001
                 message = f"your code raised {type(e).__name__}: {e}"
             else:
                 return Verdict(True, check.__doc__)

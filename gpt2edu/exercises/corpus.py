@@ -1,6 +1,6 @@
 """What the exercises of chapter 3 are checked against."""
 
-# Made by tools/book.py from ../../book/exercises/corpus.md: edit that file, then `make book`.
+# Made by tools/book.py from ../../book/exercises/corpus.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['check_logprob', 'check_entropy', 'check_split']
@@ -9,14 +9,15 @@ __all__ = ['check_logprob', 'check_entropy', 'check_split']
 import math
 import random
 
-from .core import close, exercise, fail
+from gpt2edu.exercises.core import close, exercise, fail
 
 # %% ../../nbs/exercises/corpus.ipynb #7cd17502
 @exercise(hint="Each step has probability 1 / len(words). Logarithms of probabilities add.")
 def check_logprob(answer):
     "Probabilities of independent choices multiply, so their logarithms add."
     choices = [["word"] * random.randint(2, 9) for _ in range(random.randint(3, 6))]
-    got, sizes = answer(choices), [len(words) for words in choices]
+    got = answer(choices)
+    sizes = [len(words) for words in choices]
     want = -sum(map(math.log, sizes))
     if close(got, -want):
         fail("the sign is wrong: a log-probability is below zero; you returned the surprise")
@@ -43,7 +44,8 @@ def check_entropy(answer):
         fail("the sign is wrong: surprise is minus the logarithm")
     if close(got, -sum(math.log(p) for p in probs if p) / (len(probs) - 1)):
         fail(
-            "you averaged all texts alike; a text counts as often as it comes, so weight by its probability"
+            "you averaged all texts alike; "
+            "a text counts as often as it comes, so weight by its probability"
         )
     if close(got, want / math.log(2)):
         fail("that is in bits; nats need the natural logarithm")
@@ -68,5 +70,6 @@ def check_split(answer):
         fail("validation is too short: stop when it has at least so many characters")
     if (val, train) != (docs[:n], docs[n:]):
         fail(
-            f"expected the first {n} documents for validation and the other {len(docs) - n} for training, in order"
+            f"expected the first {n} documents for validation "
+            f"and the other {len(docs) - n} for training, in order"
         )

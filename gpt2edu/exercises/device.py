@@ -1,6 +1,6 @@
 """Checks for the exercises of ch13."""
 
-# Made by tools/book.py from ../../book/exercises/device.md: edit that file, then `make book`.
+# Made by tools/book.py from ../../book/exercises/device.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['check_decode', 'check_round_bf16', 'check_next_scale', 'check_merge_tiles']
@@ -11,11 +11,12 @@ import random
 
 import numpy as np
 
-from .core import close, exercise, fail
+from gpt2edu.exercises.core import close, exercise, fail
 
 # %% ../../nbs/exercises/device.ipynb #e5e76bb6
 @exercise(
-    hint="Split at spaces; int(text, 2) reads binary; the mantissa counts 1024ths; treat exponent 00000 apart."
+    hint="Split at spaces; int(text, 2) reads binary; "
+    "the mantissa counts 1024ths; treat exponent 00000 apart."
 )
 def check_decode(answer):
     "Reads normal and subnormal fp16 numbers of either sign."
@@ -24,7 +25,8 @@ def check_decode(answer):
             m = random.randint(1, 1023)
             text = f"{sign} {e:05b} {m:010b}"
             word = int(text.replace(" ", ""), 2)
-            want, got = float(np.array(word, dtype=np.uint16).view(np.float16)), answer(text)
+            want = float(np.array(word, dtype=np.uint16).view(np.float16))
+            got = answer(text)
             if got == want:
                 continue
             if close(got, -want, 1e-12):
@@ -41,7 +43,8 @@ def check_decode(answer):
 
 # %% ../../nbs/exercises/device.ipynb #64d8ea18
 @exercise(
-    hint="Above 0x8000 add one to the upper half, below do not; at 0x8000 itself only if the upper half is odd."
+    hint="Above 0x8000 add one to the upper half, below do not; "
+    "at 0x8000 itself only if the upper half is odd."
 )
 def check_round_bf16(answer):
     "Rounds to nearest, and ties to even."
@@ -65,7 +68,8 @@ def check_round_bf16(answer):
 )
 def check_next_scale(answer):
     "Drops a step that overflowed, halves, counts, doubles."
-    scale, interval = 2.0 ** random.randint(8, 16), random.randint(3, 9)
+    scale = 2.0 ** random.randint(8, 16)
+    interval = random.randint(3, 9)
     step, new, good = answer(scale, interval - 1, True, interval)
     if step:
         fail("the gradients overflowed, and you let the optimiser use them")
@@ -80,7 +84,8 @@ def check_next_scale(answer):
         fail("after doubling the count starts at 0 again")
     if tuple(got) != (True, scale * 2, 0):
         fail(
-            f"good step number {interval} of {interval}: expected {(True, scale * 2, 0)}, got {tuple(got)}"
+            f"good step number {interval} of {interval}: "
+            f"expected {(True, scale * 2, 0)}, got {tuple(got)}"
         )
     got = answer(scale, 0, False, interval)
     if tuple(got) != (True, scale, 1):
@@ -88,7 +93,8 @@ def check_next_scale(answer):
 
 # %% ../../nbs/exercises/device.ipynb #31f95e7f
 @exercise(
-    hint="m is the larger of the two; a triple comes to it when its s and o are multiplied by exp(own m - m)."
+    hint="m is the larger of the two; "
+    "a triple comes to it when its s and o are multiplied by exp(own m - m)."
 )
 def check_merge_tiles(answer):
     "Two halves give the softmax of the whole."
@@ -101,7 +107,9 @@ def check_merge_tiles(answer):
         e = np.exp(scores[part] - m)
         return float(m), float(e.sum()), float(e @ values[part])
 
-    a, b, want = triple(slice(0, 5)), triple(slice(5, 8)), triple(slice(0, 8))
+    a = triple(slice(0, 5))
+    b = triple(slice(5, 8))
+    want = triple(slice(0, 8))
     got = tuple(answer(a, b))
     if close(got[0], a[0] + b[0]):
         fail("m is the largest score of both, not the sum of two largest")

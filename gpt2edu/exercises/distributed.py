@@ -1,6 +1,6 @@
 """Checks for the exercises of ch15."""
 
-# Made by tools/book.py from ../../book/exercises/distributed.md: edit that file, then `make book`.
+# Made by tools/book.py from ../../book/exercises/distributed.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['check_chunk_to_send', 'check_global_loss', 'check_bytes_sent', 'check_my_positions']
@@ -8,11 +8,12 @@ __all__ = ['check_chunk_to_send', 'check_global_loss', 'check_bytes_sent', 'chec
 # %% ../../nbs/exercises/distributed.ipynb #7859dfb7
 import random
 
-from .core import close, exercise, fail
+from gpt2edu.exercises.core import close, exercise, fail
 
 # %% ../../nbs/exercises/distributed.ipynb #bbc618fd
 @exercise(
-    hint="At step 0 rank r sends chunk r. At each later step it sends what it received the step before."
+    hint="At step 0 rank r sends chunk r. "
+    "At each later step it sends what it received the step before."
 )
 def check_chunk_to_send(answer):
     "Says which chunk travels: the sums of all chunks come out whole."
@@ -25,7 +26,8 @@ def check_chunk_to_send(answer):
         fail("chunk numbers below 0: the ring closes, so count modulo world_size")
     if got == [(r + s) % W for r, s in cases]:
         fail(
-            "you go round the wrong way: the chunk that arrives comes from rank - 1, so its number falls"
+            "you go round the wrong way: "
+            "the chunk that arrives comes from rank - 1, so its number falls"
         )
     if got == [r for r, _ in cases]:
         fail("the same chunk at every step: what was received a step before must be passed on")
@@ -43,7 +45,8 @@ def check_global_loss(answer):
     counts = [random.randint(1, 50), random.randint(100, 200), random.randint(300, 500)]
     means = [random.uniform(2, 3), random.uniform(3, 4), random.uniform(5, 6)]  # nats/token
     total = sum(m * n for m, n in zip(means, counts, strict=True))
-    want, got = total / sum(counts), answer(means, counts)
+    want = total / sum(counts)
+    got = answer(means, counts)
     if close(got, sum(means) / len(means)):
         fail("a mean of means: a rank with 10 tokens counts as much as one with 400")
     if close(got, total):
@@ -55,13 +58,15 @@ def check_global_loss(answer):
 
 # %% ../../nbs/exercises/distributed.ipynb #c5cbfe70
 @exercise(
-    hint="Two rounds of world_size - 1 steps; in each step one chunk of n / world_size numbers, 4 bytes each."
+    hint="Two rounds of world_size - 1 steps; "
+    "in each step one chunk of n / world_size numbers, 4 bytes each."
 )
 def check_bytes_sent(answer):
     "Counts what a rank sends in a ring all-reduce of fp32 numbers."
     W = random.randint(3, 16)
     n = W * random.randint(10, 1000)
-    want, got = 2 * (W - 1) * (n // W) * 4, answer(n, W)
+    want = 2 * (W - 1) * (n // W) * 4
+    got = answer(n, W)
     if close(got, want / 2):
         fail("only one of the two rounds: the sums have to travel on to everybody, too")
     if close(got, want / 4):
@@ -81,12 +86,10 @@ def check_bytes_sent(answer):
 )
 def check_my_positions(answer):
     "The ranks together read each window once, and the same windows as one rank alone."
-    p, B, n, W = (
-        random.randint(100, 999),
-        random.randint(2, 4),
-        random.randint(2, 4),
-        random.randint(2, 4),
-    )
+    p = random.randint(100, 999)
+    B = random.randint(2, 4)
+    n = random.randint(2, 4)
+    W = random.randint(2, 4)
     want = [[[p + (m * W + r) * B + i for i in range(B)] for m in range(n)] for r in range(W)]
     got = [[list(micro) for micro in answer(p, B, n, r, W)] for r in range(W)]
     if got == want:
@@ -95,11 +98,13 @@ def check_my_positions(answer):
         fail("every rank reads the same windows: the rank has to enter")
     if got == [[[p + (r * n + m) * B + i for i in range(B)] for m in range(n)] for r in range(W)]:
         fail(
-            "each rank reads one block of its own: with another number of ranks the order would be another"
+            "each rank reads one block of its own: "
+            "with another number of ranks the order would be another"
         )
     if got == [[[p + (m + r) * B + i for i in range(B)] for m in range(n)] for r in range(W)]:
         fail(
-            "neighbours read the same windows: a micro-batch moves the position on by B * world_size, not by B"
+            "neighbours read the same windows: "
+            "a micro-batch moves the position on by B * world_size, not by B"
         )
     if got == [[[x - p for x in micro] for micro in rank] for rank in want]:
         fail("you started at 0, not at position")

@@ -1,6 +1,6 @@
 """Checks for the exercises of ch19."""
 
-# Made by tools/book.py from ../../book/exercises/fineweb.md: edit that file, then `make book`.
+# Made by tools/book.py from ../../book/exercises/fineweb.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['check_duration', 'check_cuts', 'check_validation', 'check_pause', 'check_restart']
@@ -8,21 +8,20 @@ __all__ = ['check_duration', 'check_cuts', 'check_validation', 'check_pause', 'c
 # %% ../../nbs/exercises/fineweb.ipynb #4a68e764
 import random
 
-from .core import close, exercise, fail
-from ..data.encode import SPACES
+from gpt2edu.exercises.core import close, exercise, fail
+from gpt2edu.data.encode import SPACES
 
 # %% ../../nbs/exercises/fineweb.ipynb #81b6a011
 @exercise(
-    hint="max(tokens / (processes * speed), tokens * bytes_per_token / download): both go on at the same time."
+    hint="max(tokens / (processes * speed), tokens * bytes_per_token / download): "
+    "both go on at the same time."
 )
 def check_duration(answer):
     "The slower of two stages sets the time."
     for slow in ("network", "tokenizer"):
-        tokens, processes, size = (
-            random.randint(10**8, 10**10),
-            random.randint(2, 16),
-            random.uniform(2, 5),
-        )
+        tokens = random.randint(10**8, 10**10)
+        processes = random.randint(2, 16)
+        size = random.uniform(2, 5)
         speed = random.uniform(5e5, 2e6)
         encode = tokens / (processes * speed)
         download = (
@@ -34,13 +33,15 @@ def check_duration(answer):
         got = answer(tokens, processes, speed, size, download)
         if close(got, encode + load):
             fail(
-                "you added the two: they go on at the same time, as the next text is on its way while this one is encoded"
+                "you added the two: they go on at the same time, "
+                "as the next text is on its way while this one is encoded"
             )
         if close(got, min(encode, load)):
             fail("you took the faster stage: the work is done when the slower one is")
         if close(got, max(tokens / speed, load)) and not close(got, max(encode, load)):
             fail(
-                "you left out the processes: together they encode processes * speed tokens in a second"
+                "you left out the processes: "
+                "together they encode processes * speed tokens in a second"
             )
         if close(got, max(encode, tokens / download)) and not close(got, max(encode, load)):
             fail("the network counts bytes, not tokens: multiply by bytes_per_token")
@@ -64,22 +65,26 @@ def check_cuts(answer):
         got and all(text[i - 1] in SPACES and text[i] not in SPACES for i in got)
     ):
         fail(
-            "you cut behind the white space: GPT-2's pieces hold the space before a word, so ' word' would lose it"
+            "you cut behind the white space: "
+            "GPT-2's pieces hold the space before a word, so ' word' would lose it"
         )
     if got == [i for i in range(1, len(text)) if text[i] in SPACES]:
         fail(
-            "you also cut inside a run of white space: there the pieces depend on what stands on both sides"
+            "you also cut inside a run of white space: "
+            "there the pieces depend on what stands on both sides"
         )
     if any(text[i - 1] not in SPACES and text[i] not in SPACES for i in got):
         fail(
-            "you cut between two characters that are no white space: `'s` and `ing` would be torn from their words"
+            "you cut between two characters that are no white space: "
+            "`'s` and `ing` would be torn from their words"
         )
     if got != want:
         fail(f"expected the positions {want[:5]} …, got {got[:5]} …")
 
 # %% ../../nbs/exercises/fineweb.ipynb #b4624517
 @exercise(
-    hint="Count documents while the tokens before them are fewer than val_tokens; a document is never divided."
+    hint="Count documents while the tokens before them are fewer than val_tokens; "
+    "a document is never divided."
 )
 def check_validation(answer):
     "The first documents, until there are enough tokens."
@@ -88,29 +93,34 @@ def check_validation(answer):
         ends = [sum(lengths[: i + 1]) for i in range(40)]
         k = random.randint(3, 20)
         val_tokens = ends[k] if exact else ends[k] - random.randint(1, lengths[k] - 1)
-        want, got = k + 1, answer(list(lengths), val_tokens)
+        want = k + 1
+        got = answer(list(lengths), val_tokens)
         if got == want - 1 and not exact:
             fail(
-                "you stopped before val_tokens was reached: the document that crosses the border still belongs to validation"
+                "you stopped before val_tokens was reached: "
+                "the document that crosses the border still belongs to validation"
             )
         if got == want + 1 and exact:
             fail("val_tokens was reached exactly, and you took one document more")
         if got != want and got == round(40 * val_tokens / sum(lengths)):
             fail(
-                "you took a share of the documents: documents differ in length, so count their tokens"
+                "you took a share of the documents: "
+                "documents differ in length, so count their tokens"
             )
         if got != want and got == val_tokens:
             fail("that is a number of tokens; return a number of documents")
         if got != want:
             fail(
-                f"expected {want} documents for {val_tokens} tokens of lengths {lengths[:6]} …, got {got}"
+                f"expected {want} documents for {val_tokens} tokens of lengths {lengths[:6]} …, "
+                f"got {got}"
             )
     if (got := answer([7, 7], 0)) != 0:
         fail(f"with val_tokens=0 nothing is for validation; expected 0 documents, got {got}")
 
 # %% ../../nbs/exercises/fineweb.ipynb #6f8e1144
 @exercise(
-    hint="random.uniform(0.5, 1) * min(longest, first * 2**attempt), unless the server has asked for a time."
+    hint="random.uniform(0.5, 1) * min(longest, first * 2**attempt), "
+    "unless the server has asked for a time."
 )
 def check_pause(answer):
     "Double, spread, cap, obey."
@@ -118,27 +128,32 @@ def check_pause(answer):
     asked = random.uniform(70, 200)
     if not close(answer(3, first, longest, asked), asked):
         fail(
-            f"the server asked for {asked:.0f} s (Retry-After) and knows best; you waited {answer(3, first, longest, asked):.1f} s"
+            f"the server asked for {asked:.0f} s (Retry-After) and knows best; "
+            f"you waited {answer(3, first, longest, asked):.1f} s"
         )
     many = [[answer(a, first, longest, None) for _ in range(50)] for a in range(12)]
     if any(len({round(x, 9) for x in row}) == 1 for row in many):
         fail(
-            "no jitter: clients that failed together come back together; multiply by random.uniform(0.5, 1)"
+            "no jitter: clients that failed together come back together; "
+            "multiply by random.uniform(0.5, 1)"
         )
     if max(max(row) for row in many) > longest * 1.0001:
         fail(
-            f"no cap: the longest pause should be {longest:.0f} s, got {max(max(row) for row in many):.0f} s"
+            f"no cap: the longest pause should be {longest:.0f} s, "
+            f"got {max(max(row) for row in many):.0f} s"
         )
     for attempt, row in enumerate(many):
         top = min(longest, first * 2**attempt)
         if max(row) > top * 1.0001 or min(row) < top * 0.4999:
             fail(
-                f"attempt {attempt}: expected {top / 2:.2f} to {top:.2f} s, got {min(row):.2f} to {max(row):.2f}; the pause doubles each time"
+                f"attempt {attempt}: expected {top / 2:.2f} to {top:.2f} s, "
+                f"got {min(row):.2f} to {max(row):.2f}; the pause doubles each time"
             )
 
 # %% ../../nbs/exercises/fineweb.ipynb #3ec6b097
 @exercise(
-    hint="Walk along the shards and stop at the first one that is not whole; go on from the end of the one before it."
+    hint="Walk along the shards and stop at the first one that is not whole; "
+    "go on from the end of the one before it."
 )
 def check_restart(answer):
     "Behind the last shard of an unbroken row."
@@ -147,12 +162,16 @@ def check_restart(answer):
             {"whole": random.random() < 0.8, "end": 1000 * (i + 1) + random.randint(0, 99)}
             for i in range(8)
         ]
-        shards[0]["whole"], shards[4]["whole"], shards[6]["whole"] = True, False, True
+        shards[0]["whole"] = True
+        shards[4]["whole"] = False
+        shards[6]["whole"] = True
         k = next(i for i, s in enumerate(shards) if not s["whole"])
-        want, got = shards[k - 1]["end"], answer([dict(s) for s in shards])
+        want = shards[k - 1]["end"]
+        got = answer([dict(s) for s in shards])
         if got == max(s["end"] for s in shards if s["whole"]):
             fail(
-                "you went on behind the last whole shard, and an earlier one is missing: there would be a hole in the data"
+                "you went on behind the last whole shard, and an earlier one is missing: "
+                "there would be a hole in the data"
             )
         if got == shards[k]["end"]:
             fail("you went on behind the broken shard: its tokens would be lost")
@@ -162,5 +181,6 @@ def check_restart(answer):
             fail(f"expected {want}, the end of shard {k - 1}, got {got}")
     if answer([{"whole": False, "end": 50}]) != 0:
         fail(
-            f"without any whole shard the work begins at 0, got {answer([{'whole': False, 'end': 50}])}"
+            "without any whole shard the work begins at 0, "
+            f"got {answer([{'whole': False, 'end': 50}])}"
         )

@@ -1,6 +1,6 @@
 """Checks for temperature, top-k, top-p, picking by one number, and the size of a cache."""
 
-# Made by tools/book.py from ../../book/exercises/generate.md: edit that file, then `make book`.
+# Made by tools/book.py from ../../book/exercises/generate.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['softmax', 'random_probs', 'check_temperature', 'check_top_k', 'check_top_p',
@@ -9,7 +9,7 @@ __all__ = ['softmax', 'random_probs', 'check_temperature', 'check_top_k', 'check
 # %% ../../nbs/exercises/generate.ipynb #10f8cc70
 import numpy as np
 
-from .core import close, exercise, fail
+from gpt2edu.exercises.core import close, exercise, fail
 
 # %% ../../nbs/exercises/generate.ipynb #22965279
 def softmax(x):
@@ -29,7 +29,8 @@ def random_probs(n=8):
 def check_temperature(answer):
     "Sharper below 1, flatter above, and no overflow."
     rng = np.random.default_rng()
-    x, T = rng.normal(size=7) * 2, rng.uniform(1.5, 3)
+    x = rng.normal(size=7) * 2
+    T = rng.uniform(1.5, 3)
     x[rng.integers(7)] = rng.uniform(2, 4)  # divided by 0.001, its exponential overflows
     got = answer(x.copy(), T)
     if close(got, softmax(x * T)):
@@ -42,7 +43,8 @@ def check_temperature(answer):
         fail("the exponentials are not divided by their sum")
     if not close(got, softmax(x / T)):
         fail(
-            f"at T={T:.2f} the largest probability should be {softmax(x / T).max():.4f}; got {np.max(got):.4f}"
+            f"at T={T:.2f} the largest probability should be {softmax(x / T).max():.4f}; "
+            f"got {np.max(got):.4f}"
         )
     if not close(answer(x.copy(), 1e-3), softmax(x / 1e-3)):
         fail(
@@ -53,10 +55,13 @@ def check_temperature(answer):
 @exercise(hint="np.argsort(-probs)[:k] are the places of the k largest.")
 def check_top_k(answer):
     "The k largest, summing to 1, in their places."
-    probs, k = random_probs(), int(np.random.default_rng().integers(2, 6))
+    probs = random_probs()
+    k = int(np.random.default_rng().integers(2, 6))
     order = np.argsort(-probs)
-    want, worst = np.zeros_like(probs), np.zeros_like(probs)
-    want[order[:k]], worst[order[-k:]] = probs[order[:k]], probs[order[-k:]]
+    want = np.zeros_like(probs)
+    worst = np.zeros_like(probs)
+    want[order[:k]] = probs[order[:k]]
+    worst[order[-k:]] = probs[order[-k:]]
     got = answer(probs.copy(), k)
     if close(got, want):
         fail("the kept probabilities must sum to 1 again: divide by their sum")
@@ -89,7 +94,8 @@ def check_top_p(answer):
     if not close(got, keep(4)):
         if close(got, keep(3)):
             fail(
-                "the token that crosses the line is missing: three hold less than p, so the fourth stays"
+                "the token that crosses the line is missing: "
+                "three hold less than p, so the fourth stays"
             )
         if close(got, keep(5)):
             fail("one token too many: the fewest that hold at least p")
@@ -101,14 +107,16 @@ def check_top_p(answer):
         if close(got, keep(4) * sums[3]):
             fail("the kept probabilities must sum to 1 again: divide by their sum")
         fail(
-            f"expected {keep(4).round(3).tolist()}, got {np.round(np.asarray(got, float), 3).tolist()}"
+            f"expected {keep(4).round(3).tolist()}, "
+            f"got {np.round(np.asarray(got, float), 3).tolist()}"
         )
     if not close(answer(probs.copy(), sums[0] / 2), keep(1)):
         fail("for a p below the largest probability one token must stay, not none")
 
 # %% ../../nbs/exercises/generate.ipynb #b73b92e1
 @exercise(
-    hint="Add the probabilities up from the left; the first sum that is above u belongs to the token."
+    hint="Add the probabilities up from the left; "
+    "the first sum that is above u belongs to the token."
 )
 def check_pick(answer):
     "Each token as often as its probability, and never one of probability 0."
@@ -127,7 +135,8 @@ def check_pick(answer):
         fail("one too far: count the right ends that are at most u")
     if 1 in got or 4 in got:
         fail(
-            "a token of probability 0 was picked: at u = 0.25 its empty share begins, and the next one too"
+            "a token of probability 0 was picked: "
+            "at u = 0.25 its empty share begins, and the next one too"
         )
     if got != want:
         fail(f"for u={us} expected {want}, got {got}")
@@ -139,11 +148,9 @@ def check_pick(answer):
 def check_fit(answer):
     "Bytes in the cache: 2 · layers · positions · width · bytes."
     rng = np.random.default_rng()
-    n_layer, n_embd, T = (
-        int(rng.integers(6, 40)),
-        64 * int(rng.integers(5, 20)),
-        int(rng.integers(500, 2000)),
-    )
+    n_layer = int(rng.integers(6, 40))
+    n_embd = 64 * int(rng.integers(5, 20))
+    T = int(rng.integers(500, 2000))
     one = 2 * n_layer * T * n_embd * 2
     n = int(rng.integers(20, 90))
     free = n * one + one // 3

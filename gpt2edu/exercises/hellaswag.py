@@ -1,6 +1,6 @@
 """Checks for the exercises of ch17."""
 
-# Made by tools/book.py from ../../book/exercises/hellaswag.md: edit that file, then `make book`.
+# Made by tools/book.py from ../../book/exercises/hellaswag.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['check_choose', 'check_border', 'check_who_sees', 'check_paired', 'check_seen_before']
@@ -11,18 +11,14 @@ import random
 
 import numpy as np
 
-from .core import close, exercise, fail
+from gpt2edu.exercises.core import close, exercise, fail
 
 # %% ../../nbs/exercises/hellaswag.ipynb #ce486d42
 def _endings():
     "Four endings: by the product a short one is best, by the mean a long one; two decoys."
     short, long = random.uniform(0.28, 0.32), random.uniform(0.48, 0.52)
-    endings = [
-        [short] * 2,
-        [long] * 4,
-        [0.95, 0.05, 0.05],
-        [0.08] * 3,
-    ]  # the third has the likeliest token
+    # the third has the likeliest token
+    endings = [[short] * 2, [long] * 4, [0.95, 0.05, 0.05], [0.08] * 3]
     order = random.sample(range(4), 4)
     return [endings[i] for i in order], order.index(0), order.index(1), order.index(2)
 
@@ -35,7 +31,8 @@ def check_choose(answer):
         got = answer([list(p) for p in probs])
         if not isinstance(got, (tuple, list)) or len(got) != 2:
             fail(f"return two numbers, the choice by sum and the choice by mean; got {got!r}")
-        got, want = (int(got[0]), int(got[1])), (by_sum, by_mean)
+        got = (int(got[0]), int(got[1]))
+        want = (by_sum, by_mean)
         sums = [-sum(map(math.log, p)) for p in probs]
         means = [s / len(p) for s, p in zip(sums, probs, strict=True)]
         if got == (sums.index(max(sums)), means.index(max(means))):
@@ -55,13 +52,15 @@ def check_choose(answer):
 # %% ../../nbs/exercises/hellaswag.ipynb #385e87b2
 def _encode(text):
     "A small tokenizer: a token is a word with the space before it, or a space that is left over."
-    ids, word = [], ""
+    ids = []
+    word = ""
     for i, c in enumerate(text):
         if c == " ":
             ids += [word] if word else []
             word = " "
             if i + 1 == len(text) or text[i + 1] == " ":
-                ids, word = [*ids, " "], ""
+                ids = [*ids, " "]
+                word = ""
         else:
             word += c
     return [*ids, word] if word else ids
@@ -72,7 +71,8 @@ def check_border(answer):
     "Cuts where the harness cuts."
     words = random.sample("ada bo cat dog elm fig gem hat ink jam".split(), 6)
     for spaces in (0, 1, 2):
-        context, ending = " ".join(words[:4]) + " " * spaces, " ".join(words[4:])
+        context = " ".join(words[:4]) + " " * spaces
+        ending = " ".join(words[4:])
         got = tuple(list(x) for x in answer(_encode, context, ending))
         begin = _encode(context.rstrip())
         want = (begin, _encode(f"{context} {ending}")[len(begin) :])
@@ -89,14 +89,17 @@ def check_border(answer):
 
 # %% ../../nbs/exercises/hellaswag.ipynb #0e6a22ba
 @exercise(
-    hint="Give each token a branch: 0 in the context, j in ending j. Past, and (same branch or the key's branch is 0)."
+    hint="Give each token a branch: 0 in the context, j in ending j. "
+    "Past, and (same branch or the key's branch is 0)."
 )
 def check_who_sees(answer):
     "The context is seen by all, an ending by itself."
-    n, ends = random.randint(2, 5), random.sample(range(1, 6), 4)
+    n = random.randint(2, 5)
+    ends = random.sample(range(1, 6), 4)
     branch = np.array([0] * n + [j for j, k in enumerate(ends, start=1) for _ in range(k)])
     T = len(branch)
-    past, same = np.tril(np.ones((T, T), bool)), branch[:, None] == branch
+    past = np.tril(np.ones((T, T), bool))
+    same = branch[:, None] == branch
     want = past & (same | (branch == 0))
     got = np.asarray(answer(n, list(ends)))
     if got.shape != (T, T):
@@ -127,7 +130,8 @@ def check_paired(answer):
     a = rng.random(n) < 0.3
     b = np.where(rng.random(n) < 0.15, rng.random(n) < 0.6, a)  # mostly the same answers
     d = b.astype(float) - a
-    got, want = answer(a.copy(), b.copy()), (d.mean(), d.std() / math.sqrt(n))
+    got = answer(a.copy(), b.copy())
+    want = (d.mean(), d.std() / math.sqrt(n))
     if not isinstance(got, (tuple, list)) or len(got) != 2:
         fail(f"return the difference and its standard error; got {got!r}")
     p, q = a.mean(), b.mean()
@@ -135,7 +139,8 @@ def check_paired(answer):
         fail("the sign: B minus A")
     if close(got[1], math.sqrt((p * (1 - p) + q * (1 - q)) / n), 1e-6):
         fail(
-            "that is the error for two models with items of their own: here they share them, which makes it smaller"
+            "that is the error for two models with items of their own: "
+            "here they share them, which makes it smaller"
         )
     if close(got[1], d.std(), 1e-6):
         fail("that is the spread of one item: the error of a mean is smaller by the root of n")
@@ -148,7 +153,8 @@ def check_paired(answer):
 
 # %% ../../nbs/exercises/hellaswag.ipynb #9558324a
 @exercise(
-    hint="{tuple(words[a:a+n]) for a in range(len(words) - n + 1)} of the test and of each training text; & of the two."
+    hint="{tuple(words[a:a+n]) for a in range(len(words) - n + 1)} "
+    "of the test and of each training text; & of the two."
 )
 def check_seen_before(answer):
     "Counts runs of words."
@@ -161,7 +167,8 @@ def check_seen_before(answer):
     ]
     # the first holds 2 runs of n words, the second one more
     total = len(test) - n + 1
-    got, want = answer(" ".join(test), list(training), n), 3 / total
+    got = answer(" ".join(test), list(training), n)
+    want = 3 / total
     words = set(" ".join(training).split())
     if close(got, sum(w in words for w in test) / len(test)):
         fail("you count words: runs of n words in their order are asked for")

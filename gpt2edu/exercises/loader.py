@@ -1,6 +1,6 @@
 """The checks of chapter 6: windows, ranks, a Feistel round and a position."""
 
-# Made by tools/book.py from ../../book/exercises/loader.md: edit that file, then `make book`.
+# Made by tools/book.py from ../../book/exercises/loader.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['check_split_window', 'check_count_windows', 'check_positions_of', 'check_undo_round',
@@ -9,7 +9,7 @@ __all__ = ['check_split_window', 'check_count_windows', 'check_positions_of', 'c
 # %% ../../nbs/exercises/loader.ipynb #4efeb58a
 import numpy as np
 
-from .core import close, exercise, fail
+from gpt2edu.exercises.core import close, exercise, fail
 
 # %% ../../nbs/exercises/loader.ipynb #84a47a33
 @exercise(hint="window[:-1] leaves out the last token, window[1:] the first.")
@@ -20,7 +20,8 @@ def check_split_window(answer):
     x, y = answer(window)
     if len(x) == len(window) or len(y) == len(window):
         fail(
-            f"a window of {len(window)} tokens has {len(window) - 1} inputs and as many targets; yours has all tokens"
+            f"a window of {len(window)} tokens has {len(window) - 1} inputs and as many targets; "
+            "yours has all tokens"
         )
     if close(x, y):
         fail("x and y are the same, so the model would only learn to copy; y is moved on by one")
@@ -28,27 +29,32 @@ def check_split_window(answer):
         fail("x and y are the wrong way round: the model would predict the token before")
     if not close(x, window[:-1]) or not close(y, window[1:]):
         fail(
-            f"for the window {window[:4].tolist()} … x should start with {window[0]} and y with {window[1]}"
+            f"for the window {window[:4].tolist()} … "
+            f"x should start with {window[0]} and y with {window[1]}"
         )
 
 # %% ../../nbs/exercises/loader.ipynb #e8818aee
 @exercise(
-    hint="Ten tokens and T = 3: windows start at 0, 3 and 6. Nine tokens and T = 3: only at 0 and 3."
+    hint="Ten tokens and T = 3: windows start at 0, 3 and 6. "
+    "Nine tokens and T = 3: only at 0 and 3."
 )
 def check_count_windows(answer):
     "The count is right for every length."
     T = int(np.random.default_rng().integers(3, 20))
     lengths = range(T + 1, 6 * T)
-    got, want = [answer(n, T) for n in lengths], [(n - 1) // T for n in lengths]
+    got = [answer(n, T) for n in lengths]
+    want = [(n - 1) // T for n in lengths]
     if got == want:
         return
     if got == [n // T for n in lengths]:
         fail(
-            f"with {2 * T} tokens and T={T} there is one window: of a second one the last target would be missing"
+            f"with {2 * T} tokens and T={T} there is one window: "
+            "of a second one the last target would be missing"
         )
     if got == [n // (T + 1) for n in lengths]:
         fail(
-            "you gave each window T + 1 tokens of its own; neighbours share one: a target, then an input"
+            "you gave each window T + 1 tokens of its own; "
+            "neighbours share one: a target, then an input"
         )
     if got == [n - T for n in lengths]:
         fail("you counted a window at every token; windows start T tokens apart")
@@ -60,11 +66,9 @@ def check_count_windows(answer):
 def check_positions_of(answer):
     "Every rank reads its own positions."
     rng = np.random.default_rng()
-    position, B, rank = (
-        int(rng.integers(100, 1000)),
-        int(rng.integers(3, 8)),
-        int(rng.integers(1, 8)),
-    )
+    position = int(rng.integers(100, 1000))
+    B = int(rng.integers(3, 8))
+    rank = int(rng.integers(1, 8))
     got = [int(p) for p in answer(position, B, rank)]
     first = position + rank * B
     if len(got) != B:
@@ -77,7 +81,8 @@ def check_positions_of(answer):
         fail("you skip one window per lower rank; each of them reads B")
     if got != list(range(first, first + B)):
         fail(
-            f"at position {position} with B={B}, rank {rank} reads {first} to {first + B - 1}; yours reads {got}"
+            f"at position {position} with B={B}, rank {rank} reads {first} to {first + B - 1}; "
+            f"yours reads {got}"
         )
 
 # %% ../../nbs/exercises/loader.ipynb #ed2dd115
@@ -101,7 +106,8 @@ def check_undo_round(answer):
         fail("the halves are right, in the wrong order: left comes first")
     if got == (new_right, new_left ^ f(new_right)):
         fail(
-            "you did another round forwards; to go back, scramble the half that was not changed: new_left"
+            "you did another round forwards; "
+            "to go back, scramble the half that was not changed: new_left"
         )
     if got == (new_right, new_left):
         fail("you only swapped the halves; the scramble f(new_left) must be taken off")
@@ -109,7 +115,8 @@ def check_undo_round(answer):
 
 # %% ../../nbs/exercises/loader.ipynb #dce8b009
 @exercise(
-    hint="In one step all ranks together read B * world_size windows. An epoch is n_windows of them."
+    hint="In one step all ranks together read B * world_size windows. "
+    "An epoch is n_windows of them."
 )
 def check_where_is_it(answer):
     "Position and epoch are right."
@@ -129,5 +136,6 @@ def check_where_is_it(answer):
     if got != (position, position // n_windows):
         want = (position, position // n_windows)
         fail(
-            f"{steps} steps, B={B}, world_size={world_size}, n_windows={n_windows}: expected {want}, got {got}"
+            f"{steps} steps, B={B}, world_size={world_size}, n_windows={n_windows}: "
+            f"expected {want}, got {got}"
         )

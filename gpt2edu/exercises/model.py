@@ -1,6 +1,6 @@
 """Checks for the exercises of ch08."""
 
-# Made by tools/book.py from ../../book/exercises/model.md: edit that file, then `make book`.
+# Made by tools/book.py from ../../book/exercises/model.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['check_layer_norm', 'check_gelu', 'check_block', 'check_init_std', 'check_count']
@@ -12,8 +12,8 @@ import random
 import torch
 from torch.nn import functional as F
 
-from .core import close, exercise, fail
-from ..model.gpt import GPT, GPTConfig, num_params
+from gpt2edu.exercises.core import close, exercise, fail
+from gpt2edu.model.gpt import GPT, GPTConfig, num_params
 
 # %% ../../nbs/exercises/model.ipynb #fd9d6728
 @exercise(hint="`x.var(dim=-1, keepdim=True, unbiased=False)`, and 1e-5 inside the square root.")
@@ -23,14 +23,15 @@ def check_layer_norm(answer):
     gain, bias = torch.randn(6), torch.randn(6)
     want = F.layer_norm(x, (6,), gain, bias)
     got = answer(x, gain, bias)
-    centred, var = x - x.mean(-1, keepdim=True), x.var(-1, keepdim=True, unbiased=False)
+    centred = x - x.mean(-1, keepdim=True)
+    var = x.var(-1, keepdim=True, unbiased=False)
     if close(got, centred / (var.sqrt() + 1e-5) * gain + bias):
         fail("epsilon is outside the square root: it belongs to the variance")
     if close(got, centred / (x.var(-1, keepdim=True) + 1e-5).sqrt() * gain + bias):
         fail("the variance is divided by C - 1; LayerNorm divides by C (unbiased=False)")
-    if close(got, x / (x.pow(2).mean(-1, keepdim=True) + 1e-5).sqrt() * gain + bias) or close(
-        got, x / (var + 1e-5).sqrt() * gain + bias
-    ):
+    rms = (x.pow(2).mean(-1, keepdim=True) + 1e-5).sqrt()
+    std = (var + 1e-5).sqrt()
+    if close(got, x / rms * gain + bias) or close(got, x / std * gain + bias):
         fail("the mean is not taken off")
     if close(got, centred / (var + 1e-5) * gain + bias):
         fail("you divided by the variance: its square root is missing")
@@ -46,7 +47,8 @@ def check_layer_norm(answer):
 def check_gelu(answer):
     "The tanh form, to the last digit."
     x = 3 * torch.randn(50)
-    got, want = answer(x), F.gelu(x, approximate="tanh")
+    got = answer(x)
+    want = F.gelu(x, approximate="tanh")
     if close(got, F.gelu(x)):
         fail("that is the exact GELU; OpenAI's weights were trained with the tanh form")
     if close(got, x * torch.sigmoid(1.702 * x)):
@@ -83,7 +85,8 @@ def check_block(answer):
     post = ln_1(x + attn(x))
     if close(got, ln_2(post + mlp(post))):
         fail(
-            "that is the first transformer's block, norm on the stream: GPT-2 normalises what a part reads"
+            "that is the first transformer's block, norm on the stream: "
+            "GPT-2 normalises what a part reads"
         )
     found = attn(ln_1(x))
     if any(close(got, y) for y in (mlp(ln_2(found)), mlp(ln_2(after)), found + mlp(ln_2(found)))):
@@ -92,7 +95,8 @@ def check_block(answer):
         )
     if close(got, x + attn(ln_1(x)) + mlp(ln_2(x))):
         fail(
-            "the MLP reads the stream as it was before attention: it should read what attention wrote"
+            "the MLP reads the stream as it was before attention: "
+            "it should read what attention wrote"
         )
     normed = ln_1(x) + attn(ln_1(x))
     if close(got, ln_2(normed) + mlp(ln_2(normed))):
@@ -119,18 +123,18 @@ def check_init_std(answer):
             fail("you divided by the number of additions: variances add, so the square root of it")
         if not close(got, 0.02 / math.sqrt(2 * n_layer)):
             fail(
-                f"{name} with {n_layer} layers should start at {0.02 / math.sqrt(2 * n_layer):.5f}, got {got}"
+                f"{name} with {n_layer} layers should start at "
+                f"{0.02 / math.sqrt(2 * n_layer):.5f}, got {got}"
             )
 
 # %% ../../nbs/exercises/model.ipynb #f0dad0bd
 @exercise(hint="A linear layer from a to b has a * b + b parameters; a LayerNorm has 2 C.")
 def check_count(answer):
     "Every parameter counted once."
-    L, C = random.randint(2, 5), 8 * random.randint(2, 5)
-    T, V = (
-        random.randint(50, 90),
-        random.randint(100, 150),
-    )  # T > 9 L, so that no two mistakes give the same count
+    L = random.randint(2, 5)
+    C = 8 * random.randint(2, 5)
+    T = random.randint(50, 90)  # T > 9 L, so that no two mistakes give the same count
+    V = random.randint(100, 150)
     with torch.device("meta"):
         want = num_params(GPT(GPTConfig(L, 4, C, T, V)))
     got = answer(L, C, T, V)
@@ -146,5 +150,6 @@ def check_count(answer):
         fail("the position embeddings are missing: block_size rows of width C")
     if got != want:
         fail(
-            f"n_layer={L}, n_embd={C}, block_size={T}, vocab_size={V} has {want:,} parameters, got {got:,}"
+            f"n_layer={L}, n_embd={C}, block_size={T}, vocab_size={V} has {want:,} parameters, "
+            f"got {got:,}"
         )

@@ -1,6 +1,6 @@
 """Checks for the exercises of ch12."""
 
-# Made by tools/book.py from ../../book/exercises/openai_weights.md: edit that file, then `make book`.
+# Made by tools/book.py from ../../book/exercises/openai_weights.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['check_to_linear', 'check_translate', 'check_pad', 'check_first_difference']
@@ -11,7 +11,7 @@ import random
 import torch
 from torch import nn
 
-from .core import close, exercise, fail
+from gpt2edu.exercises.core import close, exercise, fail
 
 # %% ../../nbs/exercises/openai_weights.ipynb #933c5197
 @exercise(hint="`nn.Linear(n_in, n_out)` has a weight of shape (n_out, n_in): copy `weight.t()`.")
@@ -20,11 +20,14 @@ def check_to_linear(answer):
     "The layer computes x @ weight + bias."
     n = random.randint(3, 6)
     for n_in, n_out in ((n, n), (n, n + 2)):  # the square one first: there no shape helps
-        weight, bias, x = torch.randn(n_in, n_out), torch.randn(n_out), torch.randn(5, n_in)
+        weight = torch.randn(n_in, n_out)
+        bias = torch.randn(n_out)
+        x = torch.randn(5, n_in)
         layer = answer(weight, bias)
         if not isinstance(layer, nn.Linear):
             fail(f"expected an nn.Linear, got {type(layer).__name__}")
-        got, want = layer(x), x @ weight + bias
+        got = layer(x)
+        want = x @ weight + bias
         if n_in == n_out and close(got, x @ weight.t() + bias):
             fail("the weight is not transposed: in a square matrix no shape tells you")
         if close(got, x @ weight):
@@ -73,7 +76,9 @@ def check_translate(answer):
 @exercise(hint="A logit is x · row, so the mean of the rows has the mean of the logits.")
 def check_pad(answer):
     "New rows have the mean logit: none can be likelier than an average token."
-    V, C, n = random.randint(5, 9), random.randint(11, 14), random.randint(15, 20)
+    V = random.randint(5, 9)
+    C = random.randint(11, 14)
+    n = random.randint(15, 20)
     table = torch.randn(V, C) + 1
     got = answer(table.clone(), n)
     if tuple(got.shape) != (n, C):
@@ -92,7 +97,8 @@ def check_pad(answer):
 
 # %% ../../nbs/exercises/openai_weights.ipynb #032472e4
 @exercise(
-    hint="Loop over `a`; `(a[name] - b[name]).abs().max() / a[name].abs().max() > tol`; return at once."
+    hint="Loop over `a`; "
+    "`(a[name] - b[name]).abs().max() / a[name].abs().max() > tol`; return at once."
 )
 def check_first_difference(answer):
     "The first part that differs is where to look."
@@ -104,7 +110,8 @@ def check_first_difference(answer):
     small = {n: x + 1e-7 * x.abs().max() for n, x in a.items()}
     if (got := answer(a, small, tol)) is not None:
         fail(
-            f"{got} differs by 1e-7 of its size, which is rounding: compare relative to the largest value"
+            f"{got} differs by 1e-7 of its size, which is rounding: "
+            "compare relative to the largest value"
         )
     b = small | {
         names[2]: -a[names[2]] * 0.999,
@@ -120,5 +127,6 @@ def check_first_difference(answer):
     faint = small | {names[4]: a[names[4]] * 1.01}
     if (got := answer(a, faint, tol)) != names[4]:
         fail(
-            f"a small part that is wrong by one percent was missed (got {got}): divide by the largest value"
+            f"a small part that is wrong by one percent was missed (got {got}): "
+            "divide by the largest value"
         )

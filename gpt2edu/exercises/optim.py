@@ -1,6 +1,6 @@
 """Checks for momentum, AdamW, clipping, a schedule and Newton-Schulz."""
 
-# Made by tools/book.py from ../../book/exercises/optim.md: edit that file, then `make book`.
+# Made by tools/book.py from ../../book/exercises/optim.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['check_momentum', 'adamw', 'check_adamw', 'check_clip', 'check_wsd',
@@ -10,18 +10,21 @@ __all__ = ['check_momentum', 'adamw', 'check_adamw', 'check_clip', 'check_wsd',
 import numpy as np
 import torch
 
-from .core import close, exercise, fail
+from gpt2edu.exercises.core import close, exercise, fail
 
 # %% ../../nbs/exercises/optim.ipynb #75a58edd
 @exercise(hint="Multiply the old momentum by mu, then add the gradient as it is.")
 def check_momentum(answer):
     "A fading sum of gradients: those that agree grow, those that alternate cancel."
     rng = np.random.default_rng()
-    g, m, mu = rng.normal(size=5), rng.normal(size=5), rng.uniform(0.5, 0.95)
+    g = rng.normal(size=5)
+    m = rng.normal(size=5)
+    mu = rng.uniform(0.5, 0.95)
     got = answer(g, m, mu)
     if close(got, mu * m + (1 - mu) * g):
         fail(
-            "that is a running mean (Adam's m): here the gradient is added in full, without the factor 1 - mu"
+            "that is a running mean (Adam's m): "
+            "here the gradient is added in full, without the factor 1 - mu"
         )
     if close(got, mu * m - g):
         fail("you subtract the gradient: the minus sign comes later, when the weights are moved")
@@ -29,7 +32,8 @@ def check_momentum(answer):
         fail("you let the gradient fade and keep all of the old momentum: mu belongs to m")
     if not close(got, mu * m + g):
         fail(
-            f"for g={g[0]:.3f}, m={m[0]:.3f}, mu={mu:.3f} expected {mu * m[0] + g[0]:.3f}, got {np.ravel(got)[0]}"
+            f"for g={g[0]:.3f}, m={m[0]:.3f}, mu={mu:.3f} "
+            f"expected {mu * m[0] + g[0]:.3f}, got {np.ravel(got)[0]}"
         )
 
 # %% ../../nbs/exercises/optim.ipynb #8b85f694
@@ -40,18 +44,18 @@ def adamw(w, g, m, v, t, lr, b1, b2, eps, decay):
 
 
 @exercise(
-    hint="m, v: running means, each divided by its 1 - b**t; eps outside the root; w *= 1 - lr * decay."
+    hint="m, v: running means, each divided by its 1 - b**t; "
+    "eps outside the root; w *= 1 - lr * decay."
 )
 def check_adamw(answer):
     "One step of AdamW, the same as PyTorch's."
     rng = np.random.default_rng()
-    w, g, m, v = (
-        rng.normal(size=6),
-        rng.normal(size=6),
-        rng.normal(size=6),
-        rng.uniform(0.1, 2, size=6),
-    )
-    t, lr, b1, b2, eps, decay = int(rng.integers(2, 6)), 0.1, 0.8, 0.9, 0.05, 0.3
+    w = rng.normal(size=6)
+    g = rng.normal(size=6)
+    m = rng.normal(size=6)
+    v = rng.uniform(0.1, 2, size=6)
+    t = int(rng.integers(2, 6))
+    lr, b1, b2, eps, decay = 0.1, 0.8, 0.9, 0.05, 0.3
     got = answer(w.copy(), g.copy(), m.copy(), v.copy(), t, lr, b1, b2, eps, decay)
     if not isinstance(got, tuple) or len(got) != 3:
         fail("return three things: w, m, v")
@@ -63,13 +67,13 @@ def check_adamw(answer):
     if not close(got[2], want_v):
         fail("v is wrong: it should be b2 * v + (1 - b2) * g**2")
     c1, c2 = 1 - b1**t, 1 - b2**t
+    uncorrected = want_m / (want_v**0.5 + eps)
+    eps_inside = want_m / c1 / (want_v / c2 + eps) ** 0.5
+    no_root = want_m / c1 / (want_v / c2 + eps)
     mistakes = {
-        "there is no bias correction: divide m by 1 - b1**t and v by 1 - b2**t": want_m
-        / (want_v**0.5 + eps),
-        "is your epsilon inside the square root? It is added after it": want_m
-        / c1
-        / (want_v / c2 + eps) ** 0.5,
-        "the square root of v is missing": want_m / c1 / (want_v / c2 + eps),
+        "there is no bias correction: divide m by 1 - b1**t and v by 1 - b2**t": uncorrected,
+        "is your epsilon inside the square root? It is added after it": eps_inside,
+        "the square root of v is missing": no_root,
     }
     for message, direction in mistakes.items():
         if close(got[0], w * (1 - lr * decay) - lr * direction):
@@ -86,7 +90,8 @@ def check_adamw(answer):
 
 # %% ../../nbs/exercises/optim.ipynb #6bb135a4
 @exercise(
-    hint="Square everything, add it all up, take one root; the factor is max_norm / norm, but never above 1."
+    hint="Square everything, add it all up, take one root; "
+    "the factor is max_norm / norm, but never above 1."
 )
 def check_clip(answer):
     "One norm over all tensors, and only ever shorter."
@@ -101,7 +106,8 @@ def check_clip(answer):
 
     if close(flat, joined([min(1, limit / (g**2).sum() ** 0.5) for g in grads])):
         fail(
-            "you clip every tensor by its own norm: that turns the direction. One norm over all of them"
+            "you clip every tensor by its own norm: "
+            "that turns the direction. One norm over all of them"
         )
     if close(flat, np.clip(joined([1, 1, 1]), -limit, limit)):
         fail("you clip every number by itself: that turns the direction. Scale all by one factor")
@@ -109,7 +115,8 @@ def check_clip(answer):
         fail("the square root of the norm is missing")
     if not close(flat, joined([limit / norm] * 3)):
         fail(
-            f"the clipped gradients should have norm {limit}; yours have {(flat**2).sum() ** 0.5:.4f}"
+            f"the clipped gradients should have norm {limit}; "
+            f"yours have {(flat**2).sum() ** 0.5:.4f}"
         )
     short = answer([g.copy() * 0.01 / norm for g in grads], limit)
     if not close(np.concatenate([np.ravel(g) for g in short]), joined([0.01 / norm] * 3)):
@@ -117,13 +124,15 @@ def check_clip(answer):
 
 # %% ../../nbs/exercises/optim.ipynb #394f210c
 @exercise(
-    hint="First the values at 0, warmup - 1, warmup, max_steps - cooldown and max_steps; then three formulas."
+    hint="First the values at 0, warmup - 1, warmup, max_steps - cooldown and max_steps; "
+    "then three formulas."
 )
 def check_wsd(answer):
     "Up, level, down to zero."
     rng = np.random.default_rng()
     warmup, cooldown = int(rng.integers(3, 8)), int(rng.integers(4, 9))
-    max_steps, peak = warmup + cooldown + int(rng.integers(5, 20)), rng.uniform(1, 5)
+    max_steps = warmup + cooldown + int(rng.integers(5, 20))
+    peak = rng.uniform(1, 5)
     got = [answer(s, peak, warmup, cooldown, max_steps) for s in range(max_steps + 1)]
     if close(got[0], 0.0):
         fail("step 0 has a rate of 0, which wastes a batch: climb with (step + 1) / warmup")
@@ -133,7 +142,8 @@ def check_wsd(answer):
     ]
     if not close(got[:warmup], want[:warmup]):
         fail(
-            f"the warmup is wrong: step {warmup - 1} should be the peak, {peak:.3f}; got {got[warmup - 1]:.3f}"
+            f"the warmup is wrong: step {warmup - 1} should be the peak, {peak:.3f}; "
+            f"got {got[warmup - 1]:.3f}"
         )
     start = max_steps - cooldown
     if not close(got[warmup : start + 1], want[warmup : start + 1]):
@@ -147,7 +157,8 @@ def check_wsd(answer):
 @exercise(hint="Divide by the norm first; then A = X @ X.T and X = a X + b A X + c A A X.")
 def check_newton_schulz(answer):
     "Singular values near 1, directions kept."
-    G, (a, b, c) = torch.randn(5, 8), (3.4445, -4.7750, 2.0315)
+    G = torch.randn(5, 8)
+    a, b, c = 3.4445, -4.7750, 2.0315
 
     def iterate(X, steps, cubes=lambda X: X @ X.T @ X, fifths=lambda X: X @ X.T @ X @ X.T @ X):
         for _ in range(steps):
@@ -158,22 +169,18 @@ def check_newton_schulz(answer):
     if not torch.is_tensor(got) or got.shape != G.shape:
         fail(f"return a matrix of the shape of G, {tuple(G.shape)}")
     X = G / G.norm()
-    mistakes = {
-        "you take powers of every number: the cubes of the singular values are in X @ X.T @ X": iterate(
-            X, 2, lambda X: X**3, lambda X: X**5
-        ),
-        "the term with c is missing": iterate(X, 2, fifths=lambda X: 0),
-        "you scale again in every round: once, at the start, is enough": iterate(
-            (Y := iterate(X, 1)) / Y.norm(), 1
-        ),
-    }
-    for message, wrong in mistakes.items():
-        if close(got, wrong, 1e-3):
-            fail(message)
+    if close(got, iterate(X, 2, lambda X: X**3, lambda X: X**5), 1e-3):
+        fail("you take powers of every number: the cubes of the singular values are in X @ X.T @ X")
+    if close(got, iterate(X, 2, fifths=lambda X: 0), 1e-3):
+        fail("the term with c is missing")
+    once = iterate(X, 1)
+    if close(got, iterate(once / once.norm(), 1), 1e-3):
+        fail("you scale again in every round: once, at the start, is enough")
     got = answer(G.clone(), 4, a, b, c)
     if not got.isfinite().all() or got.norm() > 100:
         fail("the values explode: divide G by its norm first, so that no singular value is above 1")
     if not close(got, iterate(X, 4), 1e-3):
         fail(
-            f"after 4 steps the singular values should be near 1; yours are {torch.linalg.svdvals(got).tolist()}"
+            "after 4 steps the singular values should be near 1; "
+            f"yours are {torch.linalg.svdvals(got).tolist()}"
         )

@@ -1,6 +1,6 @@
-"""The checks behind the exercises of the prediction chapter: they read an answer and name the mistake."""
+"""The checks of the prediction chapter's exercises: they read an answer and name the mistake."""
 
-# Made by tools/book.py from ../../book/exercises/prediction.md: edit that file, then `make book`.
+# Made by tools/book.py from ../../book/exercises/prediction.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['check_normalise', 'check_draw', 'check_mean_surprise', 'check_smooth',
@@ -9,14 +9,15 @@ __all__ = ['check_normalise', 'check_draw', 'check_mean_surprise', 'check_smooth
 # %% ../../nbs/exercises/prediction.ipynb #eef20817
 import numpy as np
 
-from .core import close, exercise, fail
+from gpt2edu.exercises.core import close, exercise, fail
 
 # %% ../../nbs/exercises/prediction.ipynb #4ea9537b
 @exercise(hint="Divide each row by its own sum; `keepdims=True` keeps the sums as a column.")
 def check_normalise(answer):
     "Rows of counts become probabilities."
     counts = np.random.default_rng().integers(1, 20, (3, 5))
-    got, want = answer(counts.copy()), counts / counts.sum(1, keepdims=True)
+    got = answer(counts.copy())
+    want = counts / counts.sum(1, keepdims=True)
     if close(got, counts / counts.sum()):
         fail("you divided by the sum of the whole table; every row is a prediction of its own")
     if close(got, counts / counts.sum(0, keepdims=True)):
@@ -30,16 +31,16 @@ def _first(got):
 
 # %% ../../nbs/exercises/prediction.ipynb #8e67da3b
 @exercise(
-    hint="`np.cumsum(probs)` cuts the line from 0 to 1 into one piece per token. In which piece does u lie?"
+    hint="`np.cumsum(probs)` cuts the line from 0 to 1 into one piece per token. "
+    "In which piece does u lie?"
 )
 def check_draw(answer):
     "Draws each token as often as its probability says."
     rng = np.random.default_rng()
     probs = rng.permutation([1, 2, 3, 5, 8, 13]) / 32
     edges = np.cumsum(probs)
-    points = np.concatenate(
-        [edges - probs / 2, rng.uniform(0, 0.999, 40)]
-    )  # the middle of each piece, and any
+    middles = edges - probs / 2
+    points = np.concatenate([middles, rng.uniform(0, 0.999, 40)])
     want = [int(np.searchsorted(edges, u, side="right")) for u in points]
     got = [answer(probs.copy(), float(u)) for u in points]
     if any(np.ndim(g) or g is None for g in got):
@@ -48,7 +49,8 @@ def check_draw(answer):
         fail("you always take the likeliest token; use u, so that rarer tokens get their share")
     if close(got, [int(u * 6) for u in points]):
         fail(
-            "you treat all tokens as equally likely; the pieces must be as wide as the probabilities"
+            "you treat all tokens as equally likely; "
+            "the pieces must be as wide as the probabilities"
         )
     if close(got, np.array(want) + 1) or close(got, np.array(want) - 1):
         fail("you are one off: the first piece, from 0 to probs[0], belongs to token 0")
@@ -65,7 +67,8 @@ def check_draw(answer):
 def check_mean_surprise(answer):
     "The mean of -ln p: the cross-entropy in nats per token."
     p = np.random.default_rng().uniform(0.02, 0.9, 7)
-    got, want = answer(p.copy()), -np.log(p).mean()
+    got = answer(p.copy())
+    want = -np.log(p).mean()
     if close(got, -want):
         fail("the sign is wrong: ln p is negative, surprise is positive")
     if close(got, -np.log2(p).mean()):
@@ -76,7 +79,8 @@ def check_mean_surprise(answer):
         fail("you took the logarithm of the mean; take the mean of the logarithms")
     if close(got, -(p * np.log(p)).sum()) or close(got, -(p * np.log(p)).mean()):
         fail(
-            "you weighted each surprise by p; these tokens have already happened, so each counts once"
+            "you weighted each surprise by p; "
+            "these tokens have already happened, so each counts once"
         )
     if not close(got, want):
         fail(f"for p = {np.round(p, 2)} expected {want:.4f}, got {got!r}")
@@ -86,20 +90,21 @@ def check_mean_surprise(answer):
 def check_smooth(answer):
     "A row that leans on a simpler model: no zero, and a sum of 1."
     rng = np.random.default_rng()
-    counts, alpha = rng.integers(0, 9, 6), rng.uniform(0.5, 3)
+    counts = rng.integers(0, 9, 6)
+    alpha = rng.uniform(0.5, 3)
     counts[:2] = 0, 4  # one token never seen, one seen
     simpler = rng.dirichlet(np.ones(6))
-    got, want = (
-        answer(counts.copy(), simpler.copy(), alpha),
-        (counts + alpha * simpler) / (counts.sum() + alpha),
-    )
+    got = answer(counts.copy(), simpler.copy(), alpha)
+    want = (counts + alpha * simpler) / (counts.sum() + alpha)
     if close(got, counts / counts.sum()):
         fail(
-            "the token that was never seen still has probability 0; add alpha * simpler to the counts"
+            "the token that was never seen still has probability 0; "
+            "add alpha * simpler to the counts"
         )
     if close(got, (counts + alpha * simpler) / counts.sum()):
         fail(
-            "the row sums to more than 1; the alpha that you added on top must be added below as well"
+            "the row sums to more than 1; "
+            "the alpha that you added on top must be added below as well"
         )
     if close(got, (counts + alpha) / (counts.sum() + 6 * alpha)):
         fail("you added alpha to every count, which leans on 1/V; lean on the simpler model")
@@ -116,18 +121,19 @@ def check_smooth(answer):
 def check_bits_per_byte(answer):
     "Nats per token become bits per byte."
     rng = np.random.default_rng()
-    nats, n_tokens, text = (
-        rng.uniform(1, 4),
-        int(rng.integers(5, 12)),
-        "café " * int(rng.integers(6, 20)),
-    )
-    n_bytes, n_chars = len(text.encode()), len(text)
-    got, want = answer(nats, n_tokens, text), nats * n_tokens / np.log(2) / n_bytes
+    nats = rng.uniform(1, 4)
+    n_tokens = int(rng.integers(5, 12))
+    text = "café " * int(rng.integers(6, 20))
+    n_bytes = len(text.encode())
+    n_chars = len(text)
+    got = answer(nats, n_tokens, text)
+    want = nats * n_tokens / np.log(2) / n_bytes
     if close(got, nats * n_tokens / n_bytes):
         fail("that is nats per byte; one bit is ln 2 = 0.693 nats, so divide by it")
     if close(got, nats * n_tokens * np.log(2) / n_bytes):
         fail(
-            "you multiplied by ln 2; a bit is less than a nat, so there are more bits than nats: divide"
+            "you multiplied by ln 2; "
+            "a bit is less than a nat, so there are more bits than nats: divide"
         )
     if close(got, nats * n_tokens / np.log(2) / n_chars):
         fail("that is bits per character; `é` is one character and two bytes: count text.encode()")
@@ -137,5 +143,6 @@ def check_bits_per_byte(answer):
         fail("tokens and bytes have changed places: nats per token times tokens gives nats")
     if not close(got, want):
         fail(
-            f"for {nats:.2f} nats/token, {n_tokens} tokens, {n_bytes} bytes expected {want:.4f}, got {got!r}"
+            f"for {nats:.2f} nats/token, {n_tokens} tokens, {n_bytes} bytes "
+            f"expected {want:.4f}, got {got!r}"
         )

@@ -1,6 +1,6 @@
 """Checks for the exercises of ch01."""
 
-# Made by tools/book.py from ../../book/exercises/quickstart.md: edit that file, then `make book`.
+# Made by tools/book.py from ../../book/exercises/quickstart.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['check_passes', 'check_progress', 'check_sentences']
@@ -8,12 +8,13 @@ __all__ = ['check_passes', 'check_progress', 'check_sentences']
 # %% ../../nbs/exercises/quickstart.ipynb #6e1b0c30
 import random
 
-from .core import close, exercise, fail
-from ..train.config import preset
+from gpt2edu.exercises.core import close, exercise, fail
+from gpt2edu.train.config import preset
 
 # %% ../../nbs/exercises/quickstart.ipynb #1b169746
 @exercise(
-    hint="Tokens read: `config.max_steps * config.total_batch`. Divide them by the tokens that there are."
+    hint="Tokens read: `config.max_steps * config.total_batch`. "
+    "Divide them by the tokens that there are."
 )
 def check_passes(answer):
     "Steps times tokens per step, divided by the tokens of the text."
@@ -21,10 +22,12 @@ def check_passes(answer):
         steps, more = random.randint(100, 900), random.choice((2, 4, 8))
         c = preset("tiny", max_steps=steps, total_batch=2048 * more, micro_batch=8)
         n = random.randint(300, 900) * 1001
-        got, want = answer(c, n), steps * c.total_batch / n
+        got = answer(c, n)
+        want = steps * c.total_batch / n
         if close(got, steps * c.micro_batch * c.block_size / n):
             fail(
-                "micro_batch × block_size is computed at once; a step may take several of those: use total_batch"
+                "micro_batch × block_size is computed at once; "
+                "a step may take several of those: use total_batch"
             )
         if close(got, c.total_batch / n):
             fail("that is one step: the run takes max_steps of them")
@@ -36,11 +39,13 @@ def check_passes(answer):
             fail("upside down: tokens read, divided by the tokens that there are")
         if got in (int(want), round(want)):
             fail(
-                f"you rounded: a run may end in the middle of the text, here after {want:.3f} passes"
+                "you rounded: "
+                f"a run may end in the middle of the text, here after {want:.3f} passes"
             )
         if not close(got, want):
             fail(
-                f"{steps} steps of {c.total_batch} tokens over {n} tokens make {want:.4f} passes, got {got}"
+                f"{steps} steps of {c.total_batch} tokens over {n} tokens make {want:.4f} passes, "
+                f"got {got}"
             )
 
 # %% ../../nbs/exercises/quickstart.ipynb #e773def2
@@ -55,7 +60,8 @@ def check_progress(answer):
         bigram,
         floor,
     ):
-        got, want = answer(loss, bigram, floor), (bigram - loss) / (bigram - floor)
+        got = answer(loss, bigram, floor)
+        want = (bigram - loss) / (bigram - floor)
         if close(got, want):
             continue
         if close(got, 1 - want):
@@ -71,7 +77,8 @@ def check_progress(answer):
         if want < 0 and close(got, 0):
             fail("before the bigram model the answer is negative; do not cut it off at 0")
         fail(
-            f"loss {loss:.3f}, bigram {bigram:.3f}, floor {floor:.3f}: expected {want:.3f}, got {got}"
+            f"loss {loss:.3f}, bigram {bigram:.3f}, floor {floor:.3f}: "
+            f"expected {want:.3f}, got {got}"
         )
 
 # %% ../../nbs/exercises/quickstart.ipynb #35b44da9
@@ -79,10 +86,8 @@ def check_progress(answer):
 def check_sentences(answer):
     "Stops in time, and keeps the last full stop."
     for _ in range(3):
-        n, words = (
-            random.randint(2, 4),
-            random.choices(["Tom", " went", " to", " the", " hill"], k=40),
-        )
+        n = random.randint(2, 4)
+        words = random.choices(["Tom", " went", " to", " the", " hill"], k=40)
         pieces = [
             w
             for i, word in enumerate(words, start=1)
@@ -97,16 +102,19 @@ def check_sentences(answer):
                 taken += 1
                 if taken > end + 1:
                     fail(
-                        f"you read on after {n} full stops: a model may write for ever, so stop inside the loop"
+                        f"you read on after {n} full stops: "
+                        "a model may write for ever, so stop inside the loop"
                     )
                 yield piece
 
-        got, want = answer(stream(), n), "".join(pieces[:end])
+        got = answer(stream(), n)
+        want = "".join(pieces[:end])
         if got == want[:-1]:
             fail("the last full stop is missing: add the piece first, then count")
         if taken > end:
             fail(
-                f"you took one piece more than the {end} that were needed: count after adding, not before"
+                f"you took one piece more than the {end} that were needed: "
+                "count after adding, not before"
             )
         if got != want:
             fail(f"expected {want!r}, got {got!r}")

@@ -1,6 +1,6 @@
 """Checks for the exercises of ch21."""
 
-# Made by tools/book.py from ../../book/exercises/reproduce_gpt2.md: edit that file, then `make book`.
+# Made by tools/book.py from ../../book/exercises/reproduce_gpt2.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['check_step_plan', 'check_bill', 'check_off_track']
@@ -8,23 +8,23 @@ __all__ = ['check_step_plan', 'check_bill', 'check_off_track']
 # %% ../../nbs/exercises/reproduce_gpt2.ipynb #bcdf217c
 import random
 
-from .core import close, exercise, fail
+from gpt2edu.exercises.core import close, exercise, fail
 
 # %% ../../nbs/exercises/reproduce_gpt2.ipynb #f65ace79
 @exercise(
-    hint="All GPUs together compute gpus * micro_batch * block_size tokens at once; a step needs total_batch of them."
+    hint="All GPUs together compute gpus * micro_batch * block_size tokens at once; "
+    "a step needs total_batch of them."
 )
 def check_step_plan(answer):
     "Whole steps, and micro-batches on each GPU; a batch that cannot be cut is refused."
-    gpus, B, T, micro = (
-        random.choice((2, 3, 4, 8)),
-        random.choice((4, 8, 16)),
-        random.choice((256, 1024)),
-        random.randint(2, 5),
-    )
+    gpus = random.choice((2, 3, 4, 8))
+    B = random.choice((4, 8, 16))
+    T = random.choice((256, 1024))
+    micro = random.randint(2, 5)
     batch = gpus * B * T * micro
     tokens = batch * random.randint(100, 900) + batch * 3 // 4
-    steps, got = tokens // batch, answer(tokens, batch, B, T, gpus)
+    steps = tokens // batch
+    got = answer(tokens, batch, B, T, gpus)
     if close(got, (steps + 1, micro)):
         fail(f"you rounded up: the tokens are enough for {steps} whole steps and a part of one")
     if close(got, (tokens / batch, micro)):
@@ -39,34 +39,34 @@ def check_step_plan(answer):
         )
     if not close(got, (steps, micro)):
         fail(
-            f"{tokens:,} tokens, {batch:,} a step, {B} x {T} on {gpus} GPUs: expected {(steps, micro)}, got {got!r}"
+            f"{tokens:,} tokens, {batch:,} a step, {B} x {T} on {gpus} GPUs: "
+            f"expected {(steps, micro)}, got {got!r}"
         )
     try:
         got = answer(tokens, batch + 1, B, T, gpus)
     except ValueError:
         return
     fail(
-        f"{batch + 1:,} tokens are no whole number of micro-batches on {gpus} GPUs: raise ValueError; you returned {got!r}"
+        f"{batch + 1:,} tokens are no whole number of micro-batches on {gpus} GPUs: "
+        f"raise ValueError; you returned {got!r}"
     )
 
 # %% ../../nbs/exercises/reproduce_gpt2.ipynb #85aa6ab3
 @exercise(
-    hint="seconds = tokens * flops_per_token / (gpus * peak * share). A bill counts hours times GPUs times price."
+    hint="seconds = tokens * flops_per_token / (gpus * peak * share). "
+    "A bill counts hours times GPUs times price."
 )
 def check_bill(answer):
     "Operations become seconds, hours and dollars; the dollars do not depend on the number of GPUs."
-    tokens, flops, gpus = (
-        random.randint(1, 20) * 10**9,
-        random.uniform(0.5, 5) * 1e9,
-        random.randint(2, 16),
-    )
-    peak, share, price = (
-        random.uniform(100, 900) * 1e12,
-        random.uniform(0.2, 0.6),
-        random.uniform(0.5, 4),
-    )
+    tokens = random.randint(1, 20) * 10**9
+    flops = random.uniform(0.5, 5) * 1e9
+    gpus = random.randint(2, 16)
+    peak = random.uniform(100, 900) * 1e12
+    share = random.uniform(0.2, 0.6)
+    price = random.uniform(0.5, 4)
     hours = tokens * flops / (gpus * peak * share) / 3600
-    want, got = (hours, hours * gpus * price), answer(tokens, flops, gpus, peak, share, price)
+    want = (hours, hours * gpus * price)
+    got = answer(tokens, flops, gpus, peak, share, price)
     if close(got, want):
         return
     if close(got, (hours * share, hours * share * gpus * price)):
@@ -75,9 +75,8 @@ def check_bill(answer):
         fail("the share makes a run longer: divide by it")
     if close(got, (hours, hours * price)):
         fail("that is the price of one GPU; all of them are paid for, all the time")
-    if close(got, (hours * gpus, hours * gpus**2 * price)) or close(
-        got, (hours * gpus, hours * gpus * price)
-    ):
+    total = hours * gpus  # GPU-hours
+    if close(got, (total, total * gpus * price)) or close(got, (total, total * price)):
         fail("those are GPU-hours; the run takes fewer, since the GPUs work at the same time")
     if close(got, (hours * 3600, hours * 3600 * gpus * price)):
         fail("those are seconds; an hour has 3,600 of them")
@@ -85,30 +84,27 @@ def check_bill(answer):
 
 # %% ../../nbs/exercises/reproduce_gpt2.ipynb #8ca927cf
 @exercise(
-    hint="Collect {step: loss} of the val events, the later line wins; then look for `not loss <= point + tolerance`."
+    hint="Collect {step: loss} of the val events, the later line wins; "
+    "then look for `not loss <= point + tolerance`."
 )
 def check_off_track(answer):
     "The first step that is too high, and none for a run that is fine."
     steps = [250 * i for i in range(1, 9)]
     points = {s: 6.0 * 0.9**i + random.uniform(0, 0.02) for i, s in enumerate(steps)}
 
-    def log(
-        **changes,
-    ):  # a good run: training losses are noisy, one loss is lower than published, two steps are to come
+    # a good run: training losses are noisy, one loss is lower than published,
+    # two steps are to come
+    def log(**changes):
         for i, s in enumerate(steps[:-2]):
             usual = points[s] + (-0.3 if i == 1 else random.uniform(-0.08, 0.08))
             yield {"event": "val", "step": s, "loss": changes.get(f"s{s}", usual)}
-            yield {
-                "event": "train",
-                "step": s,
-                "loss": points[s] + (0.8 if i == 0 else random.uniform(-0.8, 0.8)),
-            }
+            noisy = points[s] + (0.8 if i == 0 else random.uniform(-0.8, 0.8))
+            yield {"event": "train", "step": s, "loss": noisy}
 
     def expect(events, want, *why):
         if (got := answer(events, points, 0.1)) != want:
-            fail(
-                next((text for value, text in why if got == value), f"expected {want}, got {got!r}")
-            )
+            likely = next((text for value, text in why if got == value), "")
+            fail(likely or f"expected {want}, got {got!r}")
 
     text = "a training loss is that of one batch, and noisy: look at `val` events only"
     lower = "lower than published is not off track"
@@ -117,23 +113,15 @@ def check_off_track(answer):
     first, second = steps[2], steps[4]
     bad = list(log(**{f"s{first}": points[first] + 0.3, f"s{second}": points[second] + 0.3}))
     last = "that is the last one; the first is what you want to know, since it costs least"
-    expect(
-        bad,
-        first,
-        (second, last),
-        (None, f"the loss at {first} is 0.3 too high, and 0.1 is allowed"),
-    )
+    missed = f"the loss at {first} is 0.3 too high, and 0.1 is allowed"
+    expect(bad, first, (second, last), (None, missed))
     lost = list(log(**{f"s{second}": float("nan")}))
-    expect(
-        lost,
-        second,
-        (None, "nan compares as False with everything: `nan > limit` does not find it"),
-    )
+    nan = "nan compares as False with everything: `nan > limit` does not find it"
+    expect(lost, second, (None, nan))
     healed = [
         *bad,
         {"event": "val", "step": first, "loss": points[first]},
         {"event": "val", "step": second, "loss": points[second]},
     ]
-    expect(
-        healed, None, (first, "after a resume the later line of a step counts; you took the first")
-    )
+    resumed = "after a resume the later line of a step counts; you took the first"
+    expect(healed, None, (first, resumed))

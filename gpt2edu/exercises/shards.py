@@ -1,6 +1,6 @@
 """The checks of chapter 5: bytes, headers, splits, places and power cuts."""
 
-# Made by tools/book.py from ../../book/exercises/shards.md: edit that file, then `make book`.
+# Made by tools/book.py from ../../book/exercises/shards.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['check_pack', 'shard_bytes', 'check_is_whole', 'check_split_documents',
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .core import exercise, fail
+from gpt2edu.exercises.core import exercise, fail
 
 # %% ../../nbs/exercises/shards.ipynb #14707a5f
 @exercise(
@@ -21,7 +21,8 @@ from .core import exercise, fail
 def check_pack(answer):
     "Ids become two bytes each, low byte first."
     ids = [300, 7, *np.random.default_rng().integers(0, 2**16, 5).tolist(), 65535]
-    got, want = answer(ids), np.array(ids, dtype="<u2").tobytes()
+    got = answer(ids)
+    want = np.array(ids, dtype="<u2").tobytes()
     if not isinstance(got, bytes | bytearray):
         fail(f"expected bytes, got {type(got).__name__}")
     if got == np.array(ids, dtype=">u2").tobytes():
@@ -41,7 +42,8 @@ def shard_bytes(n, magic=20240520, count=None):
 
 
 @exercise(
-    hint="int.from_bytes(raw[8:12], 'little') is the count; the file must have 1024 + 2 * count bytes."
+    hint="int.from_bytes(raw[8:12], 'little') is the count; "
+    "the file must have 1024 + 2 * count bytes."
 )
 def check_is_whole(answer):
     "Whole shards are told from the others."
@@ -76,18 +78,21 @@ def check_split_documents(answer):
         fail(f"document {min(ids[0] & ids[1])} is in both splits; cut between documents")
     if val == docs[:n]:
         fail(
-            "validation has fewer than val_tokens tokens; the document that reaches val_tokens belongs to it"
+            "validation has fewer than val_tokens tokens; "
+            "the document that reaches val_tokens belongs to it"
         )
     if val and val[-1] == docs[-1]:
         fail("you took the last documents for validation; take the first")
     if val != docs[: n + 1] or train != docs[n + 1 :]:
         fail(
-            f"expected {n + 1} documents for validation and {19 - n} for training, got {len(val)} and {len(train)}"
+            f"expected {n + 1} documents for validation and {19 - n} for training, "
+            f"got {len(val)} and {len(train)}"
         )
     val, train = answer(docs, sum(map(len, docs[:n])))
     if list(val) != docs[:n]:
         fail(
-            "when a document reaches val_tokens exactly, validation is complete; yours took one more"
+            "when a document reaches val_tokens exactly, validation is complete; "
+            "yours took one more"
         )
 
 # %% ../../nbs/exercises/shards.ipynb #fe3bac4e
@@ -104,12 +109,14 @@ def check_find_token(answer):
                 continue
             if k == 0 and shard and got[0] == shard - 1:
                 fail(
-                    f"the first token of shard {shard} was looked for in shard {shard - 1}: use >= at the border"
+                    f"the first token of shard {shard} was looked for in shard {shard - 1}: "
+                    "use >= at the border"
                 )
             if got == (shard, place):
                 fail("the place is counted from the start of the shard, not of the stream")
             fail(
-                f"with lengths {lengths}, token {place} is in shard {shard} at place {k}; yours says {got}"
+                f"with lengths {lengths}, token {place} is in shard {shard} at place {k}; "
+                f"yours says {got}"
             )
 
 # %% ../../nbs/exercises/shards.ipynb #974e4bca
@@ -138,7 +145,8 @@ def check_write_safely(answer):
             pass
         if not path.exists():
             fail(
-                "the old file is gone after a power cut; do not delete it, os.replace puts the new one in its place"
+                "the old file is gone after a power cut; "
+                "do not delete it, os.replace puts the new one in its place"
             )
         if path.read_bytes() == b"new, ":
             fail("half a file stands under the final name; write to another name first")

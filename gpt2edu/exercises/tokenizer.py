@@ -1,6 +1,6 @@
 """What the exercises of the tokenizer chapter are checked with."""
 
-# Made by tools/book.py from ../../book/exercises/tokenizer.md: edit that file, then `make book`.
+# Made by tools/book.py from ../../book/exercises/tokenizer.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['check_count_pairs', 'check_apply_merges', 'check_bytes_per_token', 'check_pack',
@@ -11,8 +11,8 @@ import random
 from collections import Counter
 from itertools import pairwise
 
-from .core import exercise, fail
-from ..text.tokenizer import merge, train_bpe
+from gpt2edu.exercises.core import exercise, fail
+from gpt2edu.text.tokenizer import merge, train_bpe
 
 # %% ../../nbs/exercises/tokenizer.ipynb #fb7f8d05
 def _word(rng, letters="abn", longest=9):
@@ -26,7 +26,10 @@ def check_count_pairs(answer):  # answer(words: dict[str, int]) -> dict[tuple[st
     "Pairs are counted over the whole text: a word that occurs n times counts n times."
     rng = random.Random()
     words = {_word(rng): rng.randint(2, 9) for _ in range(6)} | {"banana": 3}
-    want, once, different, across = Counter(), Counter(), Counter(), Counter()
+    want = Counter()
+    once = Counter()
+    different = Counter()
+    across = Counter()
     for word, n in words.items():
         for pair in pairwise(word):
             want[pair] += n
@@ -40,7 +43,8 @@ def check_count_pairs(answer):  # answer(words: dict[str, int]) -> dict[tuple[st
     got = {tuple(pair): n for pair, n in got.items() if n}
     if got == once:
         fail(
-            "you counted every word once, whatever its count: a word that occurs n times brings each pair n times"
+            "you counted every word once, whatever its count: "
+            "a word that occurs n times brings each pair n times"
         )
     if got == different:
         fail("you counted a pair once per word: banana has the pair (a, n) twice")
@@ -71,19 +75,20 @@ def _first_only(word, merges):
 
 
 def _longest(word, merges):
-    known, parts = {a + b for a, b in merges}, []
+    known = {a + b for a, b in merges}
+    parts = []
     while word:
         n = next(n for n in range(len(word), 0, -1) if n == 1 or word[:n] in known)
-        parts, word = [*parts, word[:n]], word[n:]
+        parts = [*parts, word[:n]]
+        word = word[n:]
     return parts
 
 
 @exercise(
     hint="Start from single bytes. One loop over the merges, and in it: parts = merge(parts, pair)."
 )
-def check_apply_merges(
-    answer,
-):  # answer(word: bytes, merges: list[tuple[bytes, bytes]]) -> list[bytes]
+def check_apply_merges(answer):
+    # answer(word: bytes, merges: list[tuple[bytes, bytes]]) -> list[bytes]
     "A word is cut by replaying the merges in the order in which they were learned."
     rng = random.Random()
     merges = train_bpe([" ".join(_word(rng, "abcd") for _ in range(60))], 257 + 25)
@@ -100,7 +105,8 @@ def check_apply_merges(
         )
     if got == [_longest(word, merges) for word in words]:
         fail(
-            "you took the longest known token from the left; BPE joins by age of the merge, not by length"
+            "you took the longest known token from the left; "
+            "BPE joins by age of the merge, not by length"
         )
     i = next(i for i in range(len(words)) if got[i] != want[i])
     fail(f"{words[i]} should become {want[i]}, got {got[i]}")
@@ -117,8 +123,14 @@ def check_bytes_per_token(answer):  # answer(encode, text: str) -> float
         data = text.encode()
         return [hash(data[i : i + size]) for i in range(0, len(data), size)]
 
-    n_bytes, n_chars, n_tokens = len(text.encode()), len(text), len(encode(text))
-    got, near = answer(encode, text), lambda x: abs(got - x) < 1e-9
+    n_bytes = len(text.encode())
+    n_chars = len(text)
+    n_tokens = len(encode(text))
+    got = answer(encode, text)
+
+    def near(ratio):
+        return abs(got - ratio) < 1e-9
+
     if near(n_bytes / n_tokens):
         return
     if near(n_chars / n_tokens):
@@ -128,7 +140,8 @@ def check_bytes_per_token(answer):  # answer(encode, text: str) -> float
     if near(n_tokens / n_bytes):
         fail("that is tokens per byte: turn the fraction over")
     fail(
-        f"a text of {n_bytes} bytes in {n_tokens} tokens has {n_bytes / n_tokens:.3f} bytes per token, got {got}"
+        f"a text of {n_bytes} bytes in {n_tokens} tokens has "
+        f"{n_bytes / n_tokens:.3f} bytes per token, got {got}"
     )
 
 # %% ../../nbs/exercises/tokenizer.ipynb #f9ad8b21
@@ -137,7 +150,11 @@ def check_pack(answer):  # answer(documents: list[str], encode, eot: int) -> lis
     "One stream of ids in which every document begins with the id of <|endoftext|>."
     rng = random.Random()
     documents = [_word(rng, "abc d") for _ in range(rng.randint(3, 6))]
-    encode, eot = (lambda text: [*text.encode()]), rng.randint(300, 900)
+    eot = rng.randint(300, 900)
+
+    def encode(text):
+        return [*text.encode()]
+
     ids = [encode(d) for d in documents]
     got = [int(i) for i in answer(list(documents), encode, eot)]
     between = [i for k, d in enumerate(ids) for i in ([eot] if k else []) + d]
@@ -145,7 +162,8 @@ def check_pack(answer):  # answer(documents: list[str], encode, eot: int) -> lis
         return
     if got == [i for d in ids for i in [*d, eot]]:
         fail(
-            "you put the id after each document; here it comes first, so that a model can be started with it alone"
+            "you put the id after each document; "
+            "here it comes first, so that a model can be started with it alone"
         )
     if got == between:
         fail(
@@ -153,7 +171,8 @@ def check_pack(answer):  # answer(documents: list[str], encode, eot: int) -> lis
         )
     if "|endoftext|" in bytes(i for i in got if i < 256).decode():
         fail(
-            'you encoded the text "<|endoftext|>"; in a text it is plain text, so insert the id itself'
+            'you encoded the text "<|endoftext|>"; '
+            "in a text it is plain text, so insert the id itself"
         )
     if eot not in got:
         fail(f"the id {eot} does not occur: without it nothing separates the documents")
@@ -175,22 +194,26 @@ def check_decode(answer):  # answer(ids: list[int], tokens: list[bytes]) -> str
         got = answer(list(ids), list(table))
     except UnicodeDecodeError:
         fail(
-            "you decoded each token by itself, and one ends in the middle of a character: join the bytes first"
+            "you decoded each token by itself, and one ends in the middle of a character: "
+            "join the bytes first"
         )
     if got == text:
         return
     if got == "".join(t.decode(errors="replace") for t in tokens):
         fail(
-            "you decoded each token by itself: a character that two tokens share became question marks; join first"
+            "you decoded each token by itself: "
+            "a character that two tokens share became question marks; join first"
         )
     if got == "".join(t.decode(errors="ignore") for t in tokens):
         fail(
-            "you decoded each token by itself and ignored the errors: characters are lost in silence; join first"
+            "you decoded each token by itself and ignored the errors: "
+            "characters are lost in silence; join first"
         )
     if isinstance(got, bytes):
         fail("these are bytes; a text is wanted: decode them")
     if got == b"".join(table).decode(errors="replace"):
         fail(
-            "you joined all tokens of the table; join those that the ids name, in the order of the ids"
+            "you joined all tokens of the table; "
+            "join those that the ids name, in the order of the ids"
         )
     fail(f"the ids stand for {text!r}, got {got!r}")

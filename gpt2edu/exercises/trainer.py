@@ -1,6 +1,6 @@
 """Checks for the exercises of ch18."""
 
-# Made by tools/book.py from ../../book/exercises/trainer.md: edit that file, then `make book`.
+# Made by tools/book.py from ../../book/exercises/trainer.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['check_micro_batches', 'check_due_steps', 'check_judged', 'check_spike',
@@ -9,20 +9,19 @@ __all__ = ['check_micro_batches', 'check_due_steps', 'check_judged', 'check_spik
 # %% ../../nbs/exercises/trainer.ipynb #ac37567e
 import random
 
-from .core import exercise, fail
+from gpt2edu.exercises.core import exercise, fail
 
 # %% ../../nbs/exercises/trainer.ipynb #db461358
 @exercise(
-    hint="divmod(total_batch, micro_batch * block_size * world_size) gives the number and what is left over."
+    hint="divmod(total_batch, micro_batch * block_size * world_size) "
+    "gives the number and what is left over."
 )
 def check_micro_batches(answer):
-    "Counts the micro-batches of a rank, and refuses what does not divide in one line that names the sizes."
-    b, T, W, n = (
-        random.randint(2, 9),
-        16 * random.randint(2, 9),
-        random.randint(2, 5),
-        random.randint(2, 9),
-    )
+    "Counts a rank's micro-batches; refuses what does not divide in one line that names the sizes."
+    b = random.randint(2, 9)
+    T = 16 * random.randint(2, 9)
+    W = random.randint(2, 5)
+    n = random.randint(2, 9)
     total = b * T * W * n
     got = answer(total, b, T, W)
     if got == n * W:
@@ -31,7 +30,8 @@ def check_micro_batches(answer):
         fail("you counted windows; a micro-batch holds micro_batch of them")
     if got != n:
         fail(
-            f"total_batch={total}, micro_batch={b}, block_size={T}, world_size={W}: expected {n}, got {got!r}"
+            f"total_batch={total}, micro_batch={b}, block_size={T}, world_size={W}: "
+            f"expected {n}, got {got!r}"
         )
     if not isinstance(got, int):
         fail(f"{got!r} is not a whole number; use // or divmod")
@@ -44,7 +44,8 @@ def check_micro_batches(answer):
         fail(f"a user's mistake is a ValueError, not {type(e).__name__}")
     else:
         fail(
-            f"{wrong} tokens are not a whole number of micro-batches of {b * T * W}, and you returned {got!r}: some windows would be lost silently"
+            f"{wrong} tokens are not a whole number of micro-batches of {b * T * W}, "
+            f"and you returned {got!r}: some windows would be lost silently"
         )
     if "\n" in text.strip():
         fail("the message has more than one line")
@@ -55,24 +56,29 @@ def check_micro_batches(answer):
     ]
     if missing:
         fail(
-            f"the message should name {' and '.join(missing)} with the value that was given; it says {text!r}"
+            f"the message should name {' and '.join(missing)} with the value that was given; "
+            f"it says {text!r}"
         )
     if (got := answer(T, 1, T, 1)) != 1:
         fail(f"one window, one rank: expected 1, got {got!r}")
 
 # %% ../../nbs/exercises/trainer.ipynb #4d4ff26c
 @exercise(
-    hint="Multiples of `every` above `start`, up to max_steps; then add max_steps unless it is there already."
+    hint="Multiples of `every` above `start`, up to max_steps; "
+    "then add max_steps unless it is there already."
 )
 def check_due_steps(answer):
     "The clock does not shift on a resume, and the last step is due exactly once."
-    every, k = random.randint(5, 20), random.randint(3, 6)
+    every = random.randint(5, 20)
+    k = random.randint(3, 6)
     rest = random.randint(1, every - 1)
-    end, want = every * k + rest, [every * i for i in range(1, k + 1)] + [every * k + rest]
+    end = every * k + rest
+    want = [every * i for i in range(1, k + 1)] + [every * k + rest]
     got = list(answer(0, end, every))
     if got == want[:-1]:
         fail(
-            f"step {end} is the last one and is not due: what was learned since step {every * k} is neither judged nor saved"
+            f"step {end} is the last one and is not due: "
+            f"what was learned since step {every * k} is neither judged nor saved"
         )
     if got and got[0] == 0:
         fail("step 0 is due before anything has been learned; the count begins after `start`")
@@ -81,10 +87,12 @@ def check_due_steps(answer):
     if list(answer(0, every * k, every)) == [*want[:-1], every * k]:
         fail(f"with max_steps={every * k} the last step is due twice")
     start = every + rest
-    got, want = list(answer(start, end, every)), [s for s in want if s > start]
+    got = list(answer(start, end, every))
+    want = [s for s in want if s > start]
     if got and got[0] == start + every:
         fail(
-            f"after a resume at step {start} the clock began anew: {got}; it counts steps of the run, not of the process"
+            f"after a resume at step {start} the clock began anew: "
+            f"{got}; it counts steps of the run, not of the process"
         )
     if every in got:
         fail(f"step {every} was done before the resume at step {start}")
@@ -95,7 +103,8 @@ def check_due_steps(answer):
 
 # %% ../../nbs/exercises/trainer.ipynb #32c1fd69
 @exercise(
-    hint="Windows start at 0, T - unjudged, 2 * (T - unjudged), … while a + T <= n; each judges targets a + unjudged + 1 to a + T."
+    hint="Windows start at 0, T - unjudged, 2 * (T - unjudged), … while a + T <= n; "
+    "each judges targets a + unjudged + 1 to a + T."
 )
 def check_judged(answer):
     "Each token is judged once, after enough context."
@@ -110,33 +119,40 @@ def check_judged(answer):
         flat = [i for w in got for i in w]
         if len(flat) != len(set(flat)):
             fail(
-                f"token {next(i for i in flat if flat.count(i) > 1)} is judged twice (n={n}, T={T}, unjudged={unjudged})"
+                f"token {next(i for i in flat if flat.count(i) > 1)} "
+                f"is judged twice (n={n}, T={T}, unjudged={unjudged})"
             )
         if flat and max(flat) > n:
             fail(
-                f"token {max(flat)} does not exist: inputs are 0 to {n - 1}, targets 1 to {n}, and the last window must fit"
+                f"token {max(flat)} does not exist: "
+                f"inputs are 0 to {n - 1}, targets 1 to {n}, and the last window must fit"
             )
         if got == [[i - 1 for i in w] for w in want]:
             fail("you list the inputs; the token that is judged is the one after its input")
         if flat and sorted(flat) != list(range(flat[0], flat[-1] + 1)):
             fail(
-                f"there are gaps: windows that overlap by {unjudged} start {T - unjudged} tokens apart"
+                "there are gaps: "
+                f"windows that overlap by {unjudged} start {T - unjudged} tokens apart"
             )
         if flat and flat[0] != unjudged + 1:
             fail(
-                f"the first {unjudged} tokens of a window are context only: the first judged one is {unjudged + 1}, got {flat[0]}"
+                f"the first {unjudged} tokens of a window are context only: "
+                f"the first judged one is {unjudged + 1}, got {flat[0]}"
             )
         fail(
-            f"n={n}, T={T}, unjudged={unjudged}: expected {len(want)} windows, the last {want[-1]}; got {len(got)}, the last {got[-1:]}"
+            f"n={n}, T={T}, unjudged={unjudged}: expected {len(want)} windows, "
+            f"the last {want[-1]}; got {len(got)}, the last {got[-1:]}"
         )
 
 # %% ../../nbs/exercises/trainer.ipynb #b3fbab5e
 @exercise(
-    hint="Keep a list of calm losses. A loss above their mean plus limit adds to a run of high ones; any other ends that run and is calm."
+    hint="Keep a list of calm losses. A loss above their mean plus limit "
+    "adds to a run of high ones; any other ends that run and is calm."
 )
 def check_spike(answer):
     "One odd batch passes; a loss that stays up is found, at the step where it began."
-    level, at = random.uniform(2, 4), random.randint(30, 60)
+    level = random.uniform(2, 4)
+    at = random.randint(30, 60)
     calm = [level + random.uniform(-0.1, 0.1) for _ in range(at)]
     up = level + random.uniform(4, 6)
     if (got := answer([*calm, up, *calm], 1.0, 5)) is not None:
@@ -144,14 +160,16 @@ def check_spike(answer):
     scattered = [*calm, up, *calm[:5], up, *calm[:5], up, *calm[:5], up, *calm[:5], up, *calm[:5]]
     if (got := answer(scattered, 1.0, 5)) is not None:
         fail(
-            f"five odd batches, none after another: the run is sound; you answered {got!r}. Begin the count anew after a calm step"
+            "five odd batches, none after another: the run is sound; "
+            f"you answered {got!r}. Begin the count anew after a calm step"
         )
     if (got := answer([*calm, *[up] * 4], 1.0, 5)) is not None:
         fail(f"four high steps are not five; you answered {got!r}")
     got = answer([*calm, *[up] * 5], 1.0, 5)
     if got == at + 4:
         fail(
-            f"{got} is where the patience ended; the batch to look at is where the spike began, {at}"
+            f"{got} is where the patience ended; "
+            f"the batch to look at is where the spike began, {at}"
         )
     if got != at:
         fail(f"five high losses from step {at} on: expected {at}, got {got!r}")
@@ -160,7 +178,8 @@ def check_spike(answer):
     creeping = [*calm, *[level + 1.5] * 5]
     if (got := answer(creeping, 1.0, 5)) != at:
         fail(
-            f"a rise of 1.5 nats at step {at} with limit=1.0: expected {at}, got {got!r}; do high losses lift your mean?"
+            f"a rise of 1.5 nats at step {at} with limit=1.0: "
+            f"expected {at}, got {got!r}; do high losses lift your mean?"
         )
     if (got := answer(calm[::-1], 1.0, 5)) is not None:
         fail(f"nothing happened, and you answered {got!r}")
@@ -169,19 +188,21 @@ def check_spike(answer):
 
 # %% ../../nbs/exercises/trainer.ipynb #3e3ced02
 @exercise(
-    hint="The run has consumed step * total_batch // block_size windows. From there on, rank r of W reads micro_batch windows at + r * micro_batch."
+    hint="The run has consumed step * total_batch // block_size windows. "
+    "From there on, rank r of W reads micro_batch windows at + r * micro_batch."
 )
 def check_first_windows(answer):
     "Finds where a resumed rank goes on reading, whatever the micro-batch was before."
-    b, T, W, k = (
-        random.randint(2, 4),
-        2 ** random.randint(4, 7),
-        random.randint(2, 4),
-        random.randint(3, 6),
-    )
-    total, step, rank = b * T * W * k, random.randint(10, 99), random.randint(1, W - 1)
+    b = random.randint(2, 4)
+    T = 2 ** random.randint(4, 7)
+    W = random.randint(2, 4)
+    k = random.randint(3, 6)
+    total = b * T * W * k
+    step = random.randint(10, 99)
+    rank = random.randint(1, W - 1)
     at = step * b * W * k
-    want, got = [at + rank * b + i for i in range(b)], list(answer(step, total, T, b, rank, W))
+    want = [at + rank * b + i for i in range(b)]
+    got = list(answer(step, total, T, b, rank, W))
     if got == want:
         return
     if got == [at + i for i in range(b)]:
@@ -190,12 +211,12 @@ def check_first_windows(answer):
         fail("neighbours share windows: rank r begins r * micro_batch later, not r")
     if got == [x + b * W for x in want]:
         fail("you went on behind the batch that was read ahead: nobody has learned from it")
-    if got == [step * b * W + rank * b + i for i in range(b)] or got == [
-        step * b + rank * b + i for i in range(b)
-    ]:
+    starts = (step * b * W, step * b)  # a micro-batch of all ranks, or of one, in a step
+    if got in [[start + rank * b + i for i in range(b)] for start in starts]:
         fail("a step consumes total_batch tokens, not one micro-batch")
     if got and got[0] >= step * total:
         fail("you counted tokens; the position counts windows of block_size tokens")
     fail(
-        f"step={step}, total_batch={total}, block_size={T}, micro_batch={b}, rank={rank} of {W}: expected {want}, got {got}"
+        f"step={step}, total_batch={total}, block_size={T}, micro_batch={b}, rank={rank} of {W}: "
+        f"expected {want}, got {got}"
     )

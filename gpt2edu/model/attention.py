@@ -1,6 +1,6 @@
-"""Causal self-attention, built as a loop, as a matrix, in heads and fused, with a cache, all proved equal."""
+"""Causal self-attention as a loop, as matrices, in heads, fused and cached, all proved equal."""
 
-# Made by tools/book.py from ../../book/medium/ch07_attention.md: edit that file, then `make book`.
+# Made by tools/book.py from ../../book/medium/ch07_attention.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['SHORT', 'attend_loop', 'causal_weights', 'attend', 'attend_fused', 'KVCache',
@@ -24,9 +24,8 @@ def attend_loop(
     out = torch.zeros(T, hs)
     for t in range(T):
         scores = [sum(q[t, i] * k[s, i] for i in range(hs)) / math.sqrt(hs) for s in range(t + 1)]
-        largest = max(
-            scores
-        )  # exp of a large number overflows; softmax does not change when a constant is taken off
+        # exp of a large number overflows; softmax does not change when a constant is taken off
+        largest = max(scores)
         weights = [torch.exp(score - largest) for score in scores]
         for s in range(t + 1):
             out[t] += weights[s] / sum(weights) * v[s]
@@ -60,59 +59,59 @@ def attend_fused(
     q: Tensor,  # (B, nh, T, hs)
     k: Tensor,  # (B, nh, S, hs)
     v: Tensor,  # (B, nh, S, hs)
-    mask: Tensor
-    | None = None,  # bool, (T, S), True where a query may look; None: causal if T == S, else everywhere
+    mask: Tensor | None = None,  # bool (T, S), True: may look; None: causal if T == S, else all
 ) -> Tensor:  # (B, nh, T, hs), of q's dtype
     "Compute attention by PyTorch's fused kernel."
     causal = mask is None and q.shape[-2] == k.shape[-2]
     if q.device.type != "cpu" or q.dtype == torch.float32 or k.shape[-2] > SHORT:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
     with torch.autocast("cpu", enabled=False):  # which would take the numbers back to 16 bits
-        return F.scaled_dot_product_attention(
-            q.float(), k.float(), v.float(), mask, is_causal=causal
-        ).to(q.dtype)
+        y = F.scaled_dot_product_attention(q.float(), k.float(), v.float(), mask, is_causal=causal)
+    return y.to(q.dtype)
 
 # %% ../../nbs/medium/ch07_attention.ipynb #d026b426
 class KVCache:
-    """Keep the keys and values of one layer, so that a new token costs one row and not the whole text.
+    """Keep the keys and values of one layer, so that a new token costs one row, not the whole text.
 
-    Room for `block_size` positions is taken once, at the first `append`. For use under `torch.no_grad()`.
+    Room for `block_size` positions is taken once, at the first `append`.
+    For use under `torch.no_grad()`.
     """
 
     def __init__(
         self,
         block_size: int,  # positions to make room for
     ):
-        self.block_size, self.length = block_size, 0
+        self.block_size = block_size
+        self.length = 0  # positions filled so far
         self.k = self.v = None  # (B, nh, block_size, hs) from the first append on
 
     def append(
         self,
         k: Tensor,  # (B, nh, T, hs) keys of the T new positions
         v: Tensor,  # (B, nh, T, hs) values of the T new positions
-    ) -> tuple[
-        Tensor, Tensor
-    ]:  # k and v of all positions so far, (B, nh, length, hs), views without a copy
+    ) -> tuple[Tensor, Tensor]:  # k and v of all positions so far, (B, nh, length, hs), as views
         "Add T positions. ValueError if they do not fit."
         B, nh, T, hs = k.shape
         end = self.length + T
         if end > self.block_size:
             raise ValueError(
-                f"{T} more tokens do not fit a cache that holds {self.length} of {self.block_size} (block_size); "
-                "start a new cache with the last tokens of the text"
+                f"{T} more tokens do not fit a cache that holds {self.length} of {self.block_size} "
+                "(block_size); start a new cache with the last tokens of the text"
             )
         if self.k is None:
-            self.k, self.v = (
-                k.new_empty(B, nh, self.block_size, hs),
-                v.new_empty(B, nh, self.block_size, hs),
-            )
-        self.k[:, :, self.length : end], self.v[:, :, self.length : end] = k, v
+            self.k = k.new_empty(B, nh, self.block_size, hs)
+            self.v = v.new_empty(B, nh, self.block_size, hs)
+        self.k[:, :, self.length : end] = k
+        self.v[:, :, self.length : end] = v
         self.length = end
         return self.k[:, :, :end], self.v[:, :, :end]
 
 # %% ../../nbs/medium/ch07_attention.ipynb #16bb53eb
 class CausalSelfAttention(nn.Module):
-    "Multi-head causal self-attention with GPT-2's names (Vaswani et al. 2017, section 3.2; Radford et al. 2019)."
+    """Multi-head causal self-attention with GPT-2's names.
+
+    Sources: Vaswani et al. 2017, section 3.2; Radford et al. 2019.
+    """
 
     def __init__(
         self,
@@ -121,9 +120,7 @@ class CausalSelfAttention(nn.Module):
     ):
         super().__init__()
         self.n_head = n_head
-        self.c_attn = nn.Linear(
-            n_embd, 3 * n_embd
-        )  # query, key and value of all heads in one product
+        self.c_attn = nn.Linear(n_embd, 3 * n_embd)  # q, k and v of all heads in one product
         self.c_proj = nn.Linear(n_embd, n_embd)  # mixes what the heads found
 
     def qkv(
@@ -132,10 +129,9 @@ class CausalSelfAttention(nn.Module):
     ) -> list[Tensor]:  # q, k, v, each (B, nh, T, hs)
         "Compute query, key and value, a slice of width hs for each head."
         B, T, C = x.shape
+        hs = C // self.n_head
         parts = self.c_attn(x).split(C, dim=2)  # 3 times (B, T, C)
-        return [
-            p.view(B, T, self.n_head, C // self.n_head).transpose(1, 2) for p in parts
-        ]  # (B, nh, T, hs)
+        return [p.view(B, T, self.n_head, hs).transpose(1, 2) for p in parts]  # (B, nh, T, hs)
 
     def weights(
         self,
@@ -149,19 +145,16 @@ class CausalSelfAttention(nn.Module):
         self,
         x: Tensor,  # (B, T, C) normalised residual stream
         cache: KVCache | None = None,  # earlier positions; the T new ones are added to it
+        mask: Tensor | None = None,  # (B, 1, T, T) bool, True: may look; None: each its past
     ) -> Tensor:  # (B, T, C) what to add to the residual stream
         "Let every position read from itself and the positions before it."
         B, T, C = x.shape
         q, k, v = self.qkv(x)  # (B, nh, T, hs)
-        mask = None
         if cache is not None:
             k, v = cache.append(k, v)  # (B, nh, S, hs)
-            if (
-                1 < T < k.shape[2]
-            ):  # several queries behind a past: SDPA's own causal mask would start at key 0
-                S = k.shape[2]
+            S = k.shape[2]
+            if 1 < T < S:  # several queries behind a past: SDPA's own causal mask starts at key 0
                 mask = torch.ones(T, S, dtype=torch.bool, device=x.device).tril(S - T)
         y = attend_fused(q, k, v, mask)  # (B, nh, T, hs)
-        return self.c_proj(
-            y.transpose(1, 2).reshape(B, T, C)
-        )  # heads side by side again: (B, T, C)
+        y = y.transpose(1, 2).reshape(B, T, C)  # heads side by side again
+        return self.c_proj(y)  # (B, T, C)

@@ -1,10 +1,10 @@
-"""The whole of GPT-2: embeddings, blocks, tied head, initialisation and loss, equal to Hugging Face's to 1e-5."""
+"""The whole of GPT-2: embeddings, blocks, head, initialisation, loss, equal to Hugging Face's."""
 
-# Made by tools/book.py from ../../book/medium/ch08_model.md: edit that file, then `make book`.
+# Made by tools/book.py from ../../book/medium/ch08_model.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['LOGITS_AT_ONCE', 'IGNORE', 'GPTConfig', 'MLP', 'Block', 'ChunkedCrossEntropy',
-           'cross_entropy', 'GPT', 'num_params']
+           'cross_entropy', 'token_losses', 'GPT', 'num_params']
 
 # %% ../../nbs/medium/ch08_model.ipynb #d175d88f
 import math
@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .attention import CausalSelfAttention, KVCache
+from gpt2edu.model.attention import CausalSelfAttention, KVCache
+from gpt2edu.model.heads import check_heads
 
 # %% ../../nbs/medium/ch08_model.ipynb #ae818a40
 @dataclass(frozen=True)
@@ -32,15 +33,10 @@ class GPTConfig:
             value = getattr(self, f.name)
             if not isinstance(value, int) or value < 1:
                 raise ValueError(
-                    f"{f.name}={value!r} must be a whole number, 1 or more; GPT-2 124M has {f.default}"
+                    f"{f.name}={value!r} must be a whole number, 1 or more; "
+                    f"GPT-2 124M has {f.default}"
                 )
-        if self.n_embd % self.n_head:
-            divisors = [d for d in range(1, self.n_embd + 1) if self.n_embd % d == 0]
-            *others, last = sorted(
-                sorted(divisors, key=lambda d: abs(math.log(d / self.n_head)))[:3]
-            )
-            fits = f"{', '.join(map(str, others))} or {last}"
-            raise ValueError(f"n_head={self.n_head} must divide n_embd={self.n_embd}; try {fits}")
+        check_heads(self.n_head, self.n_embd)
 
 # %% ../../nbs/medium/ch08_model.ipynb #9fd1f837
 class MLP(nn.Module):
@@ -64,7 +60,7 @@ class MLP(nn.Module):
 
 # %% ../../nbs/medium/ch08_model.ipynb #3d8dc1ae
 class Block(nn.Module):
-    "One layer: attention, then MLP, each reads a normalised copy of the stream and adds its result to it."
+    "One layer: attention, then MLP; each reads a normalised copy of the stream and adds to it."
 
     def __init__(
         self,
@@ -81,9 +77,10 @@ class Block(nn.Module):
         self,
         x: Tensor,  # (B, T, C) residual stream
         cache: KVCache | None = None,  # of this layer
+        mask: Tensor | None = None,  # (B, 1, T, T) bool, who sees whom; None: each its past
     ) -> Tensor:  # (B, T, C) residual stream
         "Read, add, read, add."
-        x = x + self.attn(self.ln_1(x), cache)
+        x = x + self.attn(self.ln_1(x), cache, mask)
         return x + self.mlp(self.ln_2(x))
 
 # %% ../../nbs/medium/ch08_model.ipynb #1329bca8
@@ -92,7 +89,10 @@ IGNORE = -100  # a target that does not count, PyTorch's own default
 
 
 class ChunkedCrossEntropy(torch.autograd.Function):
-    "Cross-entropy that computes the gradient beside the loss, a chunk of positions at a time, and drops the logits."
+    """Cross-entropy that holds the logits of one chunk of positions at a time.
+
+    It computes the gradient beside the loss, so no logits wait for the backward pass.
+    """
 
     @staticmethod
     def forward(ctx, x, weight, targets, n_chunks, with_grad):
@@ -102,7 +102,8 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         start = 0
         for xs, ts in zip(x.chunk(n_chunks), targets.chunk(n_chunks), strict=True):
             logits = xs @ weight.t()  # (n, C) @ (C, V) -> (n, V)
-            dtype, logp = logits.dtype, logits.float().log_softmax(dim=1)  # (n, V)
+            dtype = logits.dtype
+            logp = logits.float().log_softmax(dim=1)  # (n, V)
             del logits
             loss += F.nll_loss(logp, ts, ignore_index=IGNORE, reduction="sum")
             if with_grad:  # d(loss)/d(logits) = softmax - one-hot
@@ -136,6 +137,22 @@ def cross_entropy(
         return F.cross_entropy(F.linear(x, weight).float(), targets, ignore_index=IGNORE)
     return ChunkedCrossEntropy.apply(x, weight, targets, n_chunks, torch.is_grad_enabled())
 
+
+def token_losses(
+    x: Tensor,  # (N, C) final residual stream, normalised
+    weight: Tensor,  # (V, C) output embedding
+    targets: Tensor,  # (N,) int64 ids of the next tokens; IGNORE where there is none
+    at_once: int = LOGITS_AT_ONCE,  # logits to hold at a time
+) -> Tensor:  # (M,) loss of each target that counts, in their order, nats, fp32
+    "Compute the losses one by one; the head is multiplied only with positions that count."
+    counts = targets != IGNORE
+    x, targets = x[counts], targets[counts]  # (M, C), (M,)
+    n = max(1, at_once // len(weight))  # positions at a time
+    parts = zip(x.split(n), targets.split(n), strict=True)
+    logits = ((F.linear(xs, weight).float(), ts) for xs, ts in parts)  # (n, V), (n,)
+    losses = [F.cross_entropy(scores, ts, reduction="none") for scores, ts in logits]
+    return torch.cat(losses) if losses else x.new_zeros(0)
+
 # %% ../../nbs/medium/ch08_model.ipynb #7507dc1d
 class GPT(nn.Module):
     "GPT-2 (Radford et al. 2019), with its weight names."
@@ -156,9 +173,7 @@ class GPT(nn.Module):
             }
         )
         self.lm_head = nn.Linear(c.n_embd, c.vocab_size, bias=False)
-        self.lm_head.weight = (
-            self.transformer.wte.weight
-        )  # tied: one matrix reads tokens and writes them
+        self.lm_head.weight = self.transformer.wte.weight  # tied: one matrix for both
         self.init_weights(generator)
 
     @torch.no_grad()
@@ -166,16 +181,15 @@ class GPT(nn.Module):
         self,
         generator: torch.Generator | None = None,  # None takes torch's own
     ):
-        "Draw GPT-2's initial weights: N(0, 0.02), smaller by sqrt(2 n_layer) where a layer adds to the stream."
+        "Draw N(0, 0.02), smaller by sqrt(2 n_layer) where a layer adds to the stream."
         for name, p in self.named_parameters():
             if name.endswith("bias"):
                 p.zero_()
             elif p.ndim == 1:  # LayerNorm's gain
                 p.fill_(1.0)
             else:
-                scale = (
-                    math.sqrt(2 * self.config.n_layer) if name.endswith("c_proj.weight") else 1.0
-                )
+                adds = name.endswith("c_proj.weight")  # to the stream
+                scale = math.sqrt(2 * self.config.n_layer) if adds else 1.0
                 p.normal_(0.0, 0.02 / scale, generator=generator)
 
     def new_caches(self) -> list[KVCache]:  # one a layer, empty
@@ -186,9 +200,13 @@ class GPT(nn.Module):
         self,
         idx: Tensor,  # (B, T) int64 token ids
         start: int = 0,  # position of the first one
+        positions: Tensor | None = None,  # (B, T) int64; None: from `start` on
     ) -> Tensor:  # (B, T, C) residual stream before the first block
         "Add token and position embeddings. ValueError if the text is longer than the context."
-        T, longest = idx.shape[1], self.config.block_size
+        if positions is not None:
+            return self.transformer.wte(idx) + self.transformer.wpe(positions)  # (B, T, C)
+        T = idx.shape[1]
+        longest = self.config.block_size
         if start + T > longest:
             raise ValueError(
                 f"{start + T} tokens do not fit a context of {longest} (block_size); "
@@ -203,17 +221,19 @@ class GPT(nn.Module):
         targets: Tensor | None = None,  # (B, T) int64 next ids; IGNORE (-100) where none counts
         caches: list[KVCache] | None = None,  # from `new_caches`; idx continues what they hold
         last_only: bool = False,  # only the logits of the last position: all that sampling needs
-    ) -> tuple[
-        Tensor | None, Tensor | None
-    ]:  # (logits (B, T, V), None), or with targets (None, loss in nats/token)
-        "Predict the next token at every position; with targets, compute the loss and never keep the logits."
-        x = self.embed(idx, caches[0].length if caches else 0)  # (B, T, C)
+        positions: Tensor | None = None,  # (B, T) int64 place in its text; None: 0, 1, …
+        mask: Tensor | None = None,  # (B, 1, T, T) bool, who sees whom; None: each token its past
+        each: bool = False,  # with targets: the loss of each that counts, in place of their mean
+    ) -> tuple[Tensor | None, Tensor | None]:  # logits (B, T, V), or with targets loss, nats/token
+        "Predict the next token at every position; with targets, give the loss and keep no logits."
+        x = self.embed(idx, caches[0].length if caches else 0, positions)  # (B, T, C)
         for i, block in enumerate(self.transformer.h):
-            x = block(x, caches[i] if caches else None)
+            x = block(x, caches[i] if caches else None, mask)
         x = self.transformer.ln_f(x[:, -1:] if last_only else x)  # (B, T, C), or (B, 1, C)
         if targets is None:
             return self.lm_head(x), None  # (B, T, V)
-        return None, cross_entropy(x.flatten(0, 1), self.lm_head.weight, targets.flatten())
+        loss = token_losses if each else cross_entropy
+        return None, loss(x.flatten(0, 1), self.lm_head.weight, targets.flatten())
 
     @torch.no_grad()
     def attention_weights(
@@ -221,7 +241,8 @@ class GPT(nn.Module):
         idx: Tensor,  # (B, T) int64 token ids
     ) -> Tensor:  # (n_layer, B, nh, T, T) rows sum to 1
         "Compute what every head looks at, for plots."
-        x, weights = self.embed(idx), []
+        x = self.embed(idx)
+        weights = []
         for block in self.transformer.h:
             weights.append(block.attn.weights(block.ln_1(x)))
             x = block(x)

@@ -1,6 +1,6 @@
 """Checkpoints that are atomic, checksummed and free of pickle, from which a run goes on to the same bits."""
 
-# Made by tools/book.py from ../../book/tough/ch16_checkpoint.md: edit that file, then `make book`.
+# Made by tools/book.py from ../../book/tough/ch16_checkpoint.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['FORMAT', 'MODEL', 'OPTIM', 'STATE', 'DTYPES', 'pack', 'untie', 'flatten', 'unflatten',

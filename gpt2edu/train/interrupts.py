@@ -1,6 +1,6 @@
 """Stop cleanly on a signal, a loss spike, lack of memory or a lost rank, with a line that says what to do."""
 
-# Made by tools/book.py from ../../book/tough/ch18b_interrupts.md: edit that file, then `make book`.
+# Made by tools/book.py from ../../book/tough/ch18b_interrupts.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['Stopped', 'Stop', 'stop_signals', 'SpikeWatch', 'explain']

@@ -1,6 +1,6 @@
 """What happens in a run, one JSON object on a line; drawn as a picture, shown live in a notebook, and told to a tracker if you use one."""
 
-# Made by tools/book.py from ../../book/tough/ch18a_log.md: edit that file, then `make book`.
+# Made by tools/book.py from ../../book/tough/ch18a_log.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['RunLog', 'draw_loss', 'plot_loss', 'LivePlot', 'check_tracker', 'open_tracker']
@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from ..choices import Tracker, check_choice
+from gpt2edu.choices import Tracker, check_choice
 
 # %% ../../nbs/tough/ch18a_log.ipynb #3bd06d05
 class RunLog:

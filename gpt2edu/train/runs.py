@@ -1,16 +1,17 @@
 """Find a run by its name, choose the folder of a new one, and load the model of a run, of an exported folder or of OpenAI."""
 
-# Made by tools/book.py from ../../book/tough/ch16a_runs.md: edit that file, then `make book`.
+# Made by tools/book.py from ../../book/tough/ch16a_runs.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['OPENAI', 'written', 'latest_run', 'find_run', 'auto_run', 'new_run', 'load_run',
-           'load_model']
+__all__ = ['OPENAI', 'written', 'latest_run', 'find_run', 'auto_run', 'new_run', 'read_config',
+           'load_run', 'load_model']
 
 # %% ../../nbs/tough/ch16a_runs.ipynb #9c06b0bb
+import json
 import re
 from pathlib import Path
 
-from .config import TrainConfig, padded
+from gpt2edu.train.config import TrainConfig, padded
 
 OPENAI = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
 
@@ -68,6 +69,16 @@ def new_run(config: TrainConfig) -> Path:
         return root / config.name
     names = [config.preset, *(f"{config.preset}-{i}" for i in range(2, 10_000))]
     return next(root / n for n in names if not taken(n))
+
+# %% ../../nbs/tough/ch16a_runs.ipynb #0f13a1e2
+def read_config(folder: Path) -> TrainConfig:
+    "Read the config of a run. ValueError, one line."
+    try:
+        saved = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        return TrainConfig(**saved | {"dataset": tuple(saved["dataset"])})
+    except (ValueError, TypeError, KeyError) as e:
+        why = f"is not the config of a run ({e}); restore it"
+        raise ValueError(f"{folder}/config.json {why}") from None
 
 # %% ../../nbs/tough/ch16a_runs.ipynb #53b11475
 def load_run(folder: Path, where="cpu"):  # a GPT in evaluation mode, its tokenizer

@@ -1,9 +1,9 @@
 """Text in, a trained model out: prepared shards, a loop with a clock, a log, checkpoints, and a run that can be killed and resumed."""
 
-# Made by tools/book.py from ../../book/tough/ch18_trainer.md: edit that file, then `make book`.
+# Made by tools/book.py from ../../book/tough/ch18_trainer.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['Trainer']
+__all__ = ['Pace', 'Trainer']
 
 # %% ../../nbs/tough/ch18_trainer.ipynb #e294c16c
 import json
@@ -12,160 +12,132 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
-from ..machine import device, distributed as dist
-from . import checkpoint, selftest
-from ..machine.distributed import Ranks
-from ..evaluate.report import choices, get_items
-from ..model.generate import complete
-from ..evaluate.validation import bigram_and_floor, story_choice, validation_loss
-from ..data.loader import Loader
-from ..model.gpt import GPT, GPTConfig, num_params
-from .optim import build_optimizers, load_states, lr_at, set_lr
-from gpt2edu.train.config import (
-    MAY_CHANGE,
-    TrainConfig,
-    flops_per_token,
-    horizon,
-    measure_peak,
-    mfu,
-    padded,
-)
-from ..data.cache import not_writable, prepare_data
-from ..machine.progress import duration
-from .log import LivePlot, RunLog, check_tracker, open_tracker, plot_loss
-from ..data.shards import open_shards, write_atomically
-from .interrupts import SpikeWatch, Stop, Stopped, explain, stop_signals
+from gpt2edu.data.shards import write_atomically
+from gpt2edu.evaluate.tasks import TASKS, Subject, is_stories
+from gpt2edu.evaluate.validation import bigram_and_floor, validation_loss
+from gpt2edu.machine import device
+from gpt2edu.machine import distributed as dist
+from gpt2edu.machine.distributed import Ranks
+from gpt2edu.machine.progress import duration
+from gpt2edu.model.generate import complete
+from gpt2edu.train import checkpoint, setup
+from gpt2edu.train.config import TrainConfig, mfu
+from gpt2edu.train.interrupts import SpikeWatch, Stop, Stopped, explain, stop_signals
+from gpt2edu.train.log import LivePlot, RunLog, open_tracker, plot_loss
+from gpt2edu.train.optim import load_states, lr_at, set_lr
 
 # %% ../../nbs/tough/ch18_trainer.ipynb #83987c51
+class Pace:
+    "The speed of a run, and its mean loss since the last line of the log."
+
+    def __init__(self, step: int):  # the step that the run has reached
+        self.first, self.begin = step, time.perf_counter()
+        self.losses = []  # since the last line, nats/token
+        self.busy = 0.0  # seconds of training since the last line
+        self.early = []  # seconds of the first steps; None once their median was asked for
+
+    def add(self, step: int, loss: float, seconds: float):
+        "Take in a step."
+        self.losses.append(loss)
+        self.busy += seconds
+        if self.early is not None and step > self.first + 1:  # the first one chooses kernels
+            self.early.append(seconds)
+
+    def usual_step(self) -> float | None:  # seconds; given once, after six steps or 20 seconds
+        "Give the median of the early steps as soon as it is known."
+        early = self.early or []
+        if len(early) < 6 and sum(early) <= 20:
+            return None
+        self.early = None
+        return sorted(early)[len(early) // 2]
+
+    def steps_per_second(self) -> float:  # since the last line
+        return len(self.losses) / self.busy
+
+    def left(self, step: int, max_steps: int) -> float:  # seconds, validations and saves included
+        return (max_steps - step) * (time.perf_counter() - self.begin) / (step - self.first)
+
+    def mean_loss(self) -> float:
+        "Give the mean since the last line, and begin the next one."
+        mean = sum(self.losses) / len(self.losses)
+        self.losses, self.busy = [], 0.0
+        return mean
+
+# %% ../../nbs/tough/ch18_trainer.ipynb #54d649a3
 class Trainer:
-    "One training run: `Trainer(config, folder).run()`. Under torchrun each process makes one, with its `ranks`."
+    """One training run: `Trainer(config, folder).run()`.
+
+    Under torchrun each process makes one, with its `ranks`.
+    """
 
     def __init__(
         self,
         config: TrainConfig,
         folder: Path,  # of the run; made if it is not there
-        resume: bool = False,  # go on from the latest checkpoint in the folder
+        resume: bool = False,  # from the latest checkpoint in the folder
         say: Callable = lambda line: None,  # told what happens, line by line, by rank 0
         ranks: Ranks = Ranks(),  # noqa: B008  from `dist.start`; frozen
     ):
-        self.config, self.folder, self.ranks, self.start = (
-            config,
-            Path(folder),
-            ranks,
-            time.perf_counter(),
-        )
-        c, self.say = config, say if ranks.is_main else lambda line: None
-        sizes = {k: getattr(c, k) for k in ("n_layer", "n_head", "n_embd", "block_size")}
-        GPTConfig(**sizes)  # wrong choices are refused on every rank, before any work
-        check_tracker(c.tracker)
-        shared = (
-            c.block_size * ranks.world_size
-        )  # tokens that all ranks compute at a time, for each window of a micro-batch
-        self.B = next(
-            (b for b in range(c.micro_batch, 0, -1) if c.total_batch % (b * shared) == 0), 0
-        )
-        if not self.B:
-            raise ValueError(f"total_batch={c.total_batch} tokens cannot be shared by {ranks.world_size} ranks in windows of block_size="
-                             f"{c.block_size}; try --total_batch {max(1, c.total_batch // shared) * shared}")  # fmt: skip
-        self.n_micro = c.total_batch // (self.B * shared)
-        self.device = selftest.tested_device(
-            c.device, c.dtype, c.self_test, self.say, dist.agreement(ranks)
-        ).value
-        dtype, compiled = (
-            device.pick_dtype(c.dtype, self.device),
-            device.pick_compile(c.compile, self.device),
-        )
-        device.set_precision(self.device)
-        if self.device.type == "cpu":
-            device.keep_freed_memory()
-        self.dtype, self.scaler = dtype.value, device.grad_scaler(self.device, dtype.value)
-        with dist.rank0_first(ranks):  # it prepares, the others find what it has written
-            try:
-                self.folder.mkdir(parents=True, exist_ok=True)
-            except OSError as e:
-                raise not_writable(self.folder, e, "--out_dir") from e
-            self.tokenizer, data = prepare_data(c, self.say)
-            hash_, n_vocab = self.tokenizer.hash, self.tokenizer.n_vocab
-            self.train_shards, self.val_shards = (
-                open_shards(data, s, hash_, ranks.is_main, n_vocab) for s in ("train", "val")
-            )
-            self.items = get_items(c.hellaswag, ("plain",), None) if c.hellaswag else None
-        self.is_stories = c.dataset == ("stories",) and not c.shards
-        self.max_steps = horizon(c, len(self.train_shards))
-        self.model = GPT(
-            GPTConfig(**sizes, vocab_size=padded(n_vocab)), torch.Generator().manual_seed(c.seed)
-        )
-        self.model.to(self.device)
-        self.compiled = (
-            torch.compile(self.model) if compiled.value else self.model
-        )  # the same weights
-        self.forward = dist.wrap(self.compiled, ranks)
-        muon_dtype = (
-            None if self.dtype == torch.bfloat16 else torch.float32
-        )  # None: what the hardware multiplies
-        options = c.optimizer, c.lr, c.weight_decay, (c.beta1, c.beta2), c.muon_lr
-        self.optimizers = build_optimizers(self.model, *options, dtype=muon_dtype)
-        self.loader = Loader(
-            self.train_shards, self.B, c.block_size, c.seed, ranks.rank, ranks.world_size
-        )
-        if (
-            n := min(c.val_tokens, len(self.val_shards) - 1)
-        ) < c.block_size:  # refused now, not at the first validation
-            raise ValueError(
-                f"got {n} tokens to validate on, expected block_size={c.block_size} at least; give more text"
-            )
-        self.step, self.position, self.seconds, self.next, self.ends = 0, 0, 0.0, None, False
-        self.val_loss, self.best, self.judged = (
-            math.nan,
-            math.inf,
-            0,
-        )  # the last loss, the lowest, the step of the last
-        self.fixed = {
-            k: v for k, v in json.loads(json.dumps(asdict(c))).items() if k not in MAY_CHANGE
-        }
-        self.fixed |= {"tokenizer_hash": hash_, "data": data.name}
-        self.saver, self.log, self.tell, self.untell = (
-            checkpoint.AsyncSaver(),
-            RunLog(self.folder / "log.jsonl"),
-            None,
-            None,
-        )
-        self.peak = measure_peak(self.device, self.dtype) * ranks.world_size  # FLOP/s
+        self.start = time.perf_counter()
+        self.config = config
+        self.folder = Path(folder)
+        self.ranks = ranks
+        self.say = say if ranks.is_main else lambda line: None
+        self.parts = parts = setup.build(config, self.folder, ranks, self.say)
+        self.B, self.n_micro = parts.B, parts.n_micro
+        self.device, self.dtype = parts.machine.device, parts.machine.dtype
+        self.scaler = parts.machine.scaler
+        self.tokenizer = parts.data.tokenizer
+        self.train_shards, self.val_shards = parts.data.train, parts.data.val
+        self.max_steps = parts.max_steps
+        self.model, self.compiled, self.forward = parts.model, parts.compiled, parts.forward
+        self.optimizers = parts.optimizers
+        self.loader = parts.loader
+        self.log = RunLog(self.folder / "log.jsonl")
+        self.saver = checkpoint.AsyncSaver()
+        self.fixed = setup.fixed_choices(config, parts.data)
+        self.step = self.position = 0  # steps taken; windows that they have consumed
+        self.seconds = 0.0  # of the run before this process
+        self.next = None  # a micro-batch that was read ahead
+        self.ends = False  # whether a rank was told to stop
+        self.val_loss = math.nan  # the last one
+        self.best = math.inf  # the lowest
+        self.judged = 0  # the step of the last
         if resume:
             self.restore()
-        hardware = (
-            f"{device.describe(self.device)}, {ranks.world_size} rank{'s' * (ranks.world_size > 1)}"
-        )
-        precision = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[
-            self.dtype
-        ]
-        self.machine = (
-            f"{hardware.rpartition(', torch ')[0]}, {precision}"  # for the line on the wait
-        )
-        self.flops = flops_per_token(num_params(self.model), c.n_layer, c.n_embd, c.block_size)
+        self.tell = self.untell = None  # of the tracker
         if ranks.is_main:
-            self.tell, self.untell = open_tracker(c.tracker, self.folder, asdict(c))
-            self.tokenizer.save(self.folder)  # from here on there is a run
-            write_atomically(self.folder / "config.json", json.dumps(asdict(c), indent=1).encode())
-            self.log.write("start", step=self.step, max_steps=self.max_steps, hardware=hardware, dtype=str(self.dtype),
-                           peak_tflops=self.peak / 1e12, config=asdict(c), train_tokens=len(self.train_shards), data=str(data))  # fmt: skip
-        self.say(
-            f"model: {num_params(self.model):,} parameters, vocabulary {n_vocab:,} of {padded(n_vocab):,}"
+            self.open()
+        for line in setup.describe_parts(parts, config, ranks):
+            self.say(line)
+
+    def open(self):
+        "Write what there is to know before the first step; from here on there is a run."
+        config = asdict(self.config)
+        self.tell, self.untell = open_tracker(self.config.tracker, self.folder, config)
+        self.tokenizer.save(self.folder)
+        write_atomically(self.folder / "config.json", json.dumps(config, indent=1).encode())
+        self.log.write(
+            "start",
+            step=self.step,
+            max_steps=self.max_steps,
+            hardware=setup.describe_machine(self.parts.machine, self.ranks),
+            dtype=str(self.dtype),
+            peak_tflops=self.parts.peak / 1e12,
+            config=config,
+            train_tokens=len(self.train_shards),
+            data=str(self.parts.data.folder),
         )
-        self.say(f"machine: {hardware}, {self.peak / 1e12:.2f} TFLOP/s measured")
-        smaller = f"; micro_batch {self.B}, so that {ranks.world_size} ranks share a step" * (
-            self.B < c.micro_batch
-        )
-        self.say(f"precision: {dtype}; compile: {compiled}{smaller}")
 
     def save(self, wait: bool = True):
-        "Write a checkpoint, whole or not at all; without waiting, a thread writes while training goes on."
+        "Write a checkpoint, whole or not at all; without waiting, a thread writes beside training."
         if not self.ranks.is_main:
             return
         self.saved()
@@ -174,14 +146,10 @@ class Trainer:
             "position": self.position,
             "seconds": self.elapsed(),
             "config": self.fixed,
-        }
-        state |= {
             "val_loss": self.val_loss,
             "best": self.best,
             "judged": self.judged,
             "rng": checkpoint.rng_state(),
-        }
-        state |= {
             "scaler": self.scaler.state_dict(),
             "threads": torch.get_num_threads(),
             "ranks": self.ranks.world_size,
@@ -197,55 +165,43 @@ class Trainer:
             self.log.write("save", step=int(path.name.removeprefix("step_")), path=str(path))
 
     def restore(self):
-        "Go on from the latest checkpoint, or from the start where there is none."
+        "Load the latest checkpoint, or start at step 0 where there is none."
         folder = self.folder / "checkpoints"
-        path = checkpoint.latest(folder) or max(
-            folder.glob("step_*"), default=None
-        )  # `load` says what is broken in it
+        broken = max(folder.glob("step_*"), default=None)  # `load` says what is wrong with it
+        path = checkpoint.latest(folder) or broken
         if path is None:
             return self.say("resume: no checkpoint yet, so this starts at step 0")
         saved = checkpoint.load(path, config=self.fixed)
+        older = {"best": math.inf, "judged": saved.state["step"]}  # older checkpoints have neither
+        s = older | saved.state
         self.model.load_state_dict(saved.model)
         load_states(self.optimizers, saved.optim)
-        now = {"threads": torch.get_num_threads(), "ranks": self.ranks.world_size}
-        s = {
-            "best": math.inf,
-            "judged": saved.state["step"],
-        } | saved.state  # older checkpoints know neither
-        self.scaler.load_state_dict(
-            s["scaler"] or self.scaler.state_dict()
-        )  # empty if it was not fp16
+        self.scaler.load_state_dict(s["scaler"] or self.scaler.state_dict())  # empty: it was not fp16
         if "rng" in s:
             checkpoint.set_rng_state(s["rng"])
         self.step, self.position, self.seconds = s["step"], s["position"], s["seconds"]
         self.val_loss, self.best, self.judged = s["val_loss"], s["best"], s["judged"]
         self.loader.position = self.position
         self.say(f"resume: {path}, step {self.step}")
+        now = {"threads": torch.get_num_threads(), "ranks": self.ranks.world_size}
         for name, n in now.items():
             if (was := s.get(name, 1)) != n:
-                self.say(
-                    f"resume: the number of {name} was {was}, is now {n}; the last bits may differ"
-                )
+                change = f"the number of {name} was {was}, is now {n}"
+                self.say(f"resume: {change}; the last bits may differ")
 
     def elapsed(self) -> float:  # seconds, those before a resume included
         return self.seconds + time.perf_counter() - self.start
 
     def batch(self):  # x, y: (B, T) on the device
         "Read the next micro-batch; on a GPU the copy runs beside the computing."
-        on_gpu = self.device.type == "cuda"
-        return [
-            (t.pin_memory() if on_gpu else t).to(self.device, non_blocking=True)
-            for t in self.loader.next_batch()
-        ]
+        tensors = self.loader.next_batch()
+        if self.device.type == "cuda":
+            tensors = [t.pin_memory() for t in tensors]
+        return [t.to(self.device, non_blocking=True) for t in tensors]
 
-    def train_step(
-        self, stop: Stop | None = None
-    ) -> tuple[float, float]:  # loss, norm of the gradient before clipping
-        "Take one step of the optimisers. The loss is in nats/token, over all ranks, which also agree whether one was told to stop."
-        c, loss = self.config, torch.zeros((), device=self.device)
-        set_lr(
-            self.optimizers, lr_at(self.step, c.lr, c.min_lr, c.warmup_steps, self.max_steps) / c.lr
-        )
+    def accumulate(self) -> Tensor:  # () mean loss of this rank's micro-batches, nats/token
+        "Add up the gradients of the micro-batches."
+        loss = torch.zeros((), device=self.device)
         for i in range(self.n_micro):
             x, y = self.next or self.batch()
             with dist.sync_if(self.forward, i == self.n_micro - 1):
@@ -254,38 +210,53 @@ class Trainer:
                 self.scaler.scale(part).backward()
             loss += part.detach()
             self.next = self.batch()  # the GPU is still at work
-        seen = dist.mean_over_ranks(
-            torch.stack([loss, loss.new_tensor(float(bool(stop and stop.caught)))])
-        )
+        return loss
+
+    def train_step(
+        self, stop: Stop | None = None
+    ) -> tuple[float, float]:  # loss, norm of the gradient before clipping
+        """Take one step of the optimisers.
+
+        The loss is in nats/token, over all ranks, which also agree whether one was told to stop.
+        """
+        c = self.config
+        set_lr(self.optimizers, lr_at(self.step, 1.0, c.min_lr / c.lr, c.warmup_steps, self.max_steps))
+        loss = self.accumulate()
+        told = loss.new_tensor(float(bool(stop and stop.caught)))
+        seen = dist.mean_over_ranks(torch.stack([loss, told]))
         for o in self.optimizers:
             self.scaler.unscale_(o)
         norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), c.grad_clip))
         loss, told = seen.tolist()
         self.ends = told > 0
         self.check_finite("loss", loss)
-        self.check_finite(
-            "norm of the gradient", 0.0 if self.scaler.is_enabled() else norm
-        )  # a scaler skips it
-        for o in self.optimizers:
-            if math.isfinite(norm):  # under fp16 all take the step, or none
-                self.scaler.step(o)
-            o.zero_grad(
-                set_to_none=self.ranks.world_size == 1
-            )  # DDP has room of its own for them: no second one
-        self.scaler.update()
+        if not self.scaler.is_enabled():  # a scaler passes over such a step
+            self.check_finite("norm of the gradient", norm)
+        self.update(math.isfinite(norm))
         self.step += 1
         self.position += c.total_batch // c.block_size  # windows
         return loss, norm
+
+    def update(self, finite: bool):
+        "Move the weights and forget the gradients. Under fp16 all optimisers take the step, or none."
+        for o in self.optimizers:
+            if finite:
+                self.scaler.step(o)
+            o.zero_grad(set_to_none=self.ranks.world_size == 1)  # DDP has room of its own for them
+        self.scaler.update()
 
     def check_finite(self, name: str, value: float):
         "Stop a run that has diverged, before it is saved."
         if not math.isfinite(value):
             end = self.position + self.config.total_batch // self.config.block_size
-            raise ValueError(f"{name} is {value} at step {self.step} (windows {self.position} to {end}); the last checkpoint "
-                             "is from before; try a lower --lr, a longer --warmup_steps or --dtype fp32")  # fmt: skip
+            raise ValueError(
+                f"{name} is {value} at step {self.step} (windows {self.position} to {end}); "
+                "the last checkpoint is from before; "
+                "try a lower --lr, a longer --warmup_steps or --dtype fp32"
+            )
 
-    def judge(self):
-        "Validate, and answer questions where there are some."
+    def judge(self) -> dict:
+        "Validate, and ask the questions that apply; every rank takes part."
         c = self.config
         where = {"device": self.device, "dtype": self.dtype, "ranks": self.ranks}
         sizes = (c.val_tokens, c.block_size, self.B, c.val_overlap)
@@ -293,26 +264,18 @@ class Trainer:
         self.check_finite("validation loss", self.val_loss)
         self.best, self.judged = min(self.best, self.val_loss), self.step
         found = {"loss": self.val_loss, "best": self.best}
-        if self.items:
-            answers = choices(
-                self.items, self.model, self.tokenizer, "plain", (), self.B, *where.values()
-            )["acc_norm"]
-            found |= {"hellaswag": answers["accuracy"], "hellaswag_error": answers["error"]}
+        subject = Subject(self.model, self.tokenizer, *where.values(), self.B)
+        for task, items in self.parts.data.questions.items():
+            found |= task.logged(subject, items)
         if self.ranks.is_main:
-            if self.is_stories and c.choice_items:
-                choice = story_choice(self.model, self.tokenizer, c.choice_items)
-                found |= {"story_choice": choice["accuracy"], "story_choice_error": choice["error"]}
             self.log.write("val", step=self.step, seconds=self.elapsed(), **found)
             self.tell(self.step, {f"val/{k}": v for k, v in found.items()})
         return found
 
     def samples(self, n: int = 3) -> list[str]:
         "Write n texts; the same seed each time, and training does not notice."
-        options = {
-            "num_seq": n,
-            "temperature": 0.8,
-            "generator": torch.Generator().manual_seed(self.config.seed),
-        }
+        generator = torch.Generator().manual_seed(self.config.seed)
+        options = {"num_seq": n, "temperature": 0.8, "generator": generator}
         texts = complete(self.model, self.tokenizer, "", self.config.block_size, **options)
         self.log.write("sample", step=self.step, texts=texts)
         return texts
@@ -322,109 +285,67 @@ class Trainer:
     ) -> dict | None:  # the last event, "done"; None if stopped
         "Train to the horizon, then judge. With `live`, a notebook shows the curve meanwhile."
         plot = LivePlot(self.log) if live and self.ranks.is_main else None
+        many = self.ranks.world_size > 1
         try:
             with nullcontext(stop) if stop else stop_signals() as stop:
                 try:
-                    with (
-                        stop.held() if self.ranks.world_size > 1 else nullcontext()
-                    ):  # ranks stop together, after a step
+                    with stop.held() if many else nullcontext():  # ranks stop together, after a step
                         done = self.loop(stop, plot)
                 except Stopped:  # while the model was judged or wrote samples
                     done = None
                 except RuntimeError as e:
-                    done = explain(e, stop, self.config, self.ranks, self.step)
+                    used = replace(self.config, micro_batch=self.B)
+                    done = explain(e, stop, used, self.ranks, self.step)
                 if done is None:
-                    with stop.held():
-                        self.save()
-                    if self.ranks.is_main:
-                        self.log.write("stopped", step=self.step, signal=stop.caught)
-                    self.say(
-                        f"{stop.caught or 'a signal to another rank'}: saved step {self.step} of {self.max_steps}; go on with --resume {self.folder}"
-                    )
+                    self.end_early(stop)
                 return done
         finally:
             self.saver.wait()
             if self.untell:
                 self.untell()
 
+    def end_early(self, stop: Stop):
+        "Save, and say how to resume."
+        with stop.held():
+            self.save()
+        if self.ranks.is_main:
+            self.log.write("stopped", step=self.step, signal=stop.caught)
+        why = stop.caught or "a signal to another rank"
+        how = f"go on with --resume {self.folder}"
+        self.say(f"{why}: saved step {self.step} of {self.max_steps}; {how}")
+
     def wait_ahead(self, step_seconds: float) -> float:  # seconds
-        "Estimate the time to the end from that of a step: the steps that are left, and every validation on the way."
-        c = self.config
-        judgements = (
-            self.max_steps // c.eval_every
-            - self.step // c.eval_every
-            + (self.max_steps % c.eval_every > 0)
-        )
-        n = min(c.val_tokens, len(self.val_shards)) / (1 - c.val_overlap)
-        n += 100 * c.choice_items * self.is_stories + 250 * len(
-            self.items or ()
-        )  # tokens that an item takes, about
-        forward = (
-            step_seconds / c.total_batch / 3
-        )  # seconds per token; a training step costs three forward passes
-        return (self.max_steps - self.step) * step_seconds + judgements * n * forward
+        "Estimate the time to the end from that of a step: steps that are left, and validations."
+        c, total = self.config, self.max_steps
+        judgements = total // c.eval_every - self.step // c.eval_every
+        judgements += total % c.eval_every > 0
+        n = min(c.val_tokens, len(self.val_shards)) / (1 - c.val_overlap)  # tokens of a validation
+        n += sum(task.tokens * len(items) for task, items in self.parts.data.questions.items())
+        forward = step_seconds / c.total_batch / 3  # of a token; a training step costs three of it
+        return (total - self.step) * step_seconds + judgements * n * forward
 
     def loop(self, stop: Stop, plot: LivePlot | None) -> dict | None:
         "Take the steps that are left, and do on the clock what is due; then finish."
-        c, watch, recent, busy = self.config, SpikeWatch(self.config.max_spike), [], 0.0
+        c, watch, pace = self.config, SpikeWatch(self.config.max_spike), Pace(self.step)
         off = not (sys.stderr.isatty() and self.ranks.is_main)
         with tqdm(total=self.max_steps, initial=self.step, unit="step", disable=off) as bar:
-            begin, first, rate, steady = time.perf_counter(), self.step, 0.0, []
             if self.step and self.judged < self.step and self.step % c.eval_every == 0:
                 self.judge()  # a signal had ended the run before it was done
             while self.step < self.max_steps:
-                before, t0 = self.position, time.perf_counter()
+                before, began = self.position, time.perf_counter()
                 with stop.held():
                     loss, norm = self.train_step(stop)
-                busy += (took := time.perf_counter() - t0)
-                recent.append(loss)
-                if (
-                    self.step > first + 1 and steady is not None
-                ):  # the first step chooses kernels, or compiles
-                    steady.append(took)
-                    if len(steady) == 6 or sum(steady) > 20:
-                        wait = duration(self.wait_ahead(sorted(steady)[len(steady) // 2]))
-                        self.say(f"time: about {wait} on this machine ({self.machine})")
-                        steady = None  # said once
-                if (at := watch.sees(loss, before)) is not None:
-                    raise ValueError(f"the loss is {loss:.3f} at step {self.step}, {c.max_spike} nats above its recent mean since "
-                                     f"window {at}; the last checkpoint is whole; try a lower --lr, or --max_spike 0 to go on")  # fmt: skip
+                pace.add(self.step, loss, time.perf_counter() - began)
+                self.look(loss, watch.sees(loss, before), pace)
                 bar.update()
-                if self.step == 1:
-                    self.say(
-                        f"step 1/{self.max_steps} train {loss:.3f} (ln V, knowing nothing: {math.log(self.model.config.vocab_size):.3f})"
-                    )
-                last, rate = (
-                    self.step == self.max_steps,
-                    len(recent) * c.total_batch / busy,
-                )  # tokens/s
+                last, rate = self.step == self.max_steps, pace.steps_per_second() * c.total_batch
                 if self.step % 10 == 0 or last:
-                    values = {
-                        "loss": sum(recent) / len(recent),
-                        "norm": norm,
-                        "lr": self.optimizers[-1].param_groups[0]["lr"],
-                    }
-                    values |= {"tokens_per_s": rate, "mfu": mfu(rate, self.flops, self.peak)}
-                    if self.ranks.is_main:
-                        self.log.write("train", step=self.step, **values)
-                        self.tell(self.step, {f"train/{k}": v for k, v in values.items()})
                     bar.set_postfix_str(f"loss {loss:.3f}, {rate:,.0f} tokens/s", refresh=False)
-                    recent, busy = [], 0.0
+                    self.write_line(pace.mean_loss(), norm, rate)
                 if self.ends:
                     return None
                 if self.step % c.eval_every == 0 or last:
-                    found = self.judge()
-                    more = "".join(
-                        f" {k} {found[k]:.3f}" for k in ("story_choice", "hellaswag") if k in found
-                    )
-                    left = (
-                        (self.max_steps - self.step)
-                        * (time.perf_counter() - begin)
-                        / (self.step - first)
-                    )
-                    self.say(
-                        f"step {self.step}/{self.max_steps} train {loss:.3f} val {self.val_loss:.3f}{more} tokens/s {rate:,.0f} left {duration(left)}"
-                    )
+                    self.say(self.progress(loss, self.judge(), rate, pace))
                 if self.step % c.sample_every == 0 and not last and self.ranks.is_main:
                     self.say(f"step {self.step} sample: {self.samples(1)[0]}")
                 if self.step % c.save_every == 0 or last:
@@ -436,25 +357,54 @@ class Trainer:
                     plot.update(last)
         return self.finish()
 
+    def look(self, loss: float, spike: int | None, pace: Pace):
+        "Say what the first steps show, and stop at a spike that stays."
+        if seconds := pace.usual_step():
+            name = setup.describe_machine(self.parts.machine, self.ranks).rpartition(", torch ")[0]
+            precision = {torch.float32: "fp32", torch.bfloat16: "bf16"}.get(self.dtype, "fp16")
+            wait = duration(self.wait_ahead(seconds))
+            self.say(f"time: about {wait} on this machine ({name}, {precision})")
+        if spike is not None:
+            above = f"{self.config.max_spike} nats above its recent mean since window {spike}"
+            raise ValueError(
+                f"the loss is {loss:.3f} at step {self.step}, {above}; the last checkpoint is "
+                "whole; try a lower --lr, or --max_spike 0 to go on"
+            )
+        if self.step == 1:
+            ln_v = f"ln V, knowing nothing: {math.log(self.model.config.vocab_size):.3f}"
+            self.say(f"step 1/{self.max_steps} train {loss:.3f} ({ln_v})")
+
+    def write_line(self, loss: float, norm: float, rate: float):  # rate: tokens/s
+        "Write a line of the log, and tell the tracker."
+        if self.ranks.is_main:
+            values = {"loss": loss, "norm": norm, "lr": self.optimizers[-1].param_groups[0]["lr"]}
+            values |= {"tokens_per_s": rate, "mfu": mfu(rate, self.parts.flops, self.parts.peak)}
+            self.log.write("train", step=self.step, **values)
+            self.tell(self.step, {f"train/{k}": v for k, v in values.items()})
+
+    def progress(self, loss: float, found: dict, rate: float, pace: Pace) -> str:
+        "Put what a validation found into a line."
+        figures = [task.figure for task in TASKS.values() if task.figure in found]
+        more = "".join(f" {k} {found[k]:.3f}" for k in reversed(figures))
+        left = duration(pace.left(self.step, self.max_steps))
+        losses = f"train {loss:.3f} val {self.val_loss:.3f}{more}"
+        return f"step {self.step}/{self.max_steps} {losses} tokens/s {rate:,.0f} left {left}"
+
     def finish(self) -> dict:  # the last event
         "Judge the trained model and write it down."
         if self.judged != self.step or not math.isfinite(self.val_loss):
             self.judge()
         self.saved()
-        done = {
-            "val_loss": self.val_loss,
-            "seconds": round(self.elapsed(), 1),
-            "tokens": self.step * self.config.total_batch,
-        }
+        tokens = self.step * self.config.total_batch
+        done = {"val_loss": self.val_loss, "seconds": round(self.elapsed(), 1), "tokens": tokens}
         if not self.ranks.is_main:
             return done
         val = self.val_shards[: min(self.config.val_tokens, len(self.val_shards) - 1) + 1]
-        done |= bigram_and_floor(self.train_shards, val, self.tokenizer, self.is_stories)
+        known = is_stories(self.config)
+        done |= bigram_and_floor(self.train_shards, val, self.tokenizer, known)
         last = next((e for e in reversed(self.log.read()) if e["event"] == "val"), {})
-        done |= {
-            k: last.get(k)
-            for k in ("story_choice", "story_choice_error", "hellaswag", "hellaswag_error")
-        }
+        for task in reversed(TASKS.values()):
+            done |= {k: last.get(k) for k in (task.figure, f"{task.figure}_error")}
         plot_loss(self.log, self.folder / "loss.png", done["floor"], done["bigram"])
         samples = self.samples()
         self.log.write("done", **done)

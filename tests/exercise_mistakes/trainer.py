@@ -4,10 +4,8 @@
 def micro_batches(total, b, T, W, *, error=ValueError, text=None):
     n, rest = divmod(total, b * T * W)
     if rest:
-        raise error(
-            text
-            or f"total_batch={total} does not divide by micro_batch={b} x block_size={T} x world_size={W}"
-        )
+        sizes = f"micro_batch={b} x block_size={T} x world_size={W}"
+        raise error(text or f"total_batch={total} does not divide by {sizes}")
     return n
 
 

@@ -1,0 +1,231 @@
+"""Questions from a file, from the hub or from the grammar, and a list of tasks that the trainer and `gpt2edu_eval` both read."""
+
+# Made by tools/book.py from ../../book/tough/ch17c_tasks.md: edit that, then `make book`.
+
+# %% auto #0
+__all__ = ['HUB', 'TASKS', 'read_items', 'hub_items', 'is_hub_name', 'get_items', 'Wanted',
+           'Subject', 'is_stories', 'Task', 'HellaSwag', 'StoryChoice']
+
+# %% ../../nbs/tough/ch17c_tasks.ipynb #4021372d
+import json
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from gpt2edu.text.corpus import reachable, story_items
+from gpt2edu.train.config import TrainConfig
+
+HUB = "Rowan/hellaswag"
+
+# %% ../../nbs/tough/ch17c_tasks.ipynb #95d6762d
+def read_items(
+    path: str | Path,  # .jsonl
+    conventions: tuple[str, ...] = ("plain",),  # those that the items are needed for
+    limit: int | None = None,  # the first ones only
+) -> list[dict]:
+    "Read HellaSwag's items from a file. ValueError, FileNotFoundError, one line: file, line and what is wrong."
+    from gpt2edu.evaluate.hellaswag import check_item
+
+    items = []
+    try:
+        with open(path, encoding="utf-8-sig") as f:
+            for n, line in enumerate(f, start=1):
+                if len(items) == limit:
+                    break
+                if line.strip():
+                    try:
+                        item = json.loads(line)
+                    except (ValueError, RecursionError) as e:
+                        why = getattr(
+                            e,
+                            "msg",
+                            "nested too deeply"
+                            if isinstance(e, RecursionError)
+                            else "a number too long",
+                        )
+                        raise ValueError(
+                            f"{path}, line {n}: not JSON ({why}); expected one object a line"
+                        ) from None
+                    for convention in conventions:
+                        check_item(item, convention, f"{path}, line {n}")
+                    items.append(item)
+    except UnicodeDecodeError as e:
+        raise ValueError(
+            f"{path}: not UTF-8 ({e.reason} at byte {e.start} of a block); expected a .jsonl file"
+        ) from None
+    if not items:
+        raise ValueError(
+            f"{path}: holds no items; expected one object with HellaSwag's fields a line"
+        )
+    return items
+
+
+def hub_items(
+    repo: str,  # owner/name
+    conventions: tuple[str, ...] = ("plain",),
+    limit: int | None = None,
+) -> list[dict]:
+    "Read the validation split of a dataset of the hub, kept in its cache. ValueError, one line."
+    import datasets
+    from huggingface_hub import constants
+    from huggingface_hub.utils import logging
+
+    from gpt2edu.evaluate.hellaswag import check_item
+
+    if not reachable(constants.ENDPOINT):
+        datasets.config.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE = (
+            True  # what is in the cache is found at once
+        )
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()  # it would write a line for each attempt
+    try:
+        rows = datasets.load_dataset(repo, split="validation")
+    except Exception as e:  # noqa: BLE001  the client passes on errors of the libraries below it
+        why = f"it is not in the cache, and {constants.ENDPOINT} does not have it or does not answer ({type(e).__name__})"
+        raise ValueError(
+            f"{repo}: {why}; connect, or give a .jsonl file (eval: --data, train: --hellaswag FILE or None)"
+        ) from None
+    finally:
+        logging.set_verbosity(level)
+    items = list(rows.select(range(min(limit or len(rows), len(rows)))))
+    for n, item in enumerate(items):
+        for convention in conventions:
+            check_item(item, convention, f"{repo}, item {n}")
+    if not items:
+        raise ValueError(
+            f"{repo}: its validation split is empty; give a file with --data hellaswag_val.jsonl"
+        )
+    return items
+
+
+def is_hub_name(data: str) -> bool:
+    "Whether this is owner/name, and no file."
+    return (
+        not Path(data).is_file()
+        and not Path(data).suffix
+        and re.fullmatch(r"[\w-]+/[\w.-]+", data) is not None
+    )
+
+
+def get_items(
+    data: str,  # a file, or owner/name
+    conventions: tuple[str, ...] = ("plain",),
+    limit: int | None = None,
+) -> list[dict]:
+    "Read items from a file or from the hub. ValueError, FileNotFoundError, OSError: one line."
+    if is_hub_name(data):
+        return hub_items(data, conventions, limit)
+    if not Path(data).is_file():
+        raise FileNotFoundError(
+            f"no file {data}; expected a .jsonl file with HellaSwag's fields, or a dataset such as {HUB}"
+        )
+    return read_items(data, conventions, limit)
+
+# %% ../../nbs/tough/ch17c_tasks.ipynb #2536b4cb
+class Wanted(NamedTuple):
+    "Which questions somebody wants answered."
+
+    data: str | None = None  # HellaSwag's: a file, or a dataset of the hub
+    conventions: tuple[str, ...] = ("plain",)  # that the items are needed for
+    limit: int | None = None  # the first ones only
+    choice_items: int = 400  # stories
+
+
+class Subject(NamedTuple):
+    "A model that is asked, and how to run it."
+
+    model: Any  # a GPT: not compiled, not wrapped
+    tokenizer: Any
+    device: Any  # of the model
+    dtype: Any  # of its matrix products, a torch.dtype
+    ranks: Any  # a Ranks; every rank has to ask
+    batch: int  # items at a time, on each rank
+
+
+def is_stories(
+    run: TrainConfig | None,  # None for a model that is no run of ours
+) -> bool:
+    "Whether a run trains on the stories of the grammar, and on nothing else."
+    return run is not None and run.dataset == ("stories",) and not run.shards
+
+
+class Task:
+    "Multiple-choice questions. A subclass with a name is in `TASKS` from then on."
+
+    name = ""  # in `gpt2edu_eval --tasks`, and of its result
+    figure = ""  # its accuracy's name in log.jsonl; its error is `<figure>_error`
+    conventions = ("plain",)  # those that it can be scored by
+    tokens = 0  # that one item takes, about: for the estimate of the time to the end
+
+    def __init_subclass__(cls):
+        TASKS[cls.name] = cls()
+
+    def applies(self, run: TrainConfig) -> bool:
+        "Whether a run is asked at each of its validations."
+        raise NotImplementedError
+
+    def fits(self, run: TrainConfig | None, wanted: Wanted) -> bool:
+        "Whether `gpt2edu_eval` asks a model when nobody has said what to ask."
+        raise NotImplementedError
+
+    def items(self, wanted: Wanted) -> list[dict]:
+        "Fetch the questions. ValueError, FileNotFoundError, OSError: one line."
+        raise NotImplementedError
+
+    def start(self, tokenizer) -> list[int]:
+        "What stands before each context, ids."
+        return []
+
+    def run(self, subject: Subject, items: list[dict], convention: str = "plain") -> dict[str, dict]:
+        "Answer the items: accuracy, error, right, n and predictions of each figure."
+        from gpt2edu.evaluate.hellaswag import answer
+        from gpt2edu.machine.device import autocast
+
+        model, tokenizer, device, dtype, ranks, batch = subject
+        share = (batch, ranks.rank, ranks.world_size)
+        with autocast(device, dtype):
+            return answer(model, tokenizer, items, self.start(tokenizer), convention, *share)
+
+    def logged(self, subject: Subject, items: list[dict]) -> dict[str, float]:
+        "Answer the items, for a line of a run's log."
+        found = self.run(subject, items)["acc_norm"]
+        return {self.figure: found["accuracy"], f"{self.figure}_error": found["error"]}
+
+
+TASKS: dict[str, Task] = {}
+
+# %% ../../nbs/tough/ch17c_tasks.ipynb #680c97a8
+class HellaSwag(Task):
+    "HellaSwag (Zellers et al. 2019), or items in its fields."
+
+    name = figure = "hellaswag"
+    conventions = ("plain", "harness")
+    tokens = 250
+
+    def applies(self, run: TrainConfig) -> bool:
+        return run.hellaswag is not None
+
+    def fits(self, run: TrainConfig | None, wanted: Wanted) -> bool:
+        return wanted.data is not None or run is None or run.tokenizer == "gpt2"
+
+    def items(self, wanted: Wanted) -> list[dict]:
+        return get_items(wanted.data or HUB, wanted.conventions, wanted.limit)
+
+# %% ../../nbs/tough/ch17c_tasks.ipynb #391f54a1
+class StoryChoice(Task):
+    "Multiple-choice stories of the embedded grammar."
+
+    name, figure = "stories", "story_choice"
+    tokens = 100
+
+    def applies(self, run: TrainConfig) -> bool:
+        return is_stories(run) and run.choice_items > 0
+
+    def fits(self, run: TrainConfig | None, wanted: Wanted) -> bool:
+        return is_stories(run)
+
+    def items(self, wanted: Wanted) -> list[dict]:
+        return story_items(min(wanted.choice_items, wanted.limit or wanted.choice_items))
+
+    def start(self, tokenizer) -> list[int]:
+        return [tokenizer.eot]

@@ -1,0 +1,223 @@
+"""Everything a run needs, built one part at a time, in the order in which a mistake costs least."""
+
+# Made by tools/book.py from ../../book/tough/ch18c_setup.md: edit that, then `make book`.
+
+# %% auto #0
+__all__ = ['share_step', 'Machine', 'choose_machine', 'Data', 'open_data', 'sizes', 'build_model',
+           'choose_optimizers', 'Parts', 'build', 'fixed_choices', 'describe_machine',
+           'describe_parts']
+
+# %% ../../nbs/tough/ch18c_setup.ipynb #ee5078b0
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from gpt2edu.data.cache import not_writable, prepare_data
+from gpt2edu.data.loader import Loader
+from gpt2edu.data.shards import ShardSet, open_shards
+from gpt2edu.evaluate.tasks import TASKS, Task, Wanted
+from gpt2edu.machine import device
+from gpt2edu.machine import distributed as dist
+from gpt2edu.machine.device import Choice
+from gpt2edu.machine.distributed import Ranks
+from gpt2edu.model.gpt import GPT, GPTConfig, num_params
+from gpt2edu.text.tokenizer import Tokenizer
+from gpt2edu.train import selftest
+from gpt2edu.train.config import (
+    MAY_CHANGE,
+    TrainConfig,
+    flops_per_token,
+    horizon,
+    measure_peak,
+    padded,
+)
+from gpt2edu.train.log import check_tracker
+from gpt2edu.train.optim import build_optimizers
+
+# %% ../../nbs/tough/ch18c_setup.ipynb #7b19e710
+def share_step(
+    config: TrainConfig,
+    world_size: int,  # ranks
+) -> tuple[int, int]:  # windows in a micro-batch of one rank; micro-batches of one rank in a step
+    "Find the largest micro-batch, at most the one asked for, in which the ranks can share a step."
+    c, at_once = config, config.block_size * world_size  # tokens, one window on every rank
+    sizes = range(c.micro_batch, 0, -1)
+    B = next((b for b in sizes if c.total_batch % (b * at_once) == 0), 0)
+    if not B:
+        raise ValueError(
+            f"total_batch={c.total_batch} tokens cannot be shared by {world_size} ranks in windows "
+            f"of block_size={c.block_size}; "
+            f"try --total_batch {max(1, c.total_batch // at_once) * at_once}"
+        )
+    return B, c.total_batch // (B * at_once)
+
+# %% ../../nbs/tough/ch18c_setup.ipynb #303ac517
+@dataclass
+class Machine:
+    "Where a run computes, and how."
+
+    device: torch.device
+    precision: Choice  # of a torch.dtype, for the matrix products
+    compiled: Choice  # of a bool
+    scaler: torch.amp.GradScaler  # of the loss, under fp16
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.precision.value
+
+
+def choose_machine(config: TrainConfig, ranks: Ranks, say: Callable) -> Machine:
+    "Choose device, precision and compiler. ValueError, one line, for what cannot work."
+    c = config
+    agree = dist.agreement(ranks)
+    where = selftest.tested_device(c.device, c.dtype, c.self_test, say, agree).value
+    precision = device.pick_dtype(c.dtype, where)
+    compiled = device.pick_compile(c.compile, where)
+    device.set_precision(where)
+    if where.type == "cpu":
+        device.keep_freed_memory()
+    return Machine(where, precision, compiled, device.grad_scaler(where, precision.value))
+
+# %% ../../nbs/tough/ch18c_setup.ipynb #af9fd6a2
+class Data(NamedTuple):
+    "What a run reads."
+
+    folder: Path  # of the shards
+    tokenizer: Tokenizer
+    train: ShardSet
+    val: ShardSet
+    questions: dict[Task, list[dict]]  # of each task that is asked at a validation
+
+
+def open_data(config: TrainConfig, folder: Path, ranks: Ranks, say: Callable) -> Data:
+    "Find or prepare shards and questions. ValueError, FileNotFoundError, OSError: one line."
+    wanted = Wanted(config.hellaswag, choice_items=config.choice_items)
+    with dist.rank0_first(ranks):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            raise not_writable(folder, e, "--out_dir") from e
+        tokenizer, shards = prepare_data(config, say)
+        known = (tokenizer.hash, ranks.is_main, tokenizer.n_vocab)
+        train, val = (open_shards(shards, split, *known) for split in ("train", "val"))
+        asked = [task for task in TASKS.values() if task.applies(config)]
+        questions = {task: task.items(wanted) for task in asked}
+    if (n := min(config.val_tokens, len(val) - 1)) < config.block_size:
+        raise ValueError(
+            f"got {n} tokens to validate on, expected block_size={config.block_size} at least; "
+            "give more text"
+        )
+    return Data(shards, tokenizer, train, val, questions)
+
+# %% ../../nbs/tough/ch18c_setup.ipynb #35dd2cb3
+def sizes(config: TrainConfig) -> dict[str, int]:
+    "The sizes of the model that do not depend on the tokenizer."
+    return {k: getattr(config, k) for k in ("n_layer", "n_head", "n_embd", "block_size")}
+
+
+def build_model(
+    config: TrainConfig,
+    n_vocab: int,  # ids of the tokenizer
+    machine: Machine,
+    ranks: Ranks,
+) -> tuple[GPT, nn.Module, nn.Module]:  # plain, compiled, and what training calls
+    "Draw the weights from the seed, on the CPU, so that they are the same on every device."
+    shape = GPTConfig(**sizes(config), vocab_size=padded(n_vocab))
+    model = GPT(shape, torch.Generator().manual_seed(config.seed)).to(machine.device)
+    compiled = torch.compile(model) if machine.compiled.value else model
+    return model, compiled, dist.wrap(compiled, ranks)
+
+
+def choose_optimizers(config: TrainConfig, model: GPT, machine: Machine) -> list:
+    "Build the optimisers; Muon multiplies in fp32 unless the run is in bf16."
+    c = config
+    muon_dtype = None if machine.dtype == torch.bfloat16 else torch.float32  # None: the hardware's
+    betas = (c.beta1, c.beta2)
+    return build_optimizers(
+        model, c.optimizer, c.lr, c.weight_decay, betas, c.muon_lr, dtype=muon_dtype
+    )
+
+# %% ../../nbs/tough/ch18c_setup.ipynb #cc3c0a89
+@dataclass
+class Parts:
+    "What `Trainer` stores."
+
+    B: int  # windows in a micro-batch of one rank
+    n_micro: int  # micro-batches of one rank in a step
+    machine: Machine
+    data: Data
+    max_steps: int
+    model: GPT
+    compiled: nn.Module  # the same weights
+    forward: nn.Module  # what training calls
+    optimizers: list
+    loader: Loader
+    peak: float  # FLOP/s that all ranks could do in matrix products
+    flops: float  # of training, for a token
+
+
+def build(
+    config: TrainConfig,
+    folder: Path,  # of the run
+    ranks: Ranks,
+    say: Callable,
+) -> Parts:
+    "Build every part of a run. ValueError, FileNotFoundError, OSError: one line."
+    c = config
+    GPTConfig(**sizes(c))  # wrong choices are refused on every rank, before any work
+    check_tracker(c.tracker)
+    B, n_micro = share_step(c, ranks.world_size)
+    machine = choose_machine(c, ranks, say)
+    data = open_data(c, folder, ranks, say)
+    max_steps = horizon(c, len(data.train))
+    model, compiled, forward = build_model(c, data.tokenizer.n_vocab, machine, ranks)
+    optimizers = choose_optimizers(c, model, machine)
+    loader = Loader(data.train, B, c.block_size, c.seed, ranks.rank, ranks.world_size)
+    peak = measure_peak(machine.device, machine.dtype) * ranks.world_size
+    flops = flops_per_token(num_params(model), c.n_layer, c.n_embd, c.block_size)
+    return Parts(
+        B=B,
+        n_micro=n_micro,
+        machine=machine,
+        data=data,
+        max_steps=max_steps,
+        model=model,
+        compiled=compiled,
+        forward=forward,
+        optimizers=optimizers,
+        loader=loader,
+        peak=peak,
+        flops=flops,
+    )
+
+# %% ../../nbs/tough/ch18c_setup.ipynb #dfb369db
+def fixed_choices(config: TrainConfig, data: Data) -> dict:
+    "List what has to be the same when a run is resumed, as JSON has it."
+    saved = json.loads(json.dumps(asdict(config)))
+    fixed = {k: v for k, v in saved.items() if k not in MAY_CHANGE}
+    return fixed | {"tokenizer_hash": data.tokenizer.hash, "data": data.folder.name}
+
+
+def describe_machine(machine: Machine, ranks: Ranks) -> str:
+    "Name hardware and ranks, for the log."
+    n = ranks.world_size
+    return f"{device.describe(machine.device)}, {n} rank{'s' * (n > 1)}"
+
+
+def describe_parts(parts: Parts, config: TrainConfig, ranks: Ranks) -> list[str]:
+    "Say what was built."
+    n_vocab, n = parts.data.tokenizer.n_vocab, num_params(parts.model)
+    machine, smaller = parts.machine, ""
+    if parts.B < config.micro_batch:
+        smaller = f"; micro_batch {parts.B}, so that {ranks.world_size} ranks share a step"
+    peak = f"{parts.peak / 1e12:.2f} TFLOP/s measured"
+    return [
+        f"model: {n:,} parameters, vocabulary {n_vocab:,} of {padded(n_vocab):,}",
+        f"machine: {describe_machine(machine, ranks)}, {peak}",
+        f"precision: {machine.precision}; compile: {machine.compiled}{smaller}",
+    ]
