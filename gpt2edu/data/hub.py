@@ -1,25 +1,28 @@
-"""Files of the Hugging Face hub, listed at one commit and read by byte ranges, with patience for a network that fails."""
+"""Files of the Hugging Face hub, listed at one commit and read by byte ranges, with patience."""
 
-# Made by tools/book.py from ../../book/tough/ch19a_hub.md: edit that file, then `make book`.
+# Made by tools/book.py from ../../book/tough/ch19a_hub.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['FIRST', 'LONGEST', 'PATIENCE', 'GREETING', 'HubError', 'pause', 'is_passing', 'retry',
-           'HubFile', 'Listing', 'patterns_of', 'choose', 'list_files']
+           'HubFile', 'Listing', 'patterns_of', 'entry_of', 'by_name', 'choose', 'ask_hub',
+           'list_files']
 
 # %% ../../nbs/tough/ch19a_hub.ipynb #edf529a6
 import email.utils
 import io
 import random
+import re
 import time
 from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
 from json import JSONDecodeError
 from typing import NamedTuple
 
-from ..text.corpus import reachable
+from gpt2edu.text.corpus import reachable
 
 # %% ../../nbs/tough/ch19a_hub.ipynb #fbb05d40
-FIRST, LONGEST = 0.25, 60.0  # seconds: the first pause is at most so long, and none is longer
+FIRST = 0.25  # seconds: the first pause is at most so long
+LONGEST = 60.0  # seconds: no pause is longer
 PATIENCE = 900.0  # seconds without one answer after which reading gives up
 GREETING = 20.0  # the same for the first contact: without a network, say so soon
 
@@ -34,7 +37,7 @@ def pause(
     attempt: int,  # 0 for the first failure
     asked: str | None = None,  # the header Retry-After: seconds or a date
 ) -> float:  # seconds
-    "Say how long to wait before the next attempt: what the server asks for, else exponential, with jitter."
+    "Say how long to wait: what the server asks for, else exponential, with jitter."
     if asked:
         try:
             return max(0.0, float(asked))
@@ -49,10 +52,10 @@ def is_passing(e: Exception) -> bool:
     response = getattr(e, "response", None)
     if response is not None:
         return response.status_code in (408, 425, 429) or response.status_code >= 500
-    networking = type(e).__module__.split(".")[0] in ("httpx", "httpx2", "requests", "urllib3")
-    return networking or isinstance(
-        e, (ConnectionError, TimeoutError, UnicodeDecodeError, JSONDecodeError)
-    )  # a garbled answer
+    if type(e).__module__.split(".")[0] in ("httpx", "httpx2", "requests", "urllib3"):
+        return True
+    garbled = (UnicodeDecodeError, JSONDecodeError)
+    return isinstance(e, (ConnectionError, TimeoutError, *garbled))
 
 
 def retry(
@@ -61,8 +64,9 @@ def retry(
     patience: float = PATIENCE,  # seconds
     note: Callable = lambda line: None,  # told of each pause of a second or more
 ):  # what the action returns
-    "Do it again until it works. HubError, one line, when patience is over; other errors as they are."
-    began, attempt = time.monotonic(), 0
+    "Do it until it works. HubError, one line, when patience is over; other errors as they are."
+    began = time.monotonic()
+    attempt = 0
     while True:
         try:
             return action()
@@ -70,10 +74,8 @@ def retry(
             if type(e).__name__ == "OfflineModeIsEnabled" or not is_passing(e):
                 raise
             headers = getattr(getattr(e, "response", None), "headers", {})
-            wait, why = (
-                pause(attempt, headers.get("Retry-After")),
-                " ".join(str(e).split())[:100] or type(e).__name__,
-            )
+            wait = pause(attempt, headers.get("Retry-After"))
+            why = " ".join(str(e).split())[:100] or type(e).__name__
             if time.monotonic() - began + wait > patience:
                 raise HubError(
                     f"{what}: no answer for {patience:.0f} s ({why}); check the network, then go on"
@@ -93,7 +95,10 @@ class HubFile(io.RawIOBase):
         size: int,  # bytes
         note: Callable = lambda line: None,  # told of long pauses
     ):
-        self.url, self.size, self.note, self.at = url, size, note, 0
+        self.url = url
+        self.size = size
+        self.note = note
+        self.at = 0  # the byte that is read next
 
     def readable(self) -> bool:
         return True
@@ -124,28 +129,23 @@ class HubFile(io.RawIOBase):
         from huggingface_hub import constants, get_session
         from huggingface_hub.utils import build_hf_headers
 
-        headers = build_hf_headers() | {
-            "Range": f"bytes={start}-{stop - 1}",
-            "Accept-Encoding": "identity",
-        }
-        response = get_session().get(
-            self.url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT
-        )
+        headers = build_hf_headers()
+        headers |= {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
+        seconds = constants.HF_HUB_DOWNLOAD_TIMEOUT
+        response = get_session().get(self.url, headers=headers, timeout=seconds)
         if response.status_code == 416:
             raise ValueError(
                 f"{self.url}: has changed, expected {self.size:,} bytes; list the dataset again"
             )
         if response.status_code >= 400:
-            error = HubError(
-                f"{self.url}: the server answered {response.status_code}; check access to the dataset"
-            )
+            what = f"the server answered {response.status_code}"
+            error = HubError(f"{self.url}: {what}; check access to the dataset")
             error.response = response
             raise error
         total = response.headers.get("Content-Range", "").rpartition("/")[2]
         if total.isdigit() and int(total) != self.size:
-            raise ValueError(
-                f"{self.url}: got a file of {int(total):,} bytes, expected {self.size:,}; list the dataset again"
-            )
+            got = f"got a file of {int(total):,} bytes, expected {self.size:,}"
+            raise ValueError(f"{self.url}: {got}; list the dataset again")
         if len(response.content) != stop - start:
             raise ConnectionError(f"got {len(response.content):,} bytes, expected {stop - start:,}")
         return response.content
@@ -169,17 +169,38 @@ class Listing(NamedTuple):
 
 def patterns_of(entry: dict) -> dict[str, list[str]]:  # split → patterns of paths
     "Read `data_files` of one configuration of a card: a pattern, a list, or a list of splits."
-    data, found = entry.get("data_files") or "**", {}
+    data = entry.get("data_files") or "**"
+    folder = f"{entry['data_dir'].strip('/')}/" if entry.get("data_dir") else ""
+    found = {}
     for item in [data] if isinstance(data, (str, dict)) else data:
-        split, paths = (
-            (item.get("split", "train"), item["path"])
-            if isinstance(item, dict)
-            else ("train", item)
-        )
+        split = item.get("split", "train") if isinstance(item, dict) else "train"
+        paths = item["path"] if isinstance(item, dict) else item
         paths = [paths] if isinstance(paths, str) else paths
-        folder = f"{entry['data_dir'].strip('/')}/" if entry.get("data_dir") else ""
         found.setdefault(split, []).extend(folder + p for p in paths)
     return found
+
+
+def entry_of(
+    repo: str,
+    configs: list[dict],  # of the card, at least one
+    config: str | None,  # None: the default one
+) -> dict:
+    "Find a configuration on a card. ValueError, one line, for a name that is not there."
+    named = {str(c.get("config_name")): c for c in reversed(configs)}
+    if config is None:
+        marked = [c for c in configs if c.get("default")]
+        return marked[0] if marked else named.get("default", configs[0])
+    if config not in named:
+        names = [str(c.get("config_name")) for c in configs]
+        near = [n for n in names if n.lower() == config.lower()] or names[:8]
+        more = " …" * (len(near) < len(names))
+        raise ValueError(f"{repo} has no subset {config!r}; expected {', '.join(near)}{more}")
+    return named[config]
+
+
+def by_name(paths: list[str], split: str) -> list[str]:
+    "Guess which files are of a split where no card says it; all of them if none has its name."
+    return [p for p in paths if split in re.split("[-_/]", p)] or paths
 
 
 def choose(
@@ -195,42 +216,39 @@ def choose(
         raise ValueError(
             f"{repo} holds no parquet file; download its files and give their folder with --dataset"
         )
-    names = [str(c.get("config_name")) for c in configs]
     if configs:
-        default = next((c for c in configs if c.get("default")), None)
-        default = default or next(
-            (c for c in configs if c.get("config_name") == "default"), configs[0]
-        )
-        entry = (
-            default
-            if config is None
-            else next((c for c in configs if c.get("config_name") == config), None)
-        )
-        if entry is None:
-            near = [n for n in names if n.lower() == config.lower()] or names[:8]
-            raise ValueError(
-                f"{repo} has no subset {config!r}; expected {', '.join(near)}{' …' * (len(near) < len(names))}"
-            )
+        entry = entry_of(repo, configs, config)
+        name = str(entry.get("config_name"))
         splits = patterns_of(entry)
         if split not in splits:
-            raise ValueError(
-                f"{repo}, config {entry.get('config_name')}: no split {split!r}; expected {', '.join(splits)}"
-            )
+            expected = ", ".join(splits)
+            raise ValueError(f"{repo}, config {name}: no split {split!r}; expected {expected}")
         found = [p for p in paths if any(fnmatchcase(p, pattern) for pattern in splits[split])]
-        name = str(entry.get("config_name"))
+    elif config is not None:
+        raise ValueError(f"{repo} has no subsets, got {config!r}; leave --subset out")
     else:
-        if config is not None:
-            raise ValueError(f"{repo} has no subsets, got {config!r}; leave --subset out")
-        found, name = (
-            [p for p in paths if split in p.replace("-", "/").replace("_", "/").split("/")]
-            or paths,
-            "default",
-        )
+        name = "default"
+        found = by_name(paths, split)
     if not found:
         raise ValueError(
-            f"{repo}: no parquet file of config {name!r}, split {split!r}; download its files and give their folder"
+            f"{repo}: no parquet file of config {name!r}, split {split!r}; "
+            "download its files and give their folder"
         )
     return name, found
+
+# %% ../../nbs/tough/ch19a_hub.ipynb #bdb07559
+def ask_hub(repo: str, revision: str | None, note: Callable):
+    "Ask for a dataset's card and the names and sizes of its files. HubError: one line."
+    from huggingface_hub import HfApi, constants
+
+    def ask():
+        if not reachable(constants.ENDPOINT):
+            why = "its name is not known here; check the network"
+            raise HubError(f"cannot ask {constants.ENDPOINT} for {repo}: {why}")
+        timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
+        return HfApi().dataset_info(repo, revision=revision, files_metadata=True, timeout=timeout)
+
+    return retry(ask, f"asking {constants.ENDPOINT} for {repo}", GREETING, note)
 
 
 def list_files(
@@ -241,7 +259,7 @@ def list_files(
     note: Callable = lambda line: None,
 ) -> Listing:
     "Ask the hub which files make up a split. ValueError, HubError: one line."
-    from huggingface_hub import HfApi, constants
+    from huggingface_hub import constants
     from huggingface_hub.errors import (
         GatedRepoError,
         HFValidationError,
@@ -249,24 +267,15 @@ def list_files(
         RevisionNotFoundError,
     )
 
-    def ask():
-        if not reachable(constants.ENDPOINT):
-            raise HubError(
-                f"cannot ask {constants.ENDPOINT} for {repo}: its name is not known here; check the network"
-            )
-        timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
-        return HfApi().dataset_info(repo, revision=revision, files_metadata=True, timeout=timeout)
-
     try:
-        info = retry(ask, f"asking {constants.ENDPOINT} for {repo}", GREETING, note)
+        info = ask_hub(repo, revision, note)
     except GatedRepoError:
         raise ValueError(
             f"{repo} asks for an agreement; accept it on its page, then log in with: hf auth login"
         ) from None
     except (RepositoryNotFoundError, HFValidationError):
-        raise ValueError(
-            f"no dataset {repo!r} on {constants.ENDPOINT}; check the name, or log in if it is private"
-        ) from None
+        fix = "check the name, or log in if it is private"
+        raise ValueError(f"no dataset {repo!r} on {constants.ENDPOINT}; {fix}") from None
     except RevisionNotFoundError:
         raise ValueError(
             f"{repo} has no revision {revision!r}; leave it out to get the newest"
@@ -278,9 +287,8 @@ def list_files(
             raise HubError(f"cannot ask for {repo}: HF_HUB_OFFLINE is set; unset it") from None
         if getattr(e, "response", None) is None:
             raise
-        raise HubError(
-            f"{constants.ENDPOINT} refused {repo}: {' '.join(str(e).split())[:120]}"
-        ) from None
+        why = " ".join(str(e).split())[:120]
+        raise HubError(f"{constants.ENDPOINT} refused {repo}: {why}") from None
     sizes = {s.rfilename: s.size or 0 for s in info.siblings or []}
     configs = (info.card_data.to_dict() if info.card_data else {}).get("configs") or []
     name, found = choose(repo, configs, sizes, config, split)

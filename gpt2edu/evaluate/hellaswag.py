@@ -21,7 +21,10 @@ from gpt2edu.text.tokenizer import utf8
 
 # %% ../../nbs/tough/ch17_hellaswag.ipynb #3cee092a
 def clean(text: str) -> str:
-    "Take WikiHow's marks out. Source: lm-evaluation-harness, lm_eval/tasks/hellaswag/utils.py, `preprocess`."
+    """Take WikiHow's marks out.
+
+    Source: lm-evaluation-harness, lm_eval/tasks/hellaswag/utils.py, `preprocess`.
+    """
     text = text.strip().replace(" [title]", ". ")
     return re.sub(r"\[.*?\]", "", text).replace("  ", " ")
 
@@ -40,12 +43,14 @@ def check_item(
     "ValueError, one line, for an item that is malformed."
     if not isinstance(item, dict):
         raise ValueError(
-            f"{where or 'item ?'}: got {type(item).__name__}, expected an object with HellaSwag's fields"
+            f"{where or 'item ?'}: got {type(item).__name__}, "
+            "expected an object with HellaSwag's fields"
         )
     where = where or f"item {item.get('ind', '?')}"
     if missing := [k for k in (*READS[convention], "endings", "label") if k not in item]:
         raise ValueError(
-            f"{where}: no {missing[0]}, got {', '.join(item) or 'nothing'}; expected HellaSwag's fields"
+            f"{where}: no {missing[0]}, got {', '.join(item) or 'nothing'}; "
+            "expected HellaSwag's fields"
         )
     endings, label = item["endings"], item["label"]
     if not isinstance(endings, list):
@@ -127,7 +132,10 @@ def score(
     longest: int,  # block_size of the model
     convention: str = "plain",  # plain or harness
 ) -> dict[str, dict]:  # for each figure: accuracy, error, right, n, predictions
-    "Choose the ending of least surprise per unit; of equals the first. ValueError if the model gives no numbers."
+    """Choose the ending of least surprise per unit; of equals the first.
+
+    ValueError if the model gives no numbers.
+    """
     if not nats.isfinite().all():
         raise ValueError(
             "the model's losses are not finite: its training diverged; use an earlier checkpoint"
@@ -215,7 +223,12 @@ def pack(
             branch += [j] * n
             owners += [ending_number] * n
             ending_number += 1
-        for table, values in ((ids, row), (positions, place), (targets, judged), (branches, branch)):
+        for table, values in (
+            (ids, row),
+            (positions, place),
+            (targets, judged),
+            (branches, branch),
+        ):
             table[b, : len(values)] = torch.tensor(values)
     query, key = branches[:, :, None], branches[:, None, :]  # (B, T, 1), (B, 1, T)
     sees = (query == key) | (key == 0)  # (B, T, T)

@@ -32,27 +32,25 @@ ModelName = Annotated[str | None, tyro.conf.arg(aliases=("--run",))]  # as in gp
 class EvalConfig:
     "What to judge, and by what; each field is a flag of `gpt2edu_eval`."
 
-    model: ModelName = None  # a run or an exported folder, gpt2, gpt2-medium, gpt2-large or gpt2-xl; by default the latest run
-    tasks: str = "auto"  # any of hellaswag,val,stories; auto: those that fit the model
+    # a run or an exported folder, gpt2, gpt2-medium, gpt2-large or gpt2-xl; default: the latest run
+    model: ModelName = None
+    tasks: str = "auto"  # any of hellaswag,stories,val; auto: those that fit the model
     # multiple choice
-    data: str | None = (
-        None  # a .jsonl file with HellaSwag's fields, or a dataset of the hub; by default Rowan/hellaswag
-    )
+    # a .jsonl file with HellaSwag's fields, or a dataset of the hub; by default Rowan/hellaswag
+    data: str | None = None
     convention: Literal[*CONVENTIONS] = "both"  # gpt2 has 0.2955 by plain and 0.3114 by harness
     limit: int | None = None  # judge only so many items, the first ones
     choice_items: int = 400  # stories to ask about
     # validation loss
     shards: str | None = None  # a folder of shards; by default those that the run was validated on
-    val_tokens: int | None = (
-        None  # tokens to validate on; by default the run's own number, 10,485,760 with --shards
-    )
+    # tokens to validate on; by default the run's own number, 10,485,760 with --shards
+    val_tokens: int | None = None
     # the machine
     device: Device = "auto"  # where to compute
     self_test: bool = True  # compare a small step with the CPU's before using another device
     dtype: Dtype = "fp32"  # published figures are in fp32; the others are faster and less exact
-    batch_size: int | None = (
-        None  # items or windows at a time, on each rank; by default 8 on a CPU, 64 elsewhere
-    )
+    # items or windows at a time, on each rank; by default 8 on a CPU, 64 elsewhere
+    batch_size: int | None = None
     # the result
     out: str | None = None  # a .json file for all figures and all predictions
     out_dir: str = "runs"  # where runs are kept
@@ -62,9 +60,8 @@ class EvalConfig:
         if self.tasks != "auto" and (
             unknown := [t for t in self.tasks.split(",") if t not in EVERY]
         ):
-            raise ValueError(
-                f"unknown task {unknown[0]!r}; expected auto, or some of {','.join(EVERY)} with commas between"
-            )
+            known = f"expected auto, or some of {','.join(EVERY)} with commas between"
+            raise ValueError(f"unknown task {unknown[0]!r}; {known}")
         for f in fields(self):
             value = getattr(self, f.name)
             if isinstance(value, int) and value < 1:
@@ -143,7 +140,9 @@ def ask(task: Task, subject: Subject, items: list[dict], convention: str, say: C
     return figures
 
 
-def validation(config: EvalConfig, run: TrainConfig | None, subject: Subject, say: Callable) -> dict:
+def validation(
+    config: EvalConfig, run: TrainConfig | None, subject: Subject, say: Callable
+) -> dict:
     "Compute the loss on the first tokens of the validation shards."
     from gpt2edu.data.cache import prepare_data
     from gpt2edu.data.shards import open_shards

@@ -23,7 +23,10 @@ def read_items(
     conventions: tuple[str, ...] = ("plain",),  # those that the items are needed for
     limit: int | None = None,  # the first ones only
 ) -> list[dict]:
-    "Read HellaSwag's items from a file. ValueError, FileNotFoundError, one line: file, line and what is wrong."
+    """Read HellaSwag's items from a file.
+
+    ValueError, FileNotFoundError: one line that says file, line and what is wrong.
+    """
     from gpt2edu.evaluate.hellaswag import check_item
 
     items = []
@@ -81,10 +84,9 @@ def hub_items(
     try:
         rows = datasets.load_dataset(repo, split="validation")
     except Exception as e:  # noqa: BLE001  the client passes on errors of the libraries below it
-        why = f"it is not in the cache, and {constants.ENDPOINT} does not have it or does not answer ({type(e).__name__})"
-        raise ValueError(
-            f"{repo}: {why}; connect, or give a .jsonl file (eval: --data, train: --hellaswag FILE or None)"
-        ) from None
+        hub = f"{constants.ENDPOINT} does not have it or does not answer ({type(e).__name__})"
+        fix = "connect, or give a .jsonl file (eval: --data, train: --hellaswag FILE or None)"
+        raise ValueError(f"{repo}: it is not in the cache, and {hub}; {fix}") from None
     finally:
         logging.set_verbosity(level)
     items = list(rows.select(range(min(limit or len(rows), len(rows)))))
@@ -116,9 +118,8 @@ def get_items(
     if is_hub_name(data):
         return hub_items(data, conventions, limit)
     if not Path(data).is_file():
-        raise FileNotFoundError(
-            f"no file {data}; expected a .jsonl file with HellaSwag's fields, or a dataset such as {HUB}"
-        )
+        what = f"expected a .jsonl file with HellaSwag's fields, or a dataset such as {HUB}"
+        raise FileNotFoundError(f"no file {data}; {what}")
     return read_items(data, conventions, limit)
 
 # %% ../../nbs/tough/ch17c_tasks.ipynb #2536b4cb
@@ -176,7 +177,9 @@ class Task:
         "What stands before each context, ids."
         return []
 
-    def run(self, subject: Subject, items: list[dict], convention: str = "plain") -> dict[str, dict]:
+    def run(
+        self, subject: Subject, items: list[dict], convention: str = "plain"
+    ) -> dict[str, dict]:
         "Answer the items: accuracy, error, right, n and predictions of each figure."
         from gpt2edu.evaluate.hellaswag import answer
         from gpt2edu.machine.device import autocast

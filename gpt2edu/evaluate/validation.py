@@ -24,7 +24,8 @@ from gpt2edu.data.shards import ShardSet
 # %% ../../nbs/tough/ch17a_validation.ipynb #6d7e5806
 @torch.no_grad()
 def validation_loss(
-    model,  # a GPT, compiled or not; called with (B, T) always, so that a compiled one is compiled once
+    # a GPT, compiled or not; called with (B, T) always, so that a compiled one is compiled once
+    model,
     shards: ShardSet | np.ndarray,  # validation text, ids
     n_tokens: int,  # how many of them to read, from the beginning
     block_size: int,  # T, length of a window
@@ -34,7 +35,10 @@ def validation_loss(
     dtype: torch.dtype = torch.float32,  # of the matrix products
     ranks: Ranks = Ranks(),  # noqa: B008  frozen; every rank has to call this
 ) -> float:  # nats/token, the same on every rank
-    "Compute the loss on the first tokens of a text, each window judged but for the part that overlaps. ValueError: too short."
+    """Compute the loss on the first tokens of a text, each window judged but for its overlap.
+
+    ValueError if the text is too short.
+    """
     T, unjudged = block_size, int(block_size * overlap)
     if (n := min(n_tokens, len(shards) - 1)) < T:
         raise ValueError(

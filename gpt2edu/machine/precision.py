@@ -1,6 +1,6 @@
-"""Ask a processor or a GPU whether it multiplies bf16 numbers in hardware, before the fast format becomes the slow one."""
+"""Ask a processor or a GPU whether it multiplies bf16 in hardware; only there is bf16 fast."""
 
-# Made by tools/book.py from ../../book/medium/ch09a_precision.md: edit that file, then `make book`.
+# Made by tools/book.py from ../../book/medium/ch09a_precision.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['BF16_FLAGS', 'cpu_flags', 'fast_dtype']
@@ -13,7 +13,7 @@ BF16_FLAGS = ("amx_bf16", "avx512_bf16")  # x86 instructions that multiply bf16 
 
 
 def cpu_flags() -> frozenset[str]:
-    "Ask PyTorch which of `BF16_FLAGS` this processor has; none, where it is told to do without AVX-512."
+    "Ask PyTorch which of `BF16_FLAGS` this processor has; none where it may not use AVX-512."
     if torch.backends.cpu.get_cpu_capability() in ("AVX2", "DEFAULT", "NO AVX"):
         return frozenset()
     if hasattr(torch.cpu, "get_capabilities"):
@@ -25,12 +25,11 @@ def cpu_flags() -> frozenset[str]:
 def fast_dtype(
     device: str | torch.device,
 ) -> torch.dtype:  # bf16 or fp32
-    "Name the precision in which this device multiplies matrices fastest: bf16 where that is in hardware, else fp32."
+    "Name the precision of the fastest products: bf16 where it is in hardware, else fp32."
     device = torch.device(device)
     if device.type == "cuda":
         in_hardware = torch.cuda.get_device_capability(device) >= (8, 0)
     else:
-        in_hardware = device.type == "cpu" and bool(
-            cpu_flags()
-        )  # Apple's and other processors: fp32
+        # Apple's and other processors: fp32
+        in_hardware = device.type == "cpu" and bool(cpu_flags())
     return torch.bfloat16 if in_hardware else torch.float32

@@ -1,10 +1,10 @@
-"""Text from a model: temperature, top-k, top-p, an exact cache, batches, streams and stop strings."""
+"""Text from a model: temperature, top-k, top-p, an exact cache, batches, streams, stop strings."""
 
-# Made by tools/book.py from ../../book/medium/ch11_generate.md: edit that file, then `make book`.
+# Made by tools/book.py from ../../book/medium/ch11_generate.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['pick', 'check_sampling', 'next_token_probs', 'generate_batch', 'generate', 'TextStream',
-           'encode_prompt', 'complete_batch', 'complete', 'stream_text']
+__all__ = ['pick', 'check_sampling', 'next_token_probs', 'check_prompts', 'generate_batch',
+           'generate', 'TextStream', 'encode_prompt', 'complete_batch', 'complete', 'stream_text']
 
 # %% ../../nbs/medium/ch11_generate.ipynb #c686944b
 import codecs
@@ -14,14 +14,14 @@ from itertools import zip_longest
 import torch
 from torch import Tensor
 
-from .attention import KVCache
+from gpt2edu.model.attention import KVCache
 
 # %% ../../nbs/medium/ch11_generate.ipynb #9dbd4f96
 def pick(
     probs: Tensor,  # (B, n) rows sum to 1, rounding aside
     u: Tensor,  # (B, m) float64 in [0, 1): m draws for each row
 ) -> Tensor:  # (B, m) int64 ids, on CPU
-    "Pick the token in whose share of the unit interval u falls. A token of probability 0 is never picked."
+    "Pick the token in whose share of the unit interval u falls, never one of probability 0."
     cdf = probs.cpu().double().cumsum(1)  # (B, n) right ends of the shares
     return torch.searchsorted(cdf, u * cdf[:, -1:], right=True)  # first id with cdf > u
 
@@ -44,14 +44,13 @@ def next_token_probs(
     logits: Tensor,  # (B, V) of the last position
     temperature: float = 1.0,  # below 1 sharper, above 1 flatter, 0 all on the largest
     top_k: int | None = None,  # keep the k most likely tokens
-    top_p: float
-    | None = None,  # then keep the fewest tokens that hold this much of the probability
-    n_vocab: int
-    | None = None,  # ids that the tokenizer knows; the padding above them is cut off; None: V
+    top_p: float | None = None,  # then keep the fewest tokens that hold this much probability
+    n_vocab: int | None = None,  # ids of the tokenizer; the padding above is cut off; None: V
 ) -> Tensor:  # (B, n_vocab) rows sum to 1
     """Turn logits into the probabilities that are sampled from.
 
-    Raises ValueError for a knob out of range and for logits that are nan. Source of top-p: arXiv 1904.09751.
+    Raises ValueError for a knob out of range and for logits that are nan.
+    Source of top-p: arXiv 1904.09751.
     """
     check_sampling(temperature, top_k, top_p)
     logits = logits[:, :n_vocab].float()  # (B, n_vocab)
@@ -61,9 +60,8 @@ def next_token_probs(
         )
     if temperature < 1e-6:  # the largest has it all; float32 could not divide by less
         return torch.zeros_like(logits).scatter_(1, logits.argmax(1, keepdim=True), 1.0)
-    logits = (
-        logits - logits.amax(1, keepdim=True)
-    ) / temperature  # largest is 0: a small temperature cannot overflow
+    # the largest becomes 0: a small temperature cannot overflow
+    logits = (logits - logits.amax(1, keepdim=True)) / temperature
     if top_k is None and top_p is None:
         return logits.softmax(1)
     ranked, ids = logits.sort(dim=1, descending=True, stable=True)  # (B, n_vocab) most likely first
@@ -80,14 +78,13 @@ def next_token_probs(
 # %% ../../nbs/medium/ch11_generate.ipynb #ee78d835
 @torch.no_grad()
 def _grow(model, idx, max_tokens, generators, eot, **knobs):
-    "Grow rows of equal length, idx (B, n), one token each per step, every row with its own generator."
+    "Grow rows of equal length, idx (B, n), by a token per step, each with its own generator."
     caches = [KVCache(idx.shape[1] + max_tokens) for _ in model.transformer.h]
     alive = [True] * len(idx)
     for _ in range(max_tokens):
         logits, _ = model(idx, caches=caches, last_only=True)  # (B, 1, V)
-        u = torch.cat(
-            [torch.rand(1, 1, dtype=torch.float64, generator=g) for g in generators]
-        )  # (B, 1)
+        draws = [torch.rand(1, 1, dtype=torch.float64, generator=g) for g in generators]
+        u = torch.cat(draws)  # (B, 1)
         new = pick(next_token_probs(logits[:, -1], **knobs), u)  # (B, 1)
         alive = [a and i != eot for a, i in zip(alive, new[:, 0].tolist(), strict=True)]
         if not any(alive):
@@ -96,6 +93,21 @@ def _grow(model, idx, max_tokens, generators, eot, **knobs):
         idx = new.to(idx.device)
 
 # %% ../../nbs/medium/ch11_generate.ipynb #a6209894
+def check_prompts(
+    prompts: Sequence[list[int]],  # token ids
+    longest: int,  # tokens that the context holds
+) -> None:
+    "Raise a one-line ValueError for a prompt that is empty or longer than the context."
+    for ids in prompts:
+        if not ids:
+            raise ValueError("the prompt has no tokens; start it with the tokenizer's eot")
+        if len(ids) > longest:
+            raise ValueError(
+                f"the prompt has {len(ids)} tokens and the context holds {longest}; "
+                f"shorten it by {len(ids) - longest} tokens"
+            )
+
+
 def generate_batch(
     model,  # a GPT: not compiled, not wrapped
     prompts: Sequence[list[int]],  # token ids, of any lengths up to the context
@@ -107,29 +119,20 @@ def generate_batch(
     top_p: float | None = None,  # None keeps every token
     eot: int | None = None,  # id that ends a sequence; it is not yielded
     n_vocab: int | None = None,  # ids that the tokenizer knows; None: the model's vocabulary
-    generator: torch.Generator
-    | None = None,  # on CPU; gives one seed for each of num_seq; None: a fresh one
-) -> Iterator[
-    list[int | None]
-]:  # per step an id for each of len(prompts) * num_seq; None once it has ended
+    generator: torch.Generator | None = None,  # on CPU; gives num_seq seeds; None: a fresh one
+) -> Iterator[list[int | None]]:  # each step: len(prompts) * num_seq ids; None once one has ended
     """Continue many prompts; each gets what it would get alone from a generator in the same state.
 
-    Prompts of equal length share a forward pass, others do not, so nothing is padded. The text never slides out of the
-    context: a prompt of n tokens gets at most block_size - n + 1. Raises ValueError for a prompt that is empty or
-    longer than the context and for a knob out of range, before the first step.
+    Prompts of equal length share a forward pass, others do not, so nothing is padded. The text
+    never slides out of the context: a prompt of n tokens gets at most block_size - n + 1. Raises
+    ValueError for a prompt that is empty or longer than the context and for a knob out of range,
+    before the first step.
     """
     check_sampling(temperature, top_k, top_p)
     longest = model.config.block_size
     if max_tokens < 1 or num_seq < 1:
         raise ValueError(f"max_tokens={max_tokens} and num_seq={num_seq} must be 1 or more")
-    for ids in prompts:
-        if not ids:
-            raise ValueError("the prompt has no tokens; start it with the tokenizer's eot")
-        if len(ids) > longest:
-            raise ValueError(
-                f"the prompt has {len(ids)} tokens and the context holds {longest}; "
-                f"shorten it by {len(ids) - longest} tokens"
-            )
+    check_prompts(prompts, longest)
     if generator is None:
         generator = torch.Generator()
         generator.seed()  # from the operating system; torch's global generator is not touched
@@ -139,20 +142,13 @@ def generate_batch(
     for i, (ids, _) in enumerate(rows):
         by_length.setdefault(len(ids), []).append(i)
     device = model.transformer.wte.weight.device
-    groups = [
-        _grow(
-            model,
-            torch.tensor([rows[i][0] for i in places], device=device),  # (B, n)
-            min(max_tokens, longest - n + 1),
-            [torch.Generator().manual_seed(rows[i][1]) for i in places],
-            eot,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            n_vocab=n_vocab,
-        )
-        for n, places in by_length.items()
-    ]
+    knobs = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "n_vocab": n_vocab}
+    groups = []
+    for n, places in by_length.items():
+        idx = torch.tensor([rows[i][0] for i in places], device=device)  # (B, n)
+        generators = [torch.Generator().manual_seed(rows[i][1]) for i in places]
+        room = min(max_tokens, longest - n + 1)
+        groups.append(_grow(model, idx, room, generators, eot, **knobs))
     order = [i for places in by_length.values() for i in places]
 
     def steps():
@@ -168,14 +164,14 @@ def generate(
     model,  # a GPT: not compiled, not wrapped
     ids: list[int],  # the prompt
     max_tokens: int,  # new tokens for each sequence; fewer if the context ends before
-    **options,  # as for `generate_batch`: num_seq, temperature, top_k, top_p, eot, n_vocab, generator
+    **options,  # of `generate_batch`: num_seq, temperature, top_k, top_p, eot, n_vocab, generator
 ) -> Iterator[list[int | None]]:  # per step an id for each of num_seq; None once it has ended
     "Continue one prompt, `num_seq` times side by side."
     return generate_batch(model, [ids], max_tokens, **options)
 
 # %% ../../nbs/medium/ch11_generate.ipynb #999815ea
 class TextStream:
-    "Turn ids that come one by one into text: whole characters only, and nothing from a stop string on."
+    "Turn ids that come one by one into text: whole characters, nothing from a stop string on."
 
     def __init__(
         self,
@@ -199,19 +195,18 @@ class TextStream:
         "Take one id, give the text that is certain."
         if self.ended:
             return ""
-        self.held += self.utf8.decode(
-            b"" if i is None else self.tokenizer.decode_bytes([i]), final=i is None
-        )
+        new = b"" if i is None else self.tokenizer.decode_bytes([i])
+        self.held += self.utf8.decode(new, final=i is None)
         found = [at for s in self.stop if (at := self.held.find(s)) >= 0]
         self.ended = bool(found) or i is None
         if self.ended:
             keep = min(found, default=len(self.held))
         else:  # hold the longest end that some stop string begins with
             starts = (s[:n] for s in self.stop for n in range(1, len(s)))
-            keep = len(self.held) - max(
-                (len(s) for s in starts if self.held.endswith(s)), default=0
-            )
-        out, self.held = self.held[:keep], self.held[keep:]
+            back = max((len(s) for s in starts if self.held.endswith(s)), default=0)
+            keep = len(self.held) - back
+        out = self.held[:keep]
+        self.held = self.held[keep:]
         return out
 
 # %% ../../nbs/medium/ch11_generate.ipynb #42a43daf
@@ -232,17 +227,15 @@ def complete_batch(
     stop: str | Sequence[str] = (),  # text that ends a sequence and is not shown
     **options,  # as for `generate_batch`: num_seq, temperature, top_k, top_p, generator
 ) -> list[list[str]]:  # for each prompt, num_seq continuations without the prompt
-    "Continue many prompts, to a stop string, `<|endoftext|>`, max_tokens or the end of the context."
+    "Continue prompts to a stop string, `<|endoftext|>`, max_tokens or the end of the context."
     num_seq = options.get("num_seq", 1)
     streams = [TextStream(tokenizer, stop) for _ in range(len(prompts) * num_seq)]
     texts = [""] * len(streams)
     ids = [encode_prompt(tokenizer, p) for p in prompts]
-    for step in generate_batch(
-        model, ids, max_tokens, eot=tokenizer.eot, n_vocab=tokenizer.n_vocab, **options
-    ):
-        texts = [
-            text + stream.feed(i) for text, stream, i in zip(texts, streams, step, strict=True)
-        ]
+    known = {"eot": tokenizer.eot, "n_vocab": tokenizer.n_vocab}
+    for step in generate_batch(model, ids, max_tokens, **known, **options):
+        triples = zip(texts, streams, step, strict=True)
+        texts = [text + stream.feed(i) for text, stream, i in triples]
         if all(stream.ended for stream in streams):
             break
     texts = [text + stream.feed(None) for text, stream in zip(texts, streams, strict=True)]
@@ -269,12 +262,11 @@ def stream_text(
     stop: str | Sequence[str] = (),  # text that ends the stream and is not shown
     **options,  # as for `generate_batch`: temperature, top_k, top_p, generator
 ) -> Iterator[str]:  # pieces of text as they become certain, never empty
-    "Stream one continuation; streaming k times with one generator gives what `complete(num_seq=k)` gives."
+    "Stream one continuation; k streams of one generator give what `complete(num_seq=k)` gives."
     text = TextStream(tokenizer, stop)
     ids = encode_prompt(tokenizer, prompt)
-    steps = generate(
-        model, ids, max_tokens, eot=tokenizer.eot, n_vocab=tokenizer.n_vocab, **options
-    )
+    known = {"eot": tokenizer.eot, "n_vocab": tokenizer.n_vocab}
+    steps = generate(model, ids, max_tokens, **known, **options)
 
     def pieces():
         for (i,) in steps:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 # %% ../../nbs/tough/ch18b_interrupts.ipynb #202d251c
 class Stopped(BaseException):
-    "A signal asked the program to end. Not an Exception, so that nothing on the way up swallows it."
+    "A signal asked the program to end. No Exception, so that nothing on the way up swallows it."
 
 
 class Stop:
@@ -36,7 +36,10 @@ class Stop:
 
 @contextmanager
 def stop_signals() -> Iterator[Stop]:
-    "Catch the first SIGINT or SIGTERM: outside of `held` it raises Stopped. The second acts as ever."
+    """Catch the first SIGINT or SIGTERM: outside of `held` it raises Stopped.
+
+    The second acts as it would without us.
+    """
     stop, old = Stop(), {}
 
     def catch(number, frame):

@@ -74,7 +74,10 @@ def plot_loss(log: RunLog, path: Path, floor: float | None = None, bigram: float
 
 # %% ../../nbs/tough/ch18a_log.ipynb #c45fd441
 class LivePlot:
-    "The loss curve under a notebook's cell, drawn anew while the run goes on; nothing outside of a notebook."
+    """The loss curve under a notebook's cell, drawn again while the run trains.
+
+    Does nothing outside of a notebook.
+    """
 
     def __init__(self, log: RunLog, seconds: float = 2.0):
         shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
@@ -112,7 +115,10 @@ def open_tracker(
     folder: Path,  # of the run
     config: dict,  # the run's choices
 ) -> tuple[Callable, Callable]:  # tell(step, {name: number}), close()
-    "Connect to a tracker; without one, both functions do nothing. ValueError, one line, if it is unknown or not installed."
+    """Connect to a tracker; without one, both functions do nothing.
+
+    ValueError, one line, if it is unknown or not installed.
+    """
     check_tracker(kind)
     if kind is None:
         return (lambda step, values: None), (lambda: None)

@@ -1,6 +1,6 @@
 """AdamW written by hand, the schedule, clipping, and the optimisers that train GPT-2."""
 
-# Made by tools/book.py from ../../book/medium/ch09_optim.md: edit that file, then `make book`.
+# Made by tools/book.py from ../../book/medium/ch09_optim.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['ROUNDS', 'AT_ONCE', 'decay_groups', 'lr_at', 'orthogonalise', 'orthogonalise_wide',
@@ -13,7 +13,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from ..machine.precision import fast_dtype
+from gpt2edu.machine.precision import fast_dtype
 
 # %% ../../nbs/medium/ch09_optim.ipynb #eb3dd574
 def decay_groups(
@@ -30,12 +30,12 @@ def decay_groups(
 # %% ../../nbs/medium/ch09_optim.ipynb #a36db494
 def lr_at(
     step: int,  # steps taken so far: 0 before the first update
-    max_lr: float,  # the peak, reached when the warmup ends
+    max_lr: float,  # the peak, reached when the warmup ends; 1.0 for fractions of a peak
     min_lr: float,  # the value at `max_steps` and after
     warmup_steps: int,  # length of the linear climb; 0 for none
     max_steps: int,  # where the cosine ends
 ) -> float:  # learning rate of this step
-    "Give the learning rate of a step: linear warmup, then half a cosine. Source: GPT-3 (arXiv 2005.14165), B."
+    "Give a step's rate: linear warmup, then half a cosine. Source: GPT-3 (arXiv 2005.14165), B."
     if step < warmup_steps:
         return max_lr * (step + 1) / warmup_steps
     if step >= max_steps:
@@ -51,13 +51,10 @@ def orthogonalise(
     G: Tensor,  # (..., A, B) matrices of one shape
     rounds: tuple[tuple[float, float, float], ...] = ROUNDS,  # a, b, c of each
 ) -> Tensor:  # (..., A, B) in G's precision
-    "Keep the directions of each matrix and bring its singular values near 1 (Newton-Schulz iteration)."
-    X = (
-        G.mT if G.shape[-2] > G.shape[-1] else G
-    )  # (..., n, m), n <= m: the Gram matrix is the small one
-    X = X / X.norm(dim=(-2, -1), keepdim=True).clamp(
-        min=1e-7
-    )  # all singular values are now at most 1
+    "Keep each matrix's directions, bring its singular values near 1 (Newton-Schulz iteration)."
+    # (..., n, m), n <= m: the Gram matrix is the small one
+    X = G.mT if G.shape[-2] > G.shape[-1] else G
+    X = X / X.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)  # singular values are at most 1 now
     for a, b, c in rounds:
         S = X @ X.mT  # (..., n, n) Gram matrix: the squares of the singular values
         X = a * X + (b * S + c * S @ S) @ X  # (..., n, m)  s -> a s + b s³ + c s⁵
@@ -68,10 +65,11 @@ def orthogonalise_wide(
     G: Tensor,  # (..., A, B) matrices of one shape
     rounds: tuple[tuple[float, float, float], ...] = ROUNDS,  # a, b, c of each
 ) -> Tensor:  # (..., A, B) in G's precision
-    "Do what `orthogonalise` does, on the small Gram matrix. Squares need digits: for fp32, not for bf16."
+    "Do what `orthogonalise` does, on the small Gram matrix; for fp32, since squares need digits."
     X = G.mT if G.shape[-2] > G.shape[-1] else G  # (..., n, m), n <= m
     X = X / X.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
-    S, P = X @ X.mT, None  # (..., n, n) each
+    S = X @ X.mT  # (..., n, n)
+    P = None  # (..., n, n) the product of the left factors so far
     for i, (a, b, c) in enumerate(rounds, start=1):
         Q = b * S + c * S @ S
         Q.diagonal(dim1=-2, dim2=-1).add_(a)
@@ -88,9 +86,10 @@ AT_ONCE = 2**26  # numbers to stack for one batched product: 256 MiB in fp32
 class Muon(torch.optim.Optimizer):
     """Orthogonalise the momentum of every matrix and step along it.
 
-    Takes the steps of `torch.optim.Muon` with Nesterov momentum and `adjust_lr_fn="match_rms_adamw"`, and loads its state.
-    Raises ValueError for a parameter that is not a matrix. Sources: Jordan et al. 2024 (kellerjordan.github.io/posts/muon);
-    its scale: Liu et al. 2025 (arXiv 2502.16982), section 2.2.
+    Takes the steps of `torch.optim.Muon` with Nesterov momentum and
+    `adjust_lr_fn="match_rms_adamw"`, and loads its state. Raises ValueError for a parameter that is
+    not a matrix. Sources: Jordan et al. 2024 (kellerjordan.github.io/posts/muon); its scale: Liu et
+    al. 2025 (arXiv 2502.16982), section 2.2.
     """
 
     def __init__(
@@ -99,21 +98,17 @@ class Muon(torch.optim.Optimizer):
         lr: float = 1e-3,  # in AdamW's scale: the root mean square of a step is about 0.2 lr
         weight_decay: float = 0.1,  # per unit of learning rate
         momentum: float = 0.95,  # share of the old mean that stays
-        rounds: tuple[
-            tuple[float, float, float], ...
-        ] = ROUNDS,  # a, b, c of the polynomial in each round
-        dtype: torch.dtype
-        | None = None,  # of the polynomial; None: `fast_dtype` of each matrix's device
+        rounds: tuple[tuple[float, float, float], ...] = ROUNDS,  # a, b, c of each round
+        dtype: torch.dtype | None = None,  # of the polynomial; None: each device's `fast_dtype`
     ):
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
-        self.rounds, self.dtype = (
-            rounds,
-            dtype,
-        )  # not part of the state: a run may be resumed on another machine
+        self.rounds = rounds
+        self.dtype = dtype  # not part of the state: a run may be resumed on another machine
         for p in (p for group in self.param_groups for p in group["params"]):
             if p.ndim != 2:
                 raise ValueError(
-                    f"Muon got a tensor of shape {tuple(p.shape)}, expected matrices; give the rest to AdamW"
+                    f"Muon got a tensor of shape {tuple(p.shape)}, expected matrices; "
+                    "give the rest to AdamW"
                 )
 
     def orthogonalised(
@@ -126,6 +121,34 @@ class Muon(torch.optim.Optimizer):
         wide = G.dtype == torch.float32 and long >= 2 * short
         return (orthogonalise_wide if wide else orthogonalise)(G, self.rounds).float()
 
+    def means(
+        self,
+        group: dict,  # of parameters; those without a gradient are left out
+    ) -> dict[tuple, list]:  # (device, short side, long side) → [(matrix, its mean, lying)]
+        "Take each gradient into its mean; matrices of one shape come together to share a product."
+        alike = {}
+        for p in (p for p in group["params"] if p.grad is not None):
+            if "momentum_buffer" not in self.state[p]:
+                self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+            mean = self.state[p]["momentum_buffer"].lerp_(p.grad, 1 - group["momentum"])
+            # Nesterov: where the mean will be one step further
+            ahead = p.grad.lerp(mean, group["momentum"])
+            lying = ahead if p.shape[0] <= p.shape[1] else ahead.mT  # (short, long)
+            alike.setdefault((p.device, *lying.shape), []).append((p, lying))
+        return alike
+
+    def move(
+        self,
+        items: list[tuple[nn.Parameter, Tensor]],  # matrices of one shape, and their means
+        group: dict,  # for its learning rate and decay
+    ) -> None:
+        "Step along the orthogonalised means."
+        lr = group["lr"]
+        directions = self.orthogonalised([mean for _, mean in items])  # (n, short, long)
+        for (p, _), d in zip(items, directions, strict=True):
+            p.mul_(1 - lr * group["weight_decay"])
+            p.add_(d if p.shape == d.shape else d.mT, alpha=-lr * 0.2 * d.shape[1] ** 0.5)
+
     @torch.no_grad()
     def step(self, closure=None):
         "Take one step along the gradients; matrices without one stay."
@@ -134,27 +157,10 @@ class Muon(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            lr, momentum = group["lr"], group["momentum"]
-            alike = {}  # (device, short side, long side) -> [(matrix, mean of its gradients, lying)]
-            for p in (p for p in group["params"] if p.grad is not None):
-                if "momentum_buffer" not in self.state[p]:
-                    self.state[p]["momentum_buffer"] = torch.zeros_like(p)
-                mean = self.state[p]["momentum_buffer"].lerp_(p.grad, 1 - momentum)
-                ahead = p.grad.lerp(
-                    mean, momentum
-                )  # Nesterov: where the mean will be one step further
-                key = (p.device, *sorted(p.shape))
-                alike.setdefault(key, []).append(
-                    (p, ahead if p.shape[0] <= p.shape[1] else ahead.mT)
-                )
-            for (_, short, long), items in alike.items():
+            for (_, short, long), items in self.means(group).items():
                 n = max(1, AT_ONCE // (short * long))
                 for start in range(0, len(items), n):
-                    some = items[start : start + n]
-                    directions = self.orthogonalised([m for _, m in some])  # (n, short, long)
-                    for (p, _), d in zip(some, directions, strict=True):
-                        p.mul_(1 - lr * group["weight_decay"])
-                        p.add_(d if p.shape == d.shape else d.mT, alpha=-lr * 0.2 * long**0.5)
+                    self.move(items[start : start + n], group)
         return loss
 
 # %% ../../nbs/medium/ch09_optim.ipynb #c761b59d
@@ -171,23 +177,18 @@ def block_matrices(
 # %% ../../nbs/medium/ch09_optim.ipynb #66d75cc9
 def build_optimizers(
     model: nn.Module,  # weights carry GPT-2's names, already on their device
-    kind: str = "adamw",  # "adamw", or "muon": Muon for the blocks' matrices, AdamW for everything else
+    kind: str = "adamw",  # "adamw", or "muon": Muon for the blocks' matrices, AdamW for the rest
     lr: float = 1e-3,  # peak learning rate of AdamW
     weight_decay: float = 0.1,  # for matrices and embeddings
-    betas: tuple[float, float] = (
-        0.9,
-        0.95,
-    ),  # memory of gradients, Muon's too, and AdamW's of their squares
-    muon_lr: float
-    | None = None,  # peak learning rate of Muon, in AdamW's scale; None: the same as `lr`
+    betas: tuple[float, float] = (0.9, 0.95),  # memory of gradients, Muon's too; of their squares
+    muon_lr: float | None = None,  # peak learning rate of Muon, in AdamW's scale; None: `lr`
     fused: bool | None = None,  # AdamW in one kernel; None: yes on CPU and CUDA
-    dtype: torch.dtype
-    | None = None,  # of Muon's products; None: what the device multiplies fastest
+    dtype: torch.dtype | None = None,  # of Muon's products; None: what the device does fastest
 ) -> list[torch.optim.Optimizer]:  # step and zero every one of them
     """Build what updates the weights; every parameter group carries its `peak_lr`.
 
-    Raises ValueError for an unknown kind. Sources: AdamW (arXiv 1711.05101), Muon (kellerjordan.github.io/posts/muon),
-    its scale (arXiv 2502.16982).
+    Raises ValueError for an unknown kind. Sources: AdamW (arXiv 1711.05101), Muon
+    (kellerjordan.github.io/posts/muon), its scale (arXiv 2502.16982).
     """
     if kind not in ("adamw", "muon"):
         raise ValueError(f"optimizer {kind!r} is unknown; use 'adamw' or 'muon'")
@@ -211,7 +212,7 @@ def build_optimizers(
 # %% ../../nbs/medium/ch09_optim.ipynb #3d414d78
 def set_lr(
     optimizers: Iterable[torch.optim.Optimizer],  # from `build_optimizers`
-    fraction: float,  # of each group's peak: lr_at(...) / max_lr
+    fraction: float,  # of each group's peak: `lr_at` with a `max_lr` of 1
 ) -> None:
     "Set the learning rate of every parameter group to a fraction of its peak."
     for optimizer in optimizers:
@@ -223,7 +224,7 @@ def load_states(
     optimizers: Iterable[torch.optim.Optimizer],  # from `build_optimizers`
     states: list[dict],  # their state_dicts, as saved
 ) -> None:
-    "Load what optimisers remember; the peaks stay as built, so that a run can go on with another learning rate."
+    "Load what optimisers remember; peaks stay as built, so a run can resume with another rate."
     for optimizer, state in zip(optimizers, states, strict=True):
         peaks = [group["peak_lr"] for group in optimizer.param_groups]
         optimizer.load_state_dict(state)

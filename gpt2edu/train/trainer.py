@@ -176,7 +176,7 @@ class Trainer:
         s = older | saved.state
         self.model.load_state_dict(saved.model)
         load_states(self.optimizers, saved.optim)
-        self.scaler.load_state_dict(s["scaler"] or self.scaler.state_dict())  # empty: it was not fp16
+        self.scaler.load_state_dict(s["scaler"] or self.scaler.state_dict())  # empty: not fp16
         if "rng" in s:
             checkpoint.set_rng_state(s["rng"])
         self.step, self.position, self.seconds = s["step"], s["position"], s["seconds"]
@@ -220,7 +220,9 @@ class Trainer:
         The loss is in nats/token, over all ranks, which also agree whether one was told to stop.
         """
         c = self.config
-        set_lr(self.optimizers, lr_at(self.step, 1.0, c.min_lr / c.lr, c.warmup_steps, self.max_steps))
+        set_lr(
+            self.optimizers, lr_at(self.step, 1.0, c.min_lr / c.lr, c.warmup_steps, self.max_steps)
+        )
         loss = self.accumulate()
         told = loss.new_tensor(float(bool(stop and stop.caught)))
         seen = dist.mean_over_ranks(torch.stack([loss, told]))
@@ -238,7 +240,7 @@ class Trainer:
         return loss, norm
 
     def update(self, finite: bool):
-        "Move the weights and forget the gradients. Under fp16 all optimisers take the step, or none."
+        "Move the weights, forget the gradients. Under fp16 all optimisers take the step, or none."
         for o in self.optimizers:
             if finite:
                 self.scaler.step(o)
@@ -289,7 +291,9 @@ class Trainer:
         try:
             with nullcontext(stop) if stop else stop_signals() as stop:
                 try:
-                    with stop.held() if many else nullcontext():  # ranks stop together, after a step
+                    with (
+                        stop.held() if many else nullcontext()
+                    ):  # ranks stop together, after a step
                         done = self.loop(stop, plot)
                 except Stopped:  # while the model was judged or wrote samples
                     done = None
