@@ -1,6 +1,6 @@
-"""Weights of OpenAI's GPT-2 in and out, every logit equal, and a tool that finds where two models part."""
+"""OpenAI's GPT-2 weights in and out, every logit equal; a tool to find where two models part."""
 
-# Made by tools/book.py from ../../book/medium/ch12_openai_weights.md: edit that file, then `make book`.
+# Made by tools/book.py from ../../book/medium/ch12_openai_weights.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['TRANSPOSED', 'HUB', 'FILES', 'our_name', 'flip', 'read_json', 'read_config',
@@ -22,25 +22,23 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..text.corpus import reachable
-from .gpt import GPT, GPTConfig
-from ..text.tokenizer import EOT, GPT2_PATTERN, Tokenizer, from_printable, to_printable
+from gpt2edu.text.corpus import reachable
+from gpt2edu.model.gpt import GPT, GPTConfig
+from gpt2edu.text.tokenizer import EOT, GPT2_PATTERN, Tokenizer, from_printable, to_printable
 
 # %% ../../nbs/medium/ch12_openai_weights.ipynb #d7c8657d
 TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
 
 
-def our_name(
-    name: str,
-) -> str | None:  # a checkpoint's name → our state_dict's; None for what is no weight
-    "Translate a weight's name: `transformer.` may be missing, and old checkpoints carry their causal masks."
+def our_name(name: str) -> str | None:  # a checkpoint's → our state_dict's; None: not a weight
+    "Translate a weight's name: `transformer.` may be missing; old checkpoints carry causal masks."
     if name.endswith((".attn.bias", ".attn.masked_bias")):
         return None
     return name if name.startswith(("transformer.", "lm_head.")) else f"transformer.{name}"
 
 
 def flip(name: str, tensor: Tensor) -> Tensor:
-    "Transpose the four matrices of a block, (in, out) in a checkpoint and (out, in) in our model; leave the rest."
+    "Transpose a block's four matrices: (in, out) in a checkpoint, (out, in) in our model."
     return tensor.t().contiguous() if name.endswith(TRANSPOSED) else tensor
 
 # %% ../../nbs/medium/ch12_openai_weights.ipynb #929d1449
@@ -53,12 +51,13 @@ def read_json(path: Path) -> dict:
 
 
 def read_config(path: Path) -> GPTConfig:
-    "Read the sizes. ValueError, one line, for a model that this GPT cannot be: another activation, scale, or head."
+    "Read the sizes. ValueError, one line, for a GPT-2 with another activation, scale or head."
     config = read_json(path)
     sizes = ("n_layer", "n_head", "n_embd", "n_positions", "vocab_size")
     if missing := [k for k in ("model_type", *sizes) if k not in config]:
         raise ValueError(f"{path} has no {missing[0]}; expected the config.json of a GPT-2")
-    can = {  # values that mean what our GPT computes; the first is what transformers takes for an absent field
+    # values that mean what our GPT computes; first what transformers takes for an absent field
+    can = {
         "model_type": ["gpt2"],
         "activation_function": ["gelu_new", "gelu_pytorch_tanh"],  # two names of the tanh form
         "n_inner": [None, 4 * config["n_embd"]],
@@ -78,9 +77,10 @@ def read_weights(
     path: Path,  # model.safetensors
     config: GPTConfig,  # what the weights must fit
 ) -> dict[str, Tensor]:  # our names and shapes, fp32, lm_head.weight included
-    "Read and translate all weights. ValueError, one line, names what is missing, unknown or of a wrong shape."
+    "Read and translate all weights. ValueError, one line: missing, unknown or of a wrong shape."
     with torch.device("meta"):  # shapes without memory
-        want, state = GPT(config).state_dict(), {}
+        want = GPT(config).state_dict()
+    state = {}
     try:
         with safe_open(path, framework="pt") as file:
             for theirs in filter(our_name, file.keys()):
@@ -102,7 +102,8 @@ def read_weights(
         raise ValueError(f"{path}: {missing[0].removeprefix('transformer.')} is missing")
     if head is not table and not torch.equal(head, table):
         raise ValueError(
-            f"{path}: lm_head.weight differs from wte.weight; only a GPT-2 with a tied head is supported"
+            f"{path}: lm_head.weight differs from wte.weight; "
+            "only a GPT-2 with a tied head is supported"
         )
     return state | {"lm_head.weight": table}
 
@@ -120,16 +121,14 @@ def printable_vocab(tokenizer: Tokenizer) -> dict[str, int]:  # token → id
 
 
 def read_tokenizer(path: Path, name: str) -> Tokenizer:
-    "Read a tokenizer.json laid out as GPT-2's: 256 bytes in any order, merges in theirs, `<|endoftext|>`."
+    "Read a tokenizer.json laid out as GPT-2's: 256 bytes in any order, merges, `<|endoftext|>`."
     data = read_json(path)
     try:
-        vocab = data["model"]["vocab"] | {
-            token["content"]: token["id"] for token in data["added_tokens"]
-        }
+        added = {token["content"]: token["id"] for token in data["added_tokens"]}
+        vocab = data["model"]["vocab"] | added
         pairs = [m.split(" ") if isinstance(m, str) else m for m in data["model"]["merges"]]
-        order = sorted(
-            (t for t in vocab if len(t) == 1), key=vocab.get
-        )  # single bytes, in the order of their ids
+        # single bytes, in the order of their ids
+        order = sorted((t for t in vocab if len(t) == 1), key=vocab.get)
         merges = [(from_printable(a), from_printable(b)) for a, b in pairs]
         tokenizer = Tokenizer(name, merges, byte_order=b"".join(map(from_printable, order)))
         if printable_vocab(tokenizer) == vocab:
@@ -152,10 +151,8 @@ def first_line(e: Exception) -> str:
     return (str(e).strip() or type(e).__name__).splitlines()[0]
 
 
-def download(
-    repo: str,
-) -> Path:  # "owner/name" on the hub → the folder in the cache that holds the files
-    "Fetch what a model needs, once. HF_ENDPOINT and HF_HOME say from where and where to. ValueError: one line."
+def download(repo: str) -> Path:  # "owner/name" on the hub → the folder in the cache
+    "Fetch what a model needs, once, from HF_ENDPOINT to HF_HOME. ValueError: one line."
     from huggingface_hub import constants, hf_hub_download
     from huggingface_hub import errors as hub
 
@@ -163,12 +160,14 @@ def download(
         try:
             path = hf_hub_download(repo, file, local_files_only=not reachable(constants.ENDPOINT))
         except hub.LocalEntryNotFoundError:
-            why = f"it is not in the cache and {constants.ENDPOINT} does not answer; connect, or give a folder"
+            away = f"{constants.ENDPOINT} does not answer"
+            why = f"it is not in the cache and {away}; connect, or give a folder"
         except hub.RepositoryNotFoundError:
-            why = f"no folder here and no public model at {constants.ENDPOINT}; use {', '.join(HUB)} or a folder"
+            nowhere = f"no folder here and no public model at {constants.ENDPOINT}"
+            why = f"{nowhere}; use {', '.join(HUB)} or a folder"
         except hub.EntryNotFoundError:
             why = f"{file} is missing at {constants.ENDPOINT}; expected {', '.join(FILES)}"
-        except Exception as e:  # noqa: BLE001  the client passes on errors of the HTTP library of its day
+        except Exception as e:  # noqa: BLE001  the client passes on its HTTP library's errors
             why = f"{file} did not arrive from {constants.ENDPOINT}: {first_line(e)}"
         else:
             continue
@@ -176,9 +175,7 @@ def download(
     return Path(path).parent
 
 
-def find_model(
-    name: str | Path,
-) -> Path:  # "gpt2", "owner/name" or a folder → a folder that has the files
+def find_model(name: str | Path) -> Path:  # "gpt2", "owner/name" or a folder → folder of files
     "Find a model here or on the hub. ValueError, FileNotFoundError: one line."
     folder = Path(name)
     if not folder.is_dir():
@@ -186,7 +183,8 @@ def find_model(
         if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", repo):
             return download(repo)
         raise ValueError(
-            f"unknown model {str(name)!r}; expected {', '.join(HUB)}, owner/name or a folder that exists"
+            f"unknown model {str(name)!r}; expected {', '.join(HUB)}, owner/name "
+            "or a folder that exists"
         )
     if missing := [folder / file for file in FILES if not (folder / file).is_file()]:
         raise FileNotFoundError(f"{missing[0]} is missing; expected {', '.join(FILES)}")
@@ -195,10 +193,12 @@ def find_model(
 # %% ../../nbs/medium/ch12_openai_weights.ipynb #910ee1a6
 def from_pretrained(
     name: str | Path,  # "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "owner/name", or a folder
-    vocab_size: int
-    | None = None,  # rows of the token table, at least as many as the tokenizer has; None: as stored
+    vocab_size: int | None = None,  # rows of the table, at least the tokenizer's; None: as stored
 ) -> tuple[GPT, Tokenizer]:  # fp32, on the CPU
-    "Load a GPT-2 and its tokenizer. ValueError, FileNotFoundError: one line. Source: Radford et al. (2019), weights."
+    """Load a GPT-2 and its tokenizer.
+
+    ValueError, FileNotFoundError: one line. Source: Radford et al. (2019), weights.
+    """
     folder = find_model(name)
     config = read_config(folder / "config.json")
     tokenizer = read_tokenizer(folder / "tokenizer.json", Path(name).absolute().name)
@@ -219,52 +219,26 @@ def from_pretrained(
 # %% ../../nbs/medium/ch12_openai_weights.ipynb #cac0733f
 def hub_files(model: GPT, tokenizer: Tokenizer) -> dict[str, dict | str]:  # file name → content
     "Describe model and tokenizer in the words of transformers."
-    c, vocab = model.config, printable_vocab(tokenizer)
+    c = model.config
+    vocab = printable_vocab(tokenizer)
     merges = [f"{to_printable(a)} {to_printable(b)}" for a, b in tokenizer.merges]
     ids = {"bos_token_id": tokenizer.eot, "eos_token_id": tokenizer.eot}
-    config = {
-        "model_type": "gpt2",
-        "architectures": ["GPT2LMHeadModel"],
-        "activation_function": "gelu_new",
-        **ids,
-    }
-    config |= {
-        "n_layer": c.n_layer,
-        "n_head": c.n_head,
-        "n_embd": c.n_embd,
-        "n_positions": c.block_size,
-    }
-    config |= {
-        "vocab_size": tokenizer.n_vocab,
-        "attn_pdrop": 0.0,
-        "embd_pdrop": 0.0,
-        "resid_pdrop": 0.0,
-    }
+    config = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}
+    config |= {"activation_function": "gelu_new", **ids}
+    config |= {"n_layer": c.n_layer, "n_head": c.n_head, "n_embd": c.n_embd}
+    config |= {"n_positions": c.block_size, "vocab_size": tokenizer.n_vocab}
+    config |= dict.fromkeys(("attn_pdrop", "embd_pdrop", "resid_pdrop"), 0.0)
     config["dtype"] = str(model.transformer.wte.weight.dtype).removeprefix("torch.")
     special = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     special |= {"id": tokenizer.eot, "content": EOT, "special": True}
-    as_bytes = {
-        "type": "ByteLevel",
-        "add_prefix_space": False,
-        "trim_offsets": True,
-        "use_regex": True,
-    }
-    parts = {
-        "pre_tokenizer": as_bytes,
-        "decoder": as_bytes,
-    }  # cut text by GPT-2's pattern; bytes become characters
+    # cut text by GPT-2's pattern; bytes become characters
+    as_bytes = {"type": "ByteLevel", "add_prefix_space": False}
+    as_bytes |= {"trim_offsets": True, "use_regex": True}
+    parts = {"pre_tokenizer": as_bytes, "decoder": as_bytes}
     bpe = {"type": "BPE", "vocab": vocab, "merges": merges}
-    about = {
-        "tokenizer_class": "GPT2Tokenizer",
-        "add_prefix_space": False,
-        "clean_up_tokenization_spaces": False,
-    }
-    about |= {
-        "model_max_length": c.block_size,
-        "bos_token": EOT,
-        "eos_token": EOT,
-        "unk_token": EOT,
-    }
+    about = {"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": False}
+    about |= {"clean_up_tokenization_spaces": False, "model_max_length": c.block_size}
+    about |= dict.fromkeys(("bos_token", "eos_token", "unk_token"), EOT)
     return {
         "config.json": config,
         "generation_config.json": ids,
@@ -281,37 +255,35 @@ def export(
     folder: str | Path,  # made whole or not at all; must not be there yet, or be empty
 ) -> Path:
     "Write a folder that transformers opens. ValueError, OSError: one line."
-    folder, rows = Path(folder).absolute(), model.config.vocab_size
+    folder = Path(folder).absolute()
+    rows = model.config.vocab_size
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise ValueError(
             f"{folder} exists and is not an empty folder; choose another one, or delete it first"
         )
     if rows < tokenizer.n_vocab:
         raise ValueError(
-            f"the model has {rows} ids and tokenizer {tokenizer.name} {tokenizer.n_vocab}: not a pair"
+            f"the model has {rows} ids and "
+            f"tokenizer {tokenizer.name} {tokenizer.n_vocab}: not a pair"
         )
     if tokenizer.pattern != GPT2_PATTERN:
         raise ValueError(
-            f"tokenizer {tokenizer.name} cuts text by another pattern than GPT-2's; it cannot be exported"
+            f"tokenizer {tokenizer.name} cuts text by another pattern than GPT-2's; "
+            "it cannot be exported"
         )
     weights = {k: flip(k, v) for k, v in model.state_dict().items() if k != "lm_head.weight"}
-    weights["transformer.wte.weight"] = resize_vocab(
-        weights["transformer.wte.weight"], tokenizer.n_vocab
-    )
+    table = weights["transformer.wte.weight"]
+    weights["transformer.wte.weight"] = resize_vocab(table, tokenizer.n_vocab)
     temp = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
         temp.mkdir(parents=True)
         save_file(weights, temp / "model.safetensors", metadata={"format": "pt"})
         for file, content in hub_files(model, tokenizer).items():
-            text = (
-                content
-                if isinstance(content, str)
-                else json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-            )
-            (temp / file).write_text(text, encoding="utf-8", newline="\n")
-        shutil.copymode(
-            temp / "config.json", temp / "model.safetensors"
-        )  # safetensors made it private
+            if not isinstance(content, str):
+                content = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+            (temp / file).write_text(content, encoding="utf-8", newline="\n")
+        # safetensors made it private
+        shutil.copymode(temp / "config.json", temp / "model.safetensors")
         for path in temp.iterdir():
             with open(path, "r+b") as f:
                 os.fsync(f.fileno())  # the bytes reach the disk before the name does
@@ -319,9 +291,8 @@ def export(
             folder.rmdir()  # it is empty
         temp.rename(folder)
     except (OSError, SafetensorError) as e:
-        raise OSError(
-            f"could not write {folder} ({getattr(e, 'strerror', e)}); free space or use another folder"
-        ) from e
+        why = getattr(e, "strerror", e)
+        raise OSError(f"could not write {folder} ({why}); free space or use another folder") from e
     finally:
         shutil.rmtree(temp, ignore_errors=True)
     return folder
@@ -338,10 +309,8 @@ def record(
     def keep(name, part, args, out):
         outputs[name] = (out[0] if isinstance(out, tuple) else out).float()
 
-    parts = [
-        (name, part) for name, part in model.named_modules() if name not in ("", "transformer")
-    ]
-    hooks = [part.register_forward_hook(partial(keep, name)) for name, part in parts]
+    parts = {n: part for n, part in model.named_modules() if n not in ("", "transformer")}
+    hooks = [part.register_forward_hook(partial(keep, name)) for name, part in parts.items()]
     try:
         model(idx)
     finally:
@@ -354,9 +323,7 @@ def compare(
     ours: nn.Module,  # a GPT
     theirs: nn.Module,  # a GPT, or a GPT2LMHeadModel
     idx: Tensor,  # (B, T) int64 token ids
-) -> list[
-    tuple[str, float]
-]:  # part, largest difference over largest value; in the order of computation
+) -> list[tuple[str, float]]:  # part, its largest difference over its largest value; as computed
     "Compare two models part by part; the first part that differs is where to look."
     a, b = record(ours, idx), record(theirs, idx)
     pairs = [(name, x, b[name].reshape(x.shape)) for name, x in a.items() if name in b]
@@ -367,14 +334,15 @@ def push(
     folder: str | Path,  # from `export`
     repo: str,  # "owner/name" on the hub; made, private, if it is not there
 ) -> str:  # address of the model
-    "Upload an export; needs a token, from `hf auth login` or HF_TOKEN. ValueError, one line, if the hub refuses."
+    "Upload an export; `hf auth login` or HF_TOKEN gives the token. ValueError, one line, if refused."
     from huggingface_hub import HfApi
 
-    api, folder = HfApi(), find_model(folder)
+    api = HfApi()
+    folder = find_model(folder)
     try:
         url = api.create_repo(repo, private=True, exist_ok=True)
         api.upload_folder(repo_id=repo, folder_path=folder, commit_message="Export by gpt2edu")
-    except Exception as e:  # noqa: BLE001  the client passes on errors of the HTTP library of its day
+    except Exception as e:  # noqa: BLE001  the client passes on its HTTP library's errors
         raise ValueError(
             f"could not push to {repo}: {first_line(e)}; log in with: hf auth login"
         ) from None

@@ -103,6 +103,7 @@ class Trainer:
         self.log = RunLog(self.folder / "log.jsonl")
         self.saver = checkpoint.AsyncSaver()
         self.fixed = setup.fixed_choices(config, parts.data)
+        self.last_share = config.min_lr / config.lr if config.lr else 0.0  # of the peak rates
         self.step = self.position = 0  # steps taken; windows that they have consumed
         self.seconds = 0.0  # of the run before this process
         self.next = None  # a micro-batch that was read ahead
@@ -220,9 +221,8 @@ class Trainer:
         The loss is in nats/token, over all ranks, which also agree whether one was told to stop.
         """
         c = self.config
-        set_lr(
-            self.optimizers, lr_at(self.step, 1.0, c.min_lr / c.lr, c.warmup_steps, self.max_steps)
-        )
+        share = lr_at(self.step, 1.0, self.last_share, c.warmup_steps, self.max_steps)
+        set_lr(self.optimizers, share)
         loss = self.accumulate()
         told = loss.new_tensor(float(bool(stop and stop.caught)))
         seen = dist.mean_over_ranks(torch.stack([loss, told]))
