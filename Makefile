@@ -13,6 +13,7 @@ book-all:        ## the same for every manuscript, executed again
 check:           ## the gates that CI runs after the tests
 	$(PYTHON) tools/book.py --check
 	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
 	$(PYTHON) tools/commands.py --check
 	$(PYTHON) tools/check_site.py
 	$(PYTHON) -m pytest tests/test_repo.py

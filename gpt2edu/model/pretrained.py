@@ -334,7 +334,7 @@ def push(
     folder: str | Path,  # from `export`
     repo: str,  # "owner/name" on the hub; made, private, if it is not there
 ) -> str:  # address of the model
-    "Upload an export; `hf auth login` or HF_TOKEN gives the token. ValueError, one line, if refused."
+    "Upload an export; the token is from `hf auth login` or HF_TOKEN. ValueError, one line."
     from huggingface_hub import HfApi
 
     api = HfApi()
