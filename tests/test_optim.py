@@ -214,7 +214,7 @@ def test_fast_dtype_is_what_the_hardware_multiplies(monkeypatch):
         (("avx512_bf16",), torch.bfloat16),
     ]
     for flags, dtype in cases:
-        monkeypatch.setattr(optim, "cpu_flags", lambda flags=flags: frozenset(flags))
+        monkeypatch.setattr(precision, "cpu_flags", lambda flags=flags: frozenset(flags))
         assert fast_dtype("cpu") == dtype
         assert fast_dtype("mps") == torch.float32
     for capability, dtype in (

@@ -7,8 +7,9 @@ python tools/commands.py --check    change nothing; exit code 1 if a table is ou
 import inspect
 import re
 import sys
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from typing import get_type_hints
 
@@ -23,23 +24,38 @@ def typed(value):
     return "" if value is None or value == "" else f"`{'off' if value is False else value}`"
 
 
-def flags(config):
-    "A row for each of the class's own fields, a bold row for each comment that heads a group."
+def own_flags(config):
+    """A row for each of the class's own fields, a bold row for each comment that heads a group.
+
+    A field's words stand beside it, or in the comment lines right above it, as tyro reads them.
+    """
     default = {f.name: f.default for f in fields(config)}
-    own, types = set(inspect.get_annotations(config)), get_type_hints(config)
-    for line in inspect.getsource(config).split("    def ")[0].splitlines():
-        if (field := re.match(r"    (\w+): .+?  # (.+)$", line)) and field[1] in own:
-            own.remove(field[1])
-            words = f"{in_words(options(types[field[1]]))}; " if options(types[field[1]]) else ""
-            yield (
-                f"`--{field[1]}`",
-                typed(default[field[1]]),
-                words + re.sub(r"[|<]", r"\\\g<0>", field[2]),
-            )
-        elif group := re.match(r"    # (.+)$", line):
-            yield f"**{group[1]}**", "", ""
-    if own:
-        raise SystemExit(f"{config.__name__}: no comment beside {', '.join(sorted(own))}")
+    own, types, above = set(inspect.get_annotations(config)), get_type_hints(config), []
+    source = inspect.getsource(config).split("    def ")[0].splitlines()
+    for line, after in pairwise([*source, ""]):
+        if comment := re.match(r"    # (.+)$", line):
+            above.append(comment[1])
+            if not after.strip():  # a group: its fields have words of their own
+                yield f"**{above.pop()}**", "", ""
+        elif (field := re.match(r"    (\w+): (?:.+?  # (.+)|.+)$", line)) and field[1] in own:
+            name, words = field.groups()
+            if words is not None:
+                yield from ((f"**{group}**", "", "") for group in above)
+            elif not above:
+                raise SystemExit(f"{config.__name__}: no comment beside or above {name}")
+            words, above = words or " ".join(above), []
+            kinds = f"{in_words(options(types[name]))}; " if options(types[name]) else ""
+            words = re.sub(r"[|<]", r"\\\g<0>", words)
+            yield f"`--{name}`", typed(default[name]), kinds + words
+
+
+def flags(config):
+    "The rows of a class, and of each class it takes fields from that has no table of its own."
+    tables = PAGE.read_text(encoding="utf-8")
+    for kind in reversed(config.__mro__):
+        shown = f".{kind.__name__} -->" in tables
+        if is_dataclass(kind) and (kind is config or not shown):
+            yield from own_flags(kind)
 
 
 def presets():

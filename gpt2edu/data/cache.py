@@ -1,6 +1,6 @@
 """A dataset becomes a tokenizer and shards, kept under a name that changes when anything in them would."""
 
-# Made by tools/book.py from ../../book/easy/ch05a_cache.md: edit that file, then `make book`.
+# Made by tools/book.py from ../../book/easy/ch05a_cache.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['N_STORIES', 'TOKENIZER_CHARS', 'STRETCH', 'HUB', 'DataConfig', 'fingerprint',
@@ -22,26 +22,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import gpt2edu
-from ..text.corpus import EMBEDDED, SUFFIXES, documents, find_files, stories
-from .shards import MANIFEST, UNFINISHED, write_shards
-from ..text.tokenizer import Tokenizer, get_tokenizer
+from gpt2edu.text.corpus import EMBEDDED, SUFFIXES, documents, find_files, stories
+from gpt2edu.data.shards import MANIFEST, UNFINISHED, write_shards
+from gpt2edu.text.tokenizer import Tokenizer, get_tokenizer
 
 # %% ../../nbs/easy/ch05a_cache.ipynb #47b46b2a
 @dataclass(frozen=True)
 class DataConfig:
     "What a run reads: the dataset, its tokenizer, and where its shards are kept."
 
-    dataset: tuple[str, ...] = (
-        "stories",
-    )  # stories, pydocs, tinyshakespeare, or files: .txt .jsonl .parquet
-    shards: str | None = (
-        None  # a folder of .bin or .npy shards, used as they are instead of a dataset
-    )
+    # what to read
+
+    # stories, pydocs, tinyshakespeare, or files: .txt .jsonl .parquet
+    dataset: tuple[str, ...] = ("stories",)
+    # a folder of .bin or .npy shards, used as they are instead of a dataset
+    shards: str | None = None
     text_key: str = "text"  # field of a .jsonl line, column of a .parquet file
-    tokenizer: str = (
-        "train"  # train (learn one from the dataset), gpt2, or the path of a tokenizer.json
-    )
-    vocab_size: int = 1024  # ids of a tokenizer that is trained; the model's vocabulary is the next multiple of 128
+    # train (learn one from the dataset), gpt2, or the path of a tokenizer.json
+    tokenizer: str = "train"
+    # ids of a tokenizer that is trained; the model's vocabulary is the next multiple of 128
+    vocab_size: int = 1024
     data_dir: str = "data"  # where prepared shards are kept
     val_tokens: int = 32_768  # tokens to validate on
 

@@ -1,11 +1,11 @@
-"""Text cut where no id changes, packed into batches, and encoded by worker processes whose answers come back in order."""
+"""Text cut where no id changes, packed into batches, and encoded by processes, in order."""
 
-# Made by tools/book.py from ../../book/tough/ch19c_encode.md: edit that file, then `make book`.
+# Made by tools/book.py from ../../book/tough/ch19c_encode.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['CHUNK', 'SPACES', 'UNSURE', 'WORD_END', 'kind', 'may_cut', 'whole_characters',
+__all__ = ['CHUNK', 'SPACES', 'UNSURE', 'WORD_END', 'Batch', 'kind', 'may_cut', 'whole_characters',
            'one_piece', 'cut_run', 'safe_cut', 'make_batches', 'encode_batch', 'work', 'exchange',
-           'Workers']
+           'deaf_to_ctrl_c', 'Workers']
 
 # %% ../../nbs/tough/ch19c_encode.ipynb #9ecfac59
 import multiprocessing
@@ -14,36 +14,32 @@ import signal
 import threading
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from queue import Queue
 
 import numpy as np
 
-from ..text.tokenizer import Tokenizer
+from gpt2edu.text.tokenizer import Tokenizer
 
 # %% ../../nbs/tough/ch19c_encode.ipynb #12605ccc
 CHUNK = 1 << 20  # bytes of text that are encoded at a time
-SPACES = frozenset("\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000") | {
-    chr(c) for c in range(0x2000, 0x200B)
-}
+SPACES = frozenset("\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000")
+SPACES |= {chr(c) for c in range(0x2000, 0x200B)}
 UNSURE = frozenset("\x1c\x1d\x1e\x1f\u180e\u200b")  # white space for some libraries only
-WORD_END = re.compile(
-    rb"(?s:.*)[!-~](?=[ \n])"
-)  # up to the last word that a space or a new line follows
+# up to the last word that a space or a new line follows
+WORD_END = re.compile(rb"(?s:.*)[!-~](?=[ \n])")
 
 
 def kind(
     c: str,  # one character
-) -> (
-    str | None
-):  # "L" letter, "N" number, "S" white space, "O" other; None where libraries may differ
-    "Say which class of GPT-2's pattern a character is in, if all versions of Unicode since 3.2 agree."
+) -> str | None:  # "L" letter, "N" number, "S" white space, "O" other
+    "Name a character's class in GPT-2's pattern; None where versions of Unicode since 3.2 differ."
     if c in SPACES:
         return "S"
-    old, new = unicodedata.ucd_3_2_0.category(c), unicodedata.category(c)
-    old, new = (
-        x[0] if x[0] in "LN" else "O" for x in (old, new)
-    )  # an unknown character counts as other
+    categories = (unicodedata.ucd_3_2_0.category(c), unicodedata.category(c))
+    # an unknown character counts as other
+    old, new = (x[0] if x[0] in "LN" else "O" for x in categories)
     return None if old != new or c in UNSURE else new
 
 
@@ -59,8 +55,8 @@ def may_cut(
         return False
     if after in SPACES:
         return True
-    a, b = kind(before), kind(after)
-    return None not in (a, b) and a != b and (a, b) != ("O", "L")
+    kinds = (kind(before), kind(after))
+    return None not in kinds and kinds[0] != kinds[1] and kinds != ("O", "L")
 
 # %% ../../nbs/tough/ch19c_encode.ipynb #3affabab
 def whole_characters(data: bytes) -> bytes:
@@ -103,10 +99,8 @@ def cut_run(
         at = int(ends[k - 1])  # token k begins here
         if window[at] & 0xC0 == 0x80:
             continue  # inside a character
-        before, after = (
-            window[max(0, at - 4) : at].decode(errors="ignore"),
-            window[at : at + 8].decode(errors="ignore"),
-        )
+        before = window[max(0, at - 4) : at].decode(errors="ignore")
+        after = window[at : at + 8].decode(errors="ignore")
         if one_piece(before[-1], after[0], after[1:2]):
             cut = start + at
             again = tokenizer.encode(whole_characters(bytes(data[cut : cut + size])).decode())
@@ -121,7 +115,7 @@ def safe_cut(
     size: int,  # bytes that are wanted
     tokenizer: Tokenizer,
 ) -> int:  # start + size or a little before it; the end of the document if that is near
-    "Find the last place where text may be cut without changing an id. Raises ValueError for what is not UTF-8."
+    "Find the last place where a cut changes no id. Raises ValueError for what is not UTF-8."
     while len(data) - start > size:
         window = whole_characters(bytes(data[start : start + size]))
         if m := WORD_END.match(window):
@@ -136,26 +130,28 @@ def safe_cut(
     return len(data)
 
 # %% ../../nbs/tough/ch19c_encode.ipynb #3ad79b8f
+# text, ends of its chunks, whether a chunk begins a document
+Batch = tuple[bytes, list[int], list[bool]]
+
+
 def make_batches(
     documents: Iterable[bytes | memoryview],  # UTF-8
     tokenizer: Tokenizer,
     size: int = CHUNK,  # bytes of text in a batch; one of twice the size at most
-) -> Iterator[
-    tuple[bytes, list[int], list[bool]]
-]:  # text, ends of its chunks, whether a chunk begins a document
+) -> Iterator[Batch]:
     "Collect documents into batches; cut what is larger than a batch."
-    parts, ends, first, n = [], [], [], 0
+    parts, ends, first = [], [], []
     for document in documents:
         at = 0
         while True:
             end = safe_cut(document, at, size, tokenizer)
             parts.append(document[at:end])
+            ends.append((ends[-1] if ends else 0) + end - at)
             first.append(at == 0)
-            n, at = n + end - at, end
-            ends.append(n)
-            if n >= size:
+            at = end
+            if ends[-1] >= size:
                 yield b"".join(parts), ends, first
-                parts, ends, first, n = [], [], [], 0
+                parts, ends, first = [], [], []
             if at >= len(document):
                 break
     if parts:
@@ -171,9 +167,8 @@ def encode_batch(
     "Encode one batch. Raises ValueError for what is not UTF-8."
     out = []
     for a, b, begins in zip([0, *ends[:-1]], ends, first, strict=True):
-        out.append(
-            np.array([tokenizer.eot] * begins + tokenizer.encode(text[a:b].decode()), dtype="<u2")
-        )
+        ids = [tokenizer.eot] * begins + tokenizer.encode(text[a:b].decode())
+        out.append(np.array(ids, dtype="<u2"))
     return np.concatenate(out)
 
 # %% ../../nbs/tough/ch19c_encode.ipynb #6d21087f
@@ -209,37 +204,52 @@ def exchange(action: Callable, *args):
     try:
         return action(*args)
     except (EOFError, ConnectionError):
-        why = 'is memory short (use a smaller --num_proc), or has your script no `if __name__ == "__main__":`?'
+        why = (
+            "is memory short (use a smaller --num_proc), "
+            'or has your script no `if __name__ == "__main__":`?'
+        )
         raise OSError(f"a worker process ended before its work was done; {why}") from None
+
+
+@contextmanager
+def deaf_to_ctrl_c():
+    "Ignore Ctrl-C for a moment; only the main thread may."
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class Workers:
     "Processes that encode; use with `with`."
 
     def __init__(self, tokenizer: Tokenizer, num_proc: int):
-        context = multiprocessing.get_context("spawn")
-        recipe = (tokenizer.name, tokenizer.merges, tokenizer.byte_order, tokenizer.pattern)
-        main = threading.current_thread() is threading.main_thread()
-        before = (
-            signal.signal(signal.SIGINT, signal.SIG_IGN) if main else None
-        )  # inherited: no traceback at start-up
         self.pipes, self.processes = [], []
-        try:
-            for _ in range(num_proc):
-                ours, theirs = context.Pipe()
-                process = context.Process(target=work, args=(theirs,), daemon=True)
-                process.start()
-                theirs.close()
-                self.pipes.append(ours)
-                self.processes.append(process)
-            for pipe in self.pipes:  # not as an argument: Python waits for ever if a child dies while it reads a long one
-                exchange(pipe.send, recipe)
-        except BaseException:
-            self.__exit__(OSError)
-            raise
-        finally:
-            if main:
-                signal.signal(signal.SIGINT, before)
+        recipe = (tokenizer.name, tokenizer.merges, tokenizer.byte_order, tokenizer.pattern)
+        with deaf_to_ctrl_c():  # inherited: no traceback at start-up
+            try:
+                for _ in range(num_proc):
+                    self.start_one()
+                # not as an argument: Python waits for ever if a child dies while it reads one
+                for pipe in self.pipes:
+                    exchange(pipe.send, recipe)
+            except BaseException:
+                self.__exit__(OSError)
+                raise
+
+    def start_one(self):
+        "Start one worker."
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=work, args=(theirs,), daemon=True)
+        process.start()
+        theirs.close()
+        self.pipes.append(ours)
+        self.processes.append(process)
 
     def __enter__(self) -> "Workers":
         return self
@@ -258,18 +268,15 @@ class Workers:
         batches: Iterable[tuple],  # a label, then what `make_batches` gives
     ) -> Iterator[tuple]:  # the label, ids (N,) uint16: in the order of the batches
         "Encode batches. Raises ValueError for what is not UTF-8, OSError when a worker has died."
-        batches, idle, running, answers = (
-            iter(batches),
-            self.pipes * 2,
-            {p: [] for p in self.pipes},
-            {},
-        )
+        batches = iter(batches)
+        idle = self.pipes * 2  # a pipe stands here once for each batch that it may still get
+        running = {pipe: [] for pipe in self.pipes}  # numbers of the batches that a worker has
+        labels, answers = {}, {}  # of batches that have not been given yet, by number
         sent = due = 0
-        labels, more = {}, True
+        most = 4 * len(self.pipes)  # a slow batch must not fill the memory with later ones
+        more = True
         while True:
-            while (
-                more and idle and sent - due < 4 * len(self.pipes)
-            ):  # a slow batch must not fill the memory with later ones
+            while more and idle and sent - due < most:
                 item = next(batches, None)
                 if item is None:
                     more = False
@@ -284,10 +291,8 @@ class Workers:
                 due += 1
             elif due < sent:
                 for pipe in wait([p for p in running if running[p]]):
-                    answer, n = (
-                        exchange(pipe.recv),
-                        running[pipe].pop(0),
-                    )  # a worker answers in the order of its batches
+                    answer = exchange(pipe.recv)
+                    n = running[pipe].pop(0)  # a worker answers in the order of its batches
                     if isinstance(answer, str):
                         raise ValueError(f"{labels[n]}: {answer}")
                     answers[n] = answer

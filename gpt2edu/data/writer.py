@@ -1,21 +1,24 @@
-"""Shards cut from one stream, and notes after each of them from which a killed run goes on to the same bytes."""
+"""Shards cut from one stream, and after each a note from which a killed run resumes."""
 
-# Made by tools/book.py from ../../book/tough/ch19d_writer.md: edit that file, then `make book`.
+# Made by tools/book.py from ../../book/tough/ch19d_writer.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['OURS', 'to_json', 'ShardWriter', 'read_state', 'check_same', 'may_grow', 'whole_shards',
-           'parts_stream', 'after']
+__all__ = ['OURS', 'to_json', 'totals_of', 'manifest_of', 'token_lengths', 'ShardWriter',
+           'refuse_strangers', 'read_state', 'check_same', 'in_words', 'may_grow', 'is_whole',
+           'whole_shards', 'part_units', 'parts_stream', 'after']
 
 # %% ../../nbs/tough/ch19d_writer.ipynb #b76966b8
 import heapq
 import json
 import re
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
 
 from gpt2edu.data.shards import (
+    HEADER_BYTES,
     MANIFEST,
     SHARD_NAME,
     UNFINISHED,
@@ -24,7 +27,7 @@ from gpt2edu.data.shards import (
     write_atomically,
     write_shard,
 )
-from ..text.tokenizer import Tokenizer
+from gpt2edu.text.tokenizer import Tokenizer
 
 # %% ../../nbs/tough/ch19d_writer.ipynb #3c6ebe91
 def to_json(manifest: dict) -> bytes:
@@ -34,8 +37,45 @@ def to_json(manifest: dict) -> bytes:
     return (text.removesuffix("[]\n}") + f"[\n{lines}\n ]\n}}\n").encode()
 
 
+def totals_of(shards: list[dict]) -> dict[str, dict[str, int]]:
+    "Add up documents, tokens and bytes of text of each split."
+    nothing = {"documents": 0, "tokens": 0, "bytes": 0}
+    totals = {"val": dict(nothing), "train": dict(nothing)}
+    for entry in shards:
+        split = totals.setdefault(entry["split"], dict(nothing))
+        for what in nothing:
+            split[what] += entry[what]
+    return totals
+
+
+def manifest_of(
+    folder: Path,  # for the message
+    header: dict,  # tokenizer, source, arguments
+    totals: dict[str, dict[str, int]],  # documents, tokens and bytes of text of each split
+    shards: list[dict],  # entries, in order
+    flag: str,  # with which validation is made smaller
+    **more,  # what else a writer knows
+) -> dict:
+    "Put a manifest together. ValueError, one line, if no document is left for training."
+    arguments = header["arguments"]
+    if "part" not in arguments and not totals["train"]["tokens"]:
+        got = f"got {totals['val']['tokens']:,} tokens in all"
+        expected = f"expected more than val_tokens={arguments['val_tokens']:,}"
+        raise ValueError(
+            f"{folder}: no document is left for training, {got}, {expected}; "
+            f"give more text or lower {flag}"
+        )
+    return header | {"totals": totals} | more | {"shards": shards}
+
+# %% ../../nbs/tough/ch19d_writer.ipynb #d47008de
+def token_lengths(tokenizer: Tokenizer) -> np.ndarray:  # (V,) bytes of text
+    "Count the bytes of each token; `<|endoftext|>`, the last one, stands for none."
+    lengths = [len(tokenizer.decode_bytes([i])) for i in range(tokenizer.eot)]
+    return np.array([*lengths, 0], dtype=np.int32)
+
+
 class ShardWriter:
-    "Cuts one stream of tokens into shards, and notes after each shard where in the source it ended."
+    "Cuts a stream of tokens into shards; notes after each where in the source it ended."
 
     def __init__(
         self,
@@ -44,30 +84,38 @@ class ShardWriter:
         tokenizer: Tokenizer,
         shards: list[dict],  # entries of whole shards that are there from an earlier start
     ):
-        self.folder, self.header, self.eot, self.shards = (
-            Path(folder),
-            header,
-            tokenizer.eot,
-            list(shards),
-        )
         a = header["arguments"]
-        self.name, self.shard_size, self.val_tokens = a["name"], a["shard_size"], a["val_tokens"]
+        self.folder = Path(folder)
+        self.header = header
+        self.name = a["name"]
+        self.shard_size = a["shard_size"]
+        self.val_tokens = a["val_tokens"]
         self.limit = a["max_tokens"] if a["max_tokens"] and "part" not in a else 2**62
-        lengths = [len(tokenizer.decode_bytes([i])) for i in range(tokenizer.eot)]
-        self.lengths = np.array(
-            [*lengths, 0], dtype=np.int32
-        )  # (V,) bytes of each token; <|endoftext|> stands for none
-        self.buffer, self.used, self.units = np.empty(self.shard_size, dtype="<u2"), 0, []
-        self.documents = self.bytes = 0  # of the shard at hand
+        self.eot = tokenizer.eot
+        self.lengths = token_lengths(tokenizer)
+        # what is written
+        self.shards = list(shards)
         self.total = sum(s["tokens"] for s in shards)  # tokens in whole shards
         self.split = "part" if "part" in a else shards[-1]["split"] if shards else "val"
+        # the shard at hand
+        self.buffer = np.empty(self.shard_size, dtype="<u2")
+        self.clear()
+        # the place in the source
         *key, passed, since = shards[-1]["end"] if shards else (0, 0, 0, 0)
         self.key = tuple(key)
-        self.begun, self.since = (passed + 1, since) if since else (0, 0)
+        self.begun = passed + 1 if since else 0  # documents of the unit that have begun
+        self.since = since  # tokens since the last of them began
+
+    def clear(self):
+        "Begin an empty shard."
+        self.used = 0  # tokens
+        self.units = []  # [file, group, tokens] of each
+        self.documents = 0
+        self.bytes = 0  # of text
 
     @property
     def position(self) -> tuple[tuple[int, int], int, int]:
-        "Where the next token comes from: unit, documents of it to pass over, tokens of the next document to drop."
+        "Where the next token comes from: unit, its documents to pass over, tokens then to drop."
         return self.key, max(0, self.begun - 1), self.since
 
     def add(
@@ -93,11 +141,13 @@ class ShardWriter:
         return self.total + self.used < self.limit
 
     def take(self, key: tuple[int, int], ids: np.ndarray):
-        "Put tokens into the shard at hand and keep the books."
+        "Put tokens into the shard at hand; count them, and move the place in the source on."
         self.buffer[self.used : self.used + len(ids)] = ids
         self.used += len(ids)
         if key != self.key:
-            self.key, self.begun, self.since = key, 0, 0
+            self.key = key
+            self.begun = 0
+            self.since = 0
         if not self.units or self.units[-1][:2] != [*key]:
             self.units.append([*key, 0])
         self.units[-1][2] += len(ids)
@@ -111,51 +161,43 @@ class ShardWriter:
         "Write the shard at hand, then the manifest so far. Raises OSError."
         if not self.used:
             return
-        tokens, file = (
-            self.buffer[: self.used],
-            f"{self.name}_{self.split}_{len(self.shards):06d}.bin",
-        )
-        entry = {
-            "file": file,
-            "split": self.split,
-            "tokens": self.used,
-            "sha256": write_shard(self.folder / file, tokens),
-        }
-        entry |= {"documents": self.documents, "bytes": self.bytes}
-        passed = self.position
-        self.shards.append(entry | {"units": self.units, "end": [*passed[0], *passed[1:]]})
-        self.total, self.used, self.units, self.documents, self.bytes = (
-            self.total + self.used,
-            0,
-            [],
-            0,
-            0,
-        )
+        file = f"{self.name}_{self.split}_{len(self.shards):06d}.bin"
+        sha = write_shard(self.folder / file, self.buffer[: self.used])
+        entry = {"file": file, "split": self.split, "tokens": self.used, "sha256": sha}
+        entry |= {"documents": self.documents, "bytes": self.bytes, "units": self.units}
+        key, passed, since = self.position
+        self.shards.append(entry | {"end": [*key, passed, since]})
+        self.total += self.used
+        self.clear()
         write_atomically(self.folder / UNFINISHED, to_json(self.header | {"shards": self.shards}))
 
     def finish(self, complete: bool) -> dict:  # the manifest
         "Write what is left, then the manifest. Raises ValueError, OSError."
         self.flush()
-        totals = {s: {"documents": 0, "tokens": 0, "bytes": 0} for s in ("val", "train")}
-        for entry in self.shards:
-            for what, n in totals.setdefault(
-                entry["split"], dict.fromkeys(totals["val"], 0)
-            ).items():
-                totals[entry["split"]][what] = n + entry[what]
-        if self.split != "part" and not totals["train"]["tokens"]:
-            got = f"got {totals['val']['tokens']:,} tokens in all, expected more than val_tokens={self.val_tokens:,}"
-            raise ValueError(
-                f"{self.folder}: no document is left for training, {got}; give more text or lower --val_tokens"
-            )
-        manifest = self.header | {"totals": totals, "complete": complete, "shards": self.shards}
+        totals = totals_of(self.shards)
+        known = {"flag": "--val_tokens", "complete": complete}
+        manifest = manifest_of(self.folder, self.header, totals, self.shards, **known)
         write_atomically(self.folder / MANIFEST, to_json(manifest))
         (self.folder / UNFINISHED).unlink(missing_ok=True)
         return manifest
 
 # %% ../../nbs/tough/ch19d_writer.ipynb #3db227fb
-OURS = re.compile(
-    r"tokenizer\.json(\..*\.tmp)?$|\..*\.tmp$"
-)  # what a start leaves that was killed before the first shard
+# what a start leaves that was killed before the first shard
+OURS = re.compile(r"tokenizer\.json(\..*\.tmp)?$|\..*\.tmp$")
+
+
+def refuse_strangers(folder: Path):
+    "Refuse a folder that holds what no preparation has written. ValueError, one line."
+    names = sorted(p.name for p in folder.iterdir())
+    if shards := [name for name in names if SHARD_NAME.match(name)]:
+        raise ValueError(
+            f"{folder}: holds shards of unknown origin ({shards[0]}); "
+            "choose another folder with --out"
+        )
+    if others := [name for name in names if not OURS.match(name)]:
+        raise ValueError(
+            f"{folder}: holds other things ({others[0]}); choose a folder of its own with --out"
+        )
 
 
 def read_state(folder: Path) -> dict:  # {} for a folder without shards
@@ -166,21 +208,10 @@ def read_state(folder: Path) -> dict:  # {} for a folder without shards
                 state = json.loads((folder / name).read_bytes() or b"{}")
                 return state | {"finished": name == MANIFEST} if state else {}
             except (ValueError, TypeError):
-                raise ValueError(
-                    f"{folder / name}: not a manifest; remove the folder, or choose another with --out"
-                ) from None
-    if folder.is_dir() and (
-        strange := sorted(p.name for p in folder.iterdir() if SHARD_NAME.match(p.name))
-    ):
-        raise ValueError(
-            f"{folder}: holds shards of unknown origin ({strange[0]}); choose another folder with --out"
-        )
-    if folder.is_dir() and (
-        strange := sorted(p.name for p in folder.iterdir() if not OURS.match(p.name))
-    ):
-        raise ValueError(
-            f"{folder}: holds other things ({strange[0]}); choose a folder of its own with --out"
-        )
+                fix = "remove the folder, or choose another with --out"
+                raise ValueError(f"{folder / name}: not a manifest; {fix}") from None
+    if folder.is_dir():
+        refuse_strangers(folder)
     return {}
 
 
@@ -195,14 +226,18 @@ def check_same(
         for key, want in wanted[part].items():
             got = state.get(part, {}).get(key)
             if got != want and not (grow and key == "max_tokens" and may_grow(got, want)):
-                got, want = (
-                    f"{x:,}" if isinstance(x, int) else "everything" if x is None else x
-                    for x in (got, want)
-                )
                 what = f"{part} {key}" if part != "arguments" else key
+                difference = f"of {what} {in_words(got)}, expected {in_words(want)}"
                 raise ValueError(
-                    f"{folder}: holds other shards, of {what} {got}, expected {want}; choose another folder with --out"
+                    f"{folder}: holds other shards, {difference}; choose another folder with --out"
                 )
+
+
+def in_words(choice) -> str:
+    "Write one choice of a manifest for a message."
+    if choice is None:
+        return "everything"
+    return f"{choice:,}" if isinstance(choice, int) else str(choice)
 
 
 def may_grow(old: int | None, new: int | None) -> bool:
@@ -210,22 +245,21 @@ def may_grow(old: int | None, new: int | None) -> bool:
     return old is not None and (new is None or new > old)
 
 
+def is_whole(folder: Path, entry: dict) -> bool:
+    "Whether a shard is there and is what its entry says."
+    path = folder / entry["file"]
+    try:
+        if "end" not in entry or len(read_shard(path)) != entry["tokens"]:
+            return False
+        return scan(path, HEADER_BYTES)[0] == entry["sha256"]
+    except (ValueError, OSError):
+        return False
+
+
 def whole_shards(folder: Path, state: dict, header: dict) -> list[dict]:  # entries
-    "Keep the shards that are as the manifest says, in order up to the first that is not; remove the rest."
-    kept, a = [], header["arguments"]
-    for entry in state.get("shards", []):
-        path = folder / entry["file"]
-        try:
-            sound = (
-                "end" in entry
-                and len(read_shard(path)) == entry["tokens"]
-                and scan(path, 1024)[0] == entry["sha256"]
-            )
-        except (ValueError, OSError):
-            sound = False
-        if not sound:
-            break
-        kept.append(entry)
+    "Keep the shards that are as the manifest says, up to the first that is not; remove the rest."
+    a = header["arguments"]
+    kept = list(takewhile(lambda entry: is_whole(folder, entry), state.get("shards", [])))
     if kept and kept[-1]["split"] != "val" and kept[-1]["tokens"] < a["shard_size"]:
         kept.pop()  # the last one was short, because there was no more, or not more wanted
     if kept or state:
@@ -238,28 +272,29 @@ def whole_shards(folder: Path, state: dict, header: dict) -> list[dict]:  # entr
     return kept
 
 # %% ../../nbs/tough/ch19d_writer.ipynb #a93a830c
+def part_units(
+    folder: Path, manifest: dict
+) -> Iterator[tuple[tuple[int, int], np.ndarray]]:  # key, ids (N,) uint16
+    "Give the units of one part. ValueError, one line, if a shard has been altered."
+    for entry in manifest["shards"]:
+        path = folder / entry["file"]
+        tokens = read_shard(path)
+        if scan(path, HEADER_BYTES)[0] != entry["sha256"]:
+            raise ValueError(f"{path}: altered since it was written; prepare that part again")
+        at = 0
+        for f, g, n in entry["units"]:
+            yield (f, g), tokens[at : at + n]
+            at += n
+
+
 def parts_stream(
     folders: list[Path], manifests: list[dict]
 ) -> Iterator[tuple[tuple[int, int], np.ndarray]]:
-    "Put the units of all parts in order, up to the first that a part has not got to. Raises ValueError."
-
-    def one(folder, manifest):
-        for entry in manifest["shards"]:
-            tokens, at = read_shard(folder / entry["file"]), 0
-            if scan(folder / entry["file"], 1024)[0] != entry["sha256"]:
-                raise ValueError(
-                    f"{folder / entry['file']}: altered since it was written; prepare that part again"
-                )
-            for f, g, n in entry["units"]:
-                yield (f, g), tokens[at : at + n]
-                at += n
-
-    last = [
-        tuple(m["shards"][-1]["end"][:2]) if m["shards"] else (0, 0)
-        for m in manifests
-        if not m["complete"]
-    ]
-    for key, ids in heapq.merge(*map(one, folders, manifests), key=lambda item: item[0]):
+    "Put the units of all parts in order, up to the first that a part has not got to."
+    unfinished = [m for m in manifests if not m["complete"]]
+    last = [tuple(m["shards"][-1]["end"][:2]) if m["shards"] else (0, 0) for m in unfinished]
+    parts = map(part_units, folders, manifests)
+    for key, ids in heapq.merge(*parts, key=lambda item: item[0]):
         if last and key > min(last):
             return
         yield key, ids

@@ -36,6 +36,7 @@ class EvalConfig:
     model: ModelName = None
     tasks: str = "auto"  # any of hellaswag,stories,val; auto: those that fit the model
     # multiple choice
+
     # a .jsonl file with HellaSwag's fields, or a dataset of the hub; by default Rowan/hellaswag
     data: str | None = None
     convention: Literal[*CONVENTIONS] = "both"  # gpt2 has 0.2955 by plain and 0.3114 by harness

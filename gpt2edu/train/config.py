@@ -1,6 +1,6 @@
 """Every choice of a training run in one place, checked before the run starts, and what one token of it costs."""
 
-# Made by tools/book.py from ../../book/tough/ch14_accounting.md: edit that file, then `make book`.
+# Made by tools/book.py from ../../book/tough/ch14_accounting.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['GPT2_RUN', 'PRESETS', 'HORIZONS', 'MAY_CHANGE', 'PEAK_SIZES', 'FromPreset',
@@ -12,8 +12,8 @@ import time
 from dataclasses import dataclass, fields
 from typing import Literal
 
-from ..choices import Compile, Device, Dtype, Optimizer, Tracker, options
-from ..data.cache import DataConfig
+from gpt2edu.choices import Compile, Device, Dtype, Optimizer, Tracker, options
+from gpt2edu.data.cache import DataConfig
 
 # %% ../../nbs/tough/ch14_accounting.ipynb #944f3bee
 @dataclass(frozen=True)
@@ -53,12 +53,13 @@ class TrainConfig(DataConfig, FromPreset):  # a dataclass takes the fields of it
     sample_every: int = 250  # steps between samples
     save_every: int = 250  # steps between checkpoints
     keep_last: int = 2  # checkpoints to keep
-    val_overlap: float = 0.0  # share of a validation window that is context only; 0: side by side, as losses are published
+    # share of a validation window that is context only; 0: side by side, as losses are published
+    val_overlap: float = 0.0
     choice_items: int = 400  # multiple-choice stories; 0 for none
-    hellaswag: str | None = (
-        None  # items to answer at each validation: Rowan/hellaswag (from the hub), or a .jsonl file
-    )
-    max_spike: float = 2.0  # nats/token above the mean of 100 steps, five steps in a row: the run stops; 0 never stops it
+    # items to answer at each validation: Rowan/hellaswag (from the hub), or a .jsonl file
+    hellaswag: str | None = None
+    # nats/token above the mean of 100 steps, five steps in a row: the run stops; 0 never stops it
+    max_spike: float = 2.0
     tracker: Tracker | None = None  # told what the log is told
     # the machine
     device: Device = "auto"  # where to compute
