@@ -1,6 +1,6 @@
 """One plotting style for the course: legible on white and on black, and for the colour-blind."""
 
-# Made by tools/book.py from ../book/easy/ch02a_plots.md: edit that file, then `make book`.
+# Made by tools/book.py from ../book/easy/ch02a_plots.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['PALETTE', 'GREY', 'use_style']
@@ -10,13 +10,13 @@ import matplotlib as mpl
 
 # %% ../nbs/easy/ch02a_plots.ipynb #0408071b
 PALETTE = [
-    "#0b84c6",
-    "#e69f00",
-    "#009e73",
-    "#d55e00",
-    "#cc79a7",
-    "#56b4e9",
-]  # blue, orange, green, red, pink, sky
+    "#0b84c6",  # blue
+    "#e69f00",  # orange
+    "#009e73",  # green
+    "#d55e00",  # red
+    "#cc79a7",  # pink
+    "#56b4e9",  # sky
+]
 GREY = "#808080"  # about 4:1 on white and on the dark theme's background
 
 
@@ -48,8 +48,7 @@ def use_style():
             "svg.hashsalt": "gpt2edu",  # the same figure gives the same bytes
         }
     )
-    from matplotlib_inline.backend_inline import (
-        set_matplotlib_formats,
-    )  # comes with the notebook, not with the library
+    # comes with the notebook, not with the library
+    from matplotlib_inline.backend_inline import set_matplotlib_formats
 
     set_matplotlib_formats("svg", metadata={"Date": None})

@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from gpt2edu.machine import precision
+from gpt2edu.machine.precision import fast_dtype
 from gpt2edu.train import optim
 from gpt2edu.train.optim import (
     ROUNDS,
@@ -15,7 +17,6 @@ from gpt2edu.train.optim import (
     block_matrices,
     build_optimizers,
     decay_groups,
-    fast_dtype,
     lr_at,
     orthogonalise,
     orthogonalise_wide,

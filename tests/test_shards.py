@@ -374,7 +374,7 @@ def test_full_disk(tmp_path, monkeypatch, fail_at):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         real(fd)
 
-    monkeypatch.setattr(S.os, "fsync", fsync)
+    monkeypatch.setattr(os, "fsync", fsync)
     with pytest.raises(OSError) as e:
         make(tmp_path)
     assert e.value.errno == errno.ENOSPC
@@ -518,7 +518,7 @@ def resident(code, *args):
     Resident (all), and anonymous (what the system cannot drop).
     """
     setup = """
-import sys, numpy as np; from gpt2edu import shards as S
+import sys, numpy as np; from gpt2edu.data import shards as S
 def status():
     lines = dict(line.split(":", 1) for line in open("/proc/self/status"))
     return np.array([int(lines[k].split()[0]) / 1024 for k in ("VmRSS", "RssAnon")])

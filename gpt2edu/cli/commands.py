@@ -1,16 +1,18 @@
-"""The commands that a user types, made from the same lists of choices that the library uses, with one clear line for every mistake."""
+"""The commands that a user types, from the library's own choices; one clear line per mistake."""
 
 # Made by tools/book.py from ../../book/tough/ch20_commands.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['TrainFlags', 'PlanFlags', 'read_train_flags', 'describe_plan', 'say', 'say_or_go_on',
-           'train', 'train_here', 'plan', 'prepare', 'GenerateConfig', 'generate', 'ExportConfig',
-           'export', 'eval_', 'main']
+__all__ = ['TrainFlags', 'PlanFlags', 'run_to_resume', 'check_as_begun', 'check_name',
+           'read_train_flags', 'describe_plan', 'say', 'say_or_go_on', 'train', 'train_here',
+           'plan', 'prepare', 'GenerateConfig', 'generator_of', 'write_text', 'generate',
+           'ExportConfig', 'export', 'eval_', 'main']
 
 # %% ../../nbs/tough/ch20_commands.ipynb #80cacbf1
 import os
 import re
 import sys
+from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -39,7 +41,15 @@ from gpt2edu.train.config import (
     padded,
     preset,
 )
-from gpt2edu.train.runs import OPENAI, auto_run, find_run, load_model, load_run, new_run, read_config
+from gpt2edu.train.runs import (
+    OPENAI,
+    auto_run,
+    find_run,
+    load_model,
+    load_run,
+    new_run,
+    read_config,
+)
 from gpt2edu.cli.settings import as_flags
 from gpt2edu.train.interrupts import Stopped, stop_signals
 from gpt2edu.text.tokenizer import get_tokenizer
@@ -49,9 +59,8 @@ from gpt2edu.text.tokenizer import get_tokenizer
 class TrainFlags(General):
     "For the command itself."
 
-    resume: Annotated[str | None, tyro.conf.arg(metavar="[RUN]")] = (
-        None  # go on with this run, by default the latest; auto: begin one if there is none
-    )
+    # go on with this run, by default the latest; auto: begin one if there is none
+    resume: Annotated[str | None, tyro.conf.arg(metavar="[RUN]")] = None
 
 
 @dataclass(frozen=True)
@@ -59,56 +68,76 @@ class PlanFlags(TrainFlags, Report):
     "For the command itself."
 
 
-def read_train_flags(
-    args: list[str],
-    prog: str = "gpt2edu_train",
-    kind: type = TrainConfig,  # or a dataclass that adds flags to it
-    general: type = TrainFlags,
-) -> tuple[
-    TrainConfig, Path | None, General
-]:  # config; the run to resume; what was asked of the command itself
-    "Turn arguments into a config. ValueError, FileNotFoundError: one line."
-    from_file, args = with_file(kind, args, prog)
-    typed = {arg.partition("=")[0].removeprefix("--").replace("-", "_") for arg in args}
-    new_end = bool(
-        typed & set(HORIZONS)
-    )  # a horizon that is typed replaces that of the file, and either the preset's
-    from_file = {
-        k: v for k, v in from_file.items() if k not in HORIZONS or not (new_end or v is None)
-    }
-    resume, args = take_flag([*as_flags(from_file), *args], "resume", "latest")
-    values = {key: take_flag(args, key, "")[0] for key in ("out_dir", "name", "preset")}
-    values = {key: value for key, value in values.items() if value != "None"}
-    folder, out_dir, name = None, values.get("out_dir") or "runs", values.get("name")
-    if resume == "auto":
-        folder = auto_run(out_dir, name or values.get("preset") or "tiny")
-    elif resume == "":
+def run_to_resume(
+    resume: str | None,  # a name, "latest", "auto", or None: begin a run
+    values: dict[str, str],  # what was typed for out_dir, name and preset
+) -> Path | None:
+    "Find the run that --resume means. ValueError, FileNotFoundError: one line."
+    if resume == "":
         raise ValueError(
             "--resume got an empty name; name a run, or leave the name out to go on with the latest"
         )
-    elif resume:
-        folder = find_run(None if resume == "latest" else resume, out_dir)
-    default = read_config(folder) if folder else preset(values.get("preset") or "tiny")
-    if new_end or from_file.keys() & set(HORIZONS):  # tyro would check the two together
-        default = replace(default, **dict.fromkeys(HORIZONS) | {"max_steps": 1})
-        args = ["--max_steps", "None", *args]
-    default = default if kind is TrainConfig else kind(**asdict(default))
-    config, asked = parse_both(kind, general, args, prog, default)
+    out_dir = values.get("out_dir") or "runs"
+    if resume == "auto":
+        return auto_run(out_dir, values.get("name") or values.get("preset") or "tiny")
+    if resume is None:
+        return None
+    return find_run(None if resume == "latest" else resume, out_dir)
+
+
+def check_as_begun(folder: Path, begun: TrainConfig, config: TrainConfig, typed: set[str]):
+    "Refuse to resume a run with another model, batch or dataset. ValueError, one line."
     stays = [f.name for f in fields(TrainConfig) if f.name == "preset" or f.name not in MAY_CHANGE]
-    if folder and (
-        changed := next((k for k in stays if getattr(config, k) != getattr(default, k)), None)
-    ):
-        was, now = getattr(default, changed), getattr(config, changed)
-        fix = f"leave --{changed} out" if changed in typed else f"take {changed} out of the file"
-        raise ValueError(
-            f"{folder} was begun with {changed}={was!r}, not {now!r}; {fix}, or begin another run"
-        )
+    for name in stays:
+        was, now = getattr(begun, name), getattr(config, name)
+        if now != was:
+            fix = f"leave --{name} out" if name in typed else f"take {name} out of the file"
+            raise ValueError(
+                f"{folder} was begun with {name}={was!r}, not {now!r}; {fix}, or begin another run"
+            )
+
+
+def check_name(name: str | None, folder: Path | None, resume: str | None):
+    "Refuse a name that is no folder's, or is not that of the run being resumed. ValueError."
     if folder and resume != "auto" and name not in (None, folder.name):
         raise ValueError(f"--resume goes on with {folder}, which keeps its name; leave --name out")
     if name and (name == ".." or Path(name).name != name):
         raise ValueError(
             f"name={name!r} must be the name of one folder; choose where it stands with --out_dir"
         )
+
+
+def read_train_flags(
+    args: list[str],
+    prog: str = "gpt2edu_train",
+    kind: type = TrainConfig,  # or a dataclass that adds flags to it
+    general: type = TrainFlags,
+) -> tuple[TrainConfig, Path | None, General]:  # config; run to resume; the command's own flags
+    "Turn arguments into a config. ValueError, FileNotFoundError: one line."
+    from_file, args = with_file(kind, args, prog)
+    typed = {arg.partition("=")[0].removeprefix("--").replace("-", "_") for arg in args}
+
+    # a horizon that is typed replaces that of the file, and either the preset's
+    new_end = bool(typed & set(HORIZONS))
+    for name in HORIZONS:
+        if new_end or from_file.get(name) is None:
+            from_file.pop(name, None)
+    new_end = new_end or bool(from_file.keys() & set(HORIZONS))
+
+    resume, args = take_flag([*as_flags(from_file), *args], "resume", "latest")
+    values = {key: take_flag(args, key, "")[0] for key in ("out_dir", "name", "preset")}
+    values = {key: value for key, value in values.items() if value != "None"}
+    folder = run_to_resume(resume, values)
+    default = read_config(folder) if folder else preset(values.get("preset") or "tiny")
+    if new_end:  # tyro would check the two together
+        default = replace(default, **dict.fromkeys(HORIZONS) | {"max_steps": 1})
+        args = ["--max_steps", "None", *args]
+    default = default if kind is TrainConfig else kind(**asdict(default))
+    config, asked = parse_both(kind, general, args, prog, default)
+
+    if folder:
+        check_as_begun(folder, default, config, typed)
+    check_name(values.get("name"), folder, resume)
     if config.num_epochs == 0:
         raise ValueError(
             "num_epochs=0.0 must be above 0; a part of an epoch is fine, for example 0.1"
@@ -118,26 +147,22 @@ def read_train_flags(
 
 def describe_plan(config: TrainConfig) -> list[str]:
     "Say what a run would be."
-    vocab = padded(
-        {"gpt2": 50257, "train": config.vocab_size}.get(config.tokenizer)
-        or get_tokenizer(config.tokenizer).n_vocab
-    )
+    ids = {"gpt2": 50257, "train": config.vocab_size}.get(config.tokenizer)
+    vocab = padded(ids or get_tokenizer(config.tokenizer).n_vocab)
     n = count_params(config.n_layer, config.n_embd, config.block_size, vocab)
     flops = flops_per_token(n, config.n_layer, config.n_embd, config.block_size)
     micro = config.total_batch // (config.micro_batch * config.block_size)
-    end = next(
-        f"{getattr(config, k)} {k.split('_')[1]}"
-        for k in HORIZONS
-        if getattr(config, k) is not None
-    )
+    horizon = next(name for name in HORIZONS if getattr(config, name) is not None)
+    end = f"{getattr(config, horizon)} {horizon.split('_')[1]}"
     return [
         f"plan: preset {config.preset}, {n:,} parameters, {flops / 1e9:.3f} GFLOP per token",
-        f"plan: {config.total_batch:,} tokens a step in {micro} micro-batches of {config.micro_batch} x {config.block_size}; {end}",
+        f"plan: {config.total_batch:,} tokens a step in {micro} micro-batches of "
+        f"{config.micro_batch} x {config.block_size}; {end}",
     ]
 
 
 def say(line: str):
-    "Print a line above the progress bar, if there is one; a model may write control characters, a terminal gets none."
+    "Print a line above the progress bar, if there is one, without control characters."
     from tqdm import tqdm
 
     tqdm.write(re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\ufffd", line), file=sys.stdout)
@@ -151,9 +176,8 @@ def say_or_go_on(line: str):
     except OSError as e:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")
         if not isinstance(e, BrokenPipeError):
-            sys.stderr.write(
-                f"gpt2edu_train: cannot write the output ({e.strerror}); training goes on without it\n"
-            )
+            what = f"cannot write the output ({e.strerror}); training goes on without it"
+            sys.stderr.write(f"gpt2edu_train: {what}\n")
 
 
 @command
@@ -173,15 +197,16 @@ def train(args: list[str]):
 
 def train_here(config: TrainConfig, resume: Path | None, stop):
     "Train in this process, which may be one of many."
-    from gpt2edu.machine import (
-        distributed as dist,
-    )  # PyTorch is loaded only now, so that --help is quick
+    # PyTorch is loaded only now, so that --help is quick
+    from gpt2edu.machine import distributed as dist
     from gpt2edu.machine.device import pick_device
     from gpt2edu.evaluate.validation import report
     from gpt2edu.data.cache import not_writable, one_writer
     from gpt2edu.train.trainer import Trainer
 
-    ranks, folder, failed = dist.start(pick_device(config.device).value.type), None, True
+    ranks = dist.start(pick_device(config.device).value.type)
+    folder = None
+    failed = True
     lock = ExitStack()
 
     def claim() -> Path:
@@ -198,7 +223,8 @@ def train_here(config: TrainConfig, resume: Path | None, stop):
             say_or_go_on(f"run: {folder}")
         trainer = Trainer(config, folder, resume is not None, say_or_go_on, ranks)
         done = trainer.run(stop)
-        failed, stop.waits = False, True  # a signal that comes now changes nothing
+        failed = False
+        stop.waits = True  # a signal that comes now changes nothing
         if done and ranks.is_main:
             report(done | {"step": trainer.step}, folder, config.choice_items, say)
     finally:
@@ -206,9 +232,8 @@ def train_here(config: TrainConfig, resume: Path | None, stop):
         lock.close()
         dist.stop(failed)
         if ranks.is_main and folder:
-            with suppress(
-                OSError
-            ):  # a folder in which nothing was written is of a run that was refused
+            # a folder in which nothing was written is of a run that was refused
+            with suppress(OSError):
                 folder.rmdir()
 
 # %% ../../nbs/tough/ch20_commands.ipynb #104a23c6
@@ -242,12 +267,34 @@ class GenerateConfig:
     top_k: int | None = None  # choose among the k likeliest tokens
     top_p: float | None = None  # choose among the likeliest tokens that hold this much probability
     seed: int | None = None  # the same seed gives the same text
-    run: str | None = (
-        None  # folder or name of a run, an exported folder, or gpt2 … gpt2-xl; by default the latest run
-    )
+    # folder or name of a run, an exported folder, or gpt2 … gpt2-xl; by default the latest run
+    run: str | None = None
     out_dir: str = "runs"  # where runs are kept
     device: Device = "auto"  # where to compute
     self_test: bool = True  # compare a small step with the CPU's before using another device
+
+
+def generator_of(seed: int | None):  # a torch.Generator
+    "Make a generator of random numbers, the same for the same seed. ValueError, one line."
+    import torch
+
+    generator = torch.Generator()
+    if seed is None:
+        generator.seed()
+    elif not 0 <= seed < 2**63:
+        raise ValueError(f"seed={seed} must be from 0 to 2^63 - 1; for example 1")
+    else:
+        generator.manual_seed(seed)
+    return generator
+
+
+def write_text(prompt: str, pieces: Iterator[str], heading: str):
+    "Write a text as it is made."
+    sys.stdout.write(heading + prompt)
+    for piece in pieces:
+        sys.stdout.write(piece)
+        sys.stdout.flush()
+    sys.stdout.write("\n")
 
 
 @command
@@ -256,44 +303,23 @@ def generate(args: list[str]):
     config = parse(GenerateConfig, args, "gpt2edu_generate")
     if config.run not in OPENAI:
         find_run(config.run, config.out_dir)  # a mistake is found before PyTorch is loaded
-    import torch
-
     from gpt2edu.model.generate import check_sampling, stream_text
     from gpt2edu.train.selftest import tested_device
 
+    def note(line):
+        sys.stderr.write(f"{line}\n")
+
     check_sampling(config.temperature, config.top_k, config.top_p)
-    where = tested_device(
-        config.device,
-        "fp32",
-        config.self_test,
-        lambda line: sys.stderr.write(f"{line}\n"),
-        update=False,
-    )
+    where = tested_device(config.device, "fp32", config.self_test, note, update=False)
     model, tokenizer = load_model(config.run, config.out_dir, where.value)
-    generator = torch.Generator()
-    if config.seed is None:
-        generator.seed()
-    elif not 0 <= config.seed < 2**63:
-        raise ValueError(f"seed={config.seed} must be from 0 to 2^63 - 1; for example 1")
-    else:
-        generator.manual_seed(config.seed)
-    options = {
-        "temperature": config.temperature,
-        "top_k": config.top_k,
-        "top_p": config.top_p,
-        "generator": generator,
-    }
+    options = {name: getattr(config, name) for name in ("temperature", "top_k", "top_p")}
+    options["generator"] = generator_of(config.seed)
     if config.num_seq < 1:
         raise ValueError(f"num_seq={config.num_seq} must be 1 or more")
     for i in range(config.num_seq):
         pieces = stream_text(model, tokenizer, config.prompt, config.max_tokens, **options)
-        sys.stdout.write(
-            f"--- {i + 1} of {config.num_seq}\n" * (config.num_seq > 1) + config.prompt
-        )
-        for piece in pieces:
-            sys.stdout.write(piece)
-            sys.stdout.flush()
-        sys.stdout.write("\n")
+        heading = f"--- {i + 1} of {config.num_seq}\n" if config.num_seq > 1 else ""
+        write_text(config.prompt, pieces, heading)
 
 # %% ../../nbs/tough/ch20_commands.ipynb #ac22f438
 @dataclass(frozen=True)
@@ -303,9 +329,8 @@ class ExportConfig:
     run: str | None = None  # folder or name of a run; by default the latest
     out: str | None = None  # the folder to make; by default exports/ and the run's name
     out_dir: str = "runs"  # where runs are kept
-    push_to_hub: str | None = (
-        None  # owner/name on the Hugging Face hub: upload the folder there, private
-    )
+    # owner/name on the Hugging Face hub: upload the folder there, private
+    push_to_hub: str | None = None
 
 
 @command
@@ -343,7 +368,8 @@ def main(args: list[str] | None = None):
     name, *rest = (sys.argv[1:] if args is None else args) or [""]
     if name in ("--help", "-h"):
         say(
-            "usage: python -m gpt2edu COMMAND [FLAGS]; gpt2edu_COMMAND is the same; --help behind a command lists its flags"
+            "usage: python -m gpt2edu COMMAND [FLAGS]; gpt2edu_COMMAND is the same; "
+            "--help behind a command lists its flags"
         )
         for name, run in commands.items():
             say(f"  {name:10}{run.__doc__}")
@@ -352,16 +378,14 @@ def main(args: list[str] | None = None):
         say(versions())
         return
     if name not in commands:
-        sys.stderr.write(
-            f"gpt2edu: unknown command {name!r}; expected one of {', '.join(commands)}\n"
-        )
+        expected = ", ".join(commands)
+        sys.stderr.write(f"gpt2edu: unknown command {name!r}; expected one of {expected}\n")
         sys.exit(2)
     if args is None:
         sys.argv[:] = [f"gpt2edu_{name}", *rest]
     commands[name](None if args is None else rest)
 
 # %% ../../nbs/tough/ch20_commands.ipynb #1b447d38
-if __name__ == "__main__" and hasattr(
-    sys.modules["__main__"], "__file__"
-):  # a notebook has no file
+# a notebook has no file
+if __name__ == "__main__" and hasattr(sys.modules["__main__"], "__file__"):
     main()

@@ -1,11 +1,12 @@
-"""Flags read from a dataclass by tyro, and commands that end with one line and exit code 2 when the input is to blame."""
+"""Flags read from a dataclass by tyro; a mistake in the input is one line and exit code 2."""
 
-# Made by tools/book.py from ../../book/tough/ch20a_flags.md: edit that file, then `make book`.
+# Made by tools/book.py from ../../book/tough/ch20a_flags.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['SHELLS', 'Switch', 'NUMBERS', 'General', 'Report', 'versions', 'take_flag', 'is_rule',
-           'one_line', 'whole_number', 'with_file', 'colours', 'parse_both', 'parse', 'strict',
-           'answer', 'command']
+__all__ = ['SHELLS', 'Switch', 'WRONG_WORD', 'NO_NUMBER', 'NUMBERS', 'General', 'Report',
+           'versions', 'take_flag', 'is_rule', 'one_line', 'whole_number', 'with_file', 'colours',
+           'check_shell', 'side_by_side', 'parse_both', 'parse', 'strict', 'answer',
+           'prepare_output', 'in_one_line', 'is_out_of_memory', 'command']
 
 # %% ../../nbs/tough/ch20a_flags.ipynb #b1561f72
 import contextlib
@@ -27,8 +28,8 @@ from typing import Annotated, Any
 
 import tyro
 
-from ..choices import refusal
-from .settings import as_flags, read_settings
+from gpt2edu.choices import refusal
+from gpt2edu.cli.settings import as_flags, read_settings
 
 # %% ../../nbs/tough/ch20a_flags.ipynb #dbcc31fd
 SHELLS = (["bash"], ["zsh"], ["fish"], ["tcsh"])  # that tyro writes a completion for
@@ -39,9 +40,8 @@ Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]  # --json, without a --no
 class General:
     "For the command itself."
 
-    config: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = (
-        None  # flags from a .toml or .json file; those typed here win
-    )
+    # flags from a .toml or .json file; those typed here win
+    config: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
     version: Switch = False  # say the versions of gpt2edu, Python and torch, and stop
 
 
@@ -67,7 +67,9 @@ def take_flag(
     args: list[str], name: str, bare: str
 ) -> tuple[str | None, list[str]]:  # its value; the other arguments
     "Take one flag out of the arguments, all of its uses; without a value it means `bare`."
-    found, rest, i = None, [], 0
+    found = None
+    rest = []
+    i = 0
     while i < len(args):
         key, eq, value = args[i].partition("=")
         i += 1
@@ -76,10 +78,16 @@ def take_flag(
         elif eq or i == len(args) or args[i].startswith("--"):
             found = (value or bare) if eq else bare
         else:
-            found, i = args[i], i + 1
+            found = args[i]
+            i += 1
     return found, rest  # of several, the last counts
 
 # %% ../../nbs/tough/ch20a_flags.ipynb #04d20752
+# two of tyro's messages
+WRONG_WORD = re.compile(r"invalid choice '(.*)' for argument '--(\w+)'\. Expected one of (\(.*\))")
+NO_NUMBER = re.compile(r"no type matching INT could be instantiated from \['(.*?)'\]")
+
+
 def is_rule(line: str) -> bool:
     "Whether a line is one long dash (tyro writes plain ones where the output is not UTF-8)."
     return len(line) > 5 and not line.strip("─-")
@@ -94,16 +102,10 @@ def one_line(
     lines = list(itertools.dropwhile(is_rule, lines))
     text = " ".join(itertools.takewhile(lambda line: not is_rule(line), lines))
     text = re.sub(r"^Error parsing (\w+: )?", "", text).replace("{None}|", "")
-    if choice := re.match(
-        r"invalid choice '(.*)' for argument '--(\w+)'\. Expected one of (\(.*\))", text
-    ):
+    if choice := WRONG_WORD.match(text):
         words = tuple(word for word in re.findall(r"'(.*?)'", choice[3]) if word != "None")
         return refusal(choice[2], choice[1], words)
-    text = re.sub(
-        r"no type matching INT could be instantiated from \['(.*?)'\]",
-        r"expected a whole number, got '\1'",
-        text,
-    )
+    text = NO_NUMBER.sub(r"expected a whole number, got '\1'", text)
     if "Perhaps you meant:" in lines:
         text += f"; did you mean {lines[lines.index('Perhaps you meant:') + 1].split()[0]}?"
     return text.split(" Got errors:")[0].rstrip(" .") or box.strip()
@@ -140,19 +142,39 @@ def with_file(
     path, args = take_flag(args, "config", "")
     if path == "":
         raise ValueError(
-            "--config got no file; name a .toml or .json file of flags, for example --config run.toml"
+            "--config got no file; "
+            "name a .toml or .json file of flags, for example --config run.toml"
         )
     return ({} if path is None else read_settings(path, kind, prog)), args
 
 
 @contextlib.contextmanager
 def colours():
-    "Let tyro write in bold and colour on a terminal, unless NO_COLOR asks for plain text (https://no-color.org)."
+    "Let tyro write in bold and colour on a terminal, unless NO_COLOR (no-color.org) is set."
     tyro._experimental_options["ansi_codes"] = not os.environ.get("NO_COLOR")
     try:
         yield
     finally:
         tyro._experimental_options["ansi_codes"] = True
+
+
+def check_shell(args: list[str]):
+    "Refuse a request for completion that names no shell. ValueError, one line."
+    asks = args[:1] in (["--tyro-print-completion"], ["--tyro-write-completion"])
+    if asks and args[1:2] not in SHELLS:
+        raise ValueError(
+            f"{args[0]} needs the name of a shell: bash, zsh, fish or tcsh; "
+            f"for example {args[0]} bash"
+        )
+
+
+def side_by_side(kind: type, general: type, default) -> type:
+    "Put two dataclasses into one, without a prefix in front of their flags."
+    # the docstring of `kind` is above all flags, so its own group needs none
+    own = Annotated[tyro.conf.OmitArgPrefixes[kind], tyro.conf.arg(help="")]
+    command = ("command", own, field(default_factory=lambda: default or kind()))
+    others = ("general", tyro.conf.OmitArgPrefixes[general], general())
+    return make_dataclass("Flags", [command, others], frozen=True)
 
 
 def parse_both(
@@ -163,31 +185,18 @@ def parse_both(
     default=None,  # an instance of `kind`: values of the flags that are not given
 ) -> tuple[Any, General]:  # an instance of each
     "Read flags, and the file of --config. ValueError, OSError: one line."
-    if (
-        args[:1] in (["--tyro-print-completion"], ["--tyro-write-completion"])
-        and args[1:2] not in SHELLS
-    ):
-        raise ValueError(
-            f"{args[0]} needs the name of a shell: bash, zsh, fish or tcsh; for example {args[0]} bash"
-        )
+    check_shell(args)
     if "--version" in args:
         sys.stdout.write(f"{versions()}\n")
         sys.exit(0)
     values, args = with_file(kind, args, prog)
-    own = Annotated[
-        tyro.conf.OmitArgPrefixes[kind], tyro.conf.arg(help="")
-    ]  # its docstring is above all flags
-    command = ("command", own, field(default_factory=lambda: default or kind()))
-    both = make_dataclass(
-        "Flags", [command, ("general", tyro.conf.OmitArgPrefixes[general], general())], frozen=True
-    )
+    typed = [*as_flags(values), *args]
+    both = side_by_side(kind, general, default)
+    options = {"prog": prog, "description": kind.__doc__, "use_underscores": True}
     caught = io.StringIO()
     try:
         with contextlib.redirect_stderr(caught), NUMBERS, colours():
-            typed = [*as_flags(values), *args]
-            found = tyro.cli(
-                both, args=typed, prog=prog, description=kind.__doc__, use_underscores=True
-            )
+            found = tyro.cli(both, args=typed, **options)
             return found.command, found.general
     except SystemExit as e:
         if e.code:
@@ -214,10 +223,10 @@ def strict(value: Any) -> Any:
 
 
 def answer(
-    work: Callable,  # prints lines, and returns what is to be an object; None on a rank that has nothing to say
+    work: Callable,  # prints lines, returns what is to be an object; None: this rank says nothing
     as_json: bool,
 ) -> None:
-    "Do the work of a command; with `as_json`, print its result as the only thing on standard output."
+    "Do a command's work; with `as_json`, its result is all that goes to standard output."
     if not as_json:
         work()
         return
@@ -227,6 +236,29 @@ def answer(
         sys.stdout.write(json.dumps(strict(found), indent=2, allow_nan=False) + "\n")
 
 # %% ../../nbs/tough/ch20a_flags.ipynb #5334b605
+def prepare_output():
+    "Make the output streams safe: one may be closed (`>&-`), or a terminal unable to show a text."
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name) or open(os.devnull, "w", encoding="utf-8")
+        setattr(sys, name, stream)
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+
+
+def in_one_line(e: ValueError | OSError) -> str:
+    "Write an error of the user's for standard error; one of the system's names its file."
+    text = e.args[1] if isinstance(e, OSError) and len(e.args) > 1 else e
+    text = " ".join(str(text).split())
+    return f"{e.filename}: {text}" if isinstance(e, OSError) and e.filename else text
+
+
+def is_out_of_memory(e: MemoryError | RuntimeError) -> bool:
+    "Whether memory was short, whoever says so: Python, PyTorch on a CPU, or a GPU."
+    if isinstance(e, MemoryError) or type(e).__name__ == "OutOfMemoryError":
+        return True
+    return "allocate memory" in str(e)
+
+
 def command(
     run: Callable,  # takes the list of arguments
 ) -> Callable:
@@ -235,14 +267,7 @@ def command(
     @functools.wraps(run)
     def script(args: list[str] | None = None):
         prog = f"gpt2edu_{run.__name__.strip('_')}"
-        sys.stdout, sys.stderr = (
-            s or open(os.devnull, "w", encoding="utf-8") for s in (sys.stdout, sys.stderr)
-        )  # closed by `>&-`
-        for stream in (sys.stdout, sys.stderr):
-            if hasattr(stream, "reconfigure"):
-                stream.reconfigure(
-                    errors="replace"
-                )  # a text must not end a run because a terminal cannot show it
+        prepare_output()
         try:
             run(sys.argv[1:] if args is None else args)
             if args is None:  # a console script that is done: nothing is left but Python's own end
@@ -253,19 +278,10 @@ def command(
             sys.stderr.write(f"{prog}: interrupted\n")
             sys.exit(130)
         except (ValueError, OSError) as e:
-            text = " ".join(
-                str(e.args[1] if isinstance(e, OSError) and len(e.args) > 1 else e).split()
-            )
-            if isinstance(e, OSError) and e.filename:
-                text = f"{e.filename}: {text}"
-            sys.stderr.write(f"{prog}: {text}\n")
+            sys.stderr.write(f"{prog}: {in_one_line(e)}\n")
             sys.exit(2)
         except (MemoryError, RuntimeError) as e:
-            if not (
-                isinstance(e, MemoryError)
-                or "allocate memory" in str(e)
-                or type(e).__name__ == "OutOfMemoryError"
-            ):
+            if not is_out_of_memory(e):
                 raise
             sys.stderr.write(f"{prog}: out of memory; take a smaller model, context or batch\n")
             sys.exit(2)

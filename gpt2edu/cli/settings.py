@@ -1,10 +1,10 @@
-"""A TOML or JSON file is read as flags that were typed earlier: checked against the dataclass, and overruled by what is typed now."""
+"""A TOML or JSON file is read as flags that were typed earlier: checked, then overruled."""
 
-# Made by tools/book.py from ../../book/tough/ch20b_settings.md: edit that file, then `make book`.
+# Made by tools/book.py from ../../book/tough/ch20b_settings.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['members', 'convert', 'name_of', 'no_number', 'unique', 'read_file', 'read_settings',
-           'as_flags']
+__all__ = ['members', 'convert', 'name_of', 'no_number', 'unique', 'read_file', 'check_key',
+           'checked', 'read_settings', 'as_flags']
 
 # %% ../../nbs/tough/ch20b_settings.ipynb #e92134f0
 import difflib
@@ -14,7 +14,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from ..choices import in_words, options
+from gpt2edu.choices import in_words, options
 
 # %% ../../nbs/tough/ch20b_settings.ipynb #8639acb8
 def members(
@@ -29,9 +29,8 @@ def convert(
     kind: Any,  # a type without alternatives
 ) -> Any:
     "Give the value that a field of this type stores. TypeError if the value is of another type."
-    number = (
-        type(value) in (int, float) and abs(value) < 2**63
-    )  # neither a bool nor NaN nor infinite
+    # neither a bool nor NaN nor infinite
+    number = type(value) in (int, float) and abs(value) < 2**63
     if kind is NoneType and (value is None or value == "None"):
         return None
     if kind is float and number:
@@ -85,11 +84,10 @@ def read_file(path: str) -> dict[str, Any]:
             f"--config {path}: {why}; expected a .toml or .json file of flags"
         ) from None
     try:
-        found = (
-            tomllib.loads(text)
-            if suffix == ".toml"
-            else json.loads(text, parse_constant=no_number, object_pairs_hook=unique)
-        )
+        if suffix == ".toml":
+            found = tomllib.loads(text)
+        else:
+            found = json.loads(text, parse_constant=no_number, object_pairs_hook=unique)
     except (ValueError, RecursionError) as e:
         why = "nested too deeply" if isinstance(e, RecursionError) else " ".join(str(e).split())
         raise ValueError(
@@ -97,9 +95,39 @@ def read_file(path: str) -> dict[str, Any]:
         ) from None
     if not isinstance(found, dict):
         raise ValueError(
-            f"{path}: holds {json.dumps(found)[:40]}, expected an object with the names of flags as keys"
+            f"{path}: holds {json.dumps(found)[:40]}, "
+            "expected an object with the names of flags as keys"
         )
     return found
+
+
+def check_key(path: str, key: str, value: Any, types: dict[str, Any], prog: str):
+    "Refuse a key that is the name of no flag. ValueError, one line."
+    name = key.replace("-", "_")
+    if name in types:
+        return
+    what = f"unknown key {key!r}"
+    if isinstance(value, dict):
+        what = f"[{key}] is a table; write flags without one"
+    near = difflib.get_close_matches(name, types, 1)
+    fix = f"{prog} --help lists the flags, whose names are the keys"
+    if near:
+        fix = f"did you mean {near[0]}?"
+    raise ValueError(f"{path}: {what}; {fix}")
+
+
+def checked(path: str, name: str, value: Any, kind: Any, default: Any) -> Any:
+    "Give the value that the field stores. ValueError, one line, if it is of another type."
+    for member in members(kind):
+        try:
+            return convert(value, member)
+        except TypeError:
+            pass
+    expected = " or ".join(name_of(m) for m in members(kind) if m is not NoneType)
+    example = f"; for example {name} = {json.dumps(default)}" if default is not None else ""
+    got = json.dumps(value, default=str)
+    got = got if len(got) <= 60 else f"{got[:57]}..."
+    raise ValueError(f"{path}: {name} = {got}, expected {expected}{example}")
 
 
 def read_settings(
@@ -107,40 +135,17 @@ def read_settings(
     kind: type,  # the dataclass whose fields are the keys; n-layer is n_layer
     prog: str,  # the command, for its --help
 ) -> dict[str, Any]:  # field: value, checked
-    "Read a file of flags. ValueError, OSError: one line with file, key, what it got and what it expected."
-    types, values = get_type_hints(kind), {}
+    "Read a file of flags. ValueError, OSError: one line that names file and key."
+    types = get_type_hints(kind)
+    values = {}
     for key, value in read_file(path).items():
         name = key.replace("-", "_")
         if name in values:
             raise ValueError(
                 f"{path}: {name} is there twice, with dashes and with underscores; keep one"
             )
-        if name not in types:
-            near = difflib.get_close_matches(name, types, 1)
-            fix = (
-                f"did you mean {near[0]}?"
-                if near
-                else f"{prog} --help lists the flags, whose names are the keys"
-            )
-            what = (
-                f"[{key}] is a table; write flags without one"
-                if isinstance(value, dict)
-                else f"unknown key {key!r}"
-            )
-            raise ValueError(f"{path}: {what}; {fix}")
-        for member in members(types[name]):
-            try:
-                values[name] = convert(value, member)
-                break
-            except TypeError:
-                pass
-        else:
-            expected = " or ".join(name_of(m) for m in members(types[name]) if m is not NoneType)
-            default = getattr(kind, name, None)
-            example = f"; for example {name} = {json.dumps(default)}" if default is not None else ""
-            got = json.dumps(value, default=str)
-            got = got if len(got) <= 60 else f"{got[:57]}..."
-            raise ValueError(f"{path}: {name} = {got}, expected {expected}{example}")
+        check_key(path, key, value, types, prog)
+        values[name] = checked(path, name, value, types[name], getattr(kind, name, None))
     return values
 
 # %% ../../nbs/tough/ch20b_settings.ipynb #e46b421b

@@ -60,7 +60,8 @@ def fingerprint(
     config: DataConfig,
 ) -> tuple[str, int]:  # SHA-256 of the source, hex; its size in bytes, about
     "Say what a dataset is made of, so that shards are found again only if nothing has changed."
-    sha, size = hashlib.sha256(), 0
+    sha = hashlib.sha256()
+    size = 0
     if len(config.dataset) == 1 and config.dataset[0] in EMBEDDED:
         texts = list(documents(config.dataset, n_stories=200, data_dir=config.data_dir))
         scale = N_STORIES / 200 if config.dataset == ("stories",) else 1
@@ -102,8 +103,7 @@ json.dump([s.text for s in stories(end - start, start=start)], sys.stdout)
 
 def all_stories(
     n: int,  # how many
-    processes: int
-    | None = None,  # None: one for each core, at most 8, and none for less than 1,000 stories
+    processes: int | None = None,  # None: one for each core, at most 8, each for 1,000 stories
 ) -> list[str]:  # the same whatever the number of processes
     "Write the first n stories."
     cores = (
@@ -111,11 +111,9 @@ def all_stories(
     )
     k = processes or max(1, min(cores, 8, n // 1000))
     stretches = [(n * i // k, n * (i + 1) // k) for i in range(k)]
-    here = os.environ | {
-        "PYTHONPATH": os.pathsep.join(
-            [str(Path(gpt2edu.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-        )
-    }
+    library = str(Path(gpt2edu.__file__).parents[1])
+    path = os.pathsep.join([library, os.environ.get("PYTHONPATH", "")])
+    here = os.environ | {"PYTHONPATH": path}
     quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True, "env": here}
     children = [
         subprocess.Popen([sys.executable, "-c", STRETCH, str(a), str(b)], **quiet)
@@ -125,11 +123,10 @@ def all_stories(
         texts = [s.text for s in stories(stretches[0][1])]
         for (start, end), child in zip(stretches[1:], children, strict=True):
             answer = child.communicate()[0]
-            texts += (
-                json.loads(answer)
-                if child.returncode == 0
-                else [s.text for s in stories(end - start, start=start)]
-            )
+            if child.returncode == 0:
+                texts += json.loads(answer)
+            else:
+                texts += [s.text for s in stories(end - start, start=start)]
     finally:
         for child in children:
             child.kill()
@@ -152,11 +149,8 @@ def try_lock(file) -> bool:
     except OSError as e:
         if e.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
             return False
-        if e.errno not in (
-            errno.ENOSYS,
-            errno.ENOTSUP,
-            errno.ENOLCK,
-        ):  # a network disk without locks: go on without
+        # a network disk without locks: go on without
+        if e.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):
             raise
     return True
 
@@ -164,12 +158,12 @@ def try_lock(file) -> bool:
 @contextmanager
 def one_writer(
     folder: Path,  # what is written; the lock is a hidden file beside it
-    waiting: Callable
-    | None = None,  # told once that another process writes; None: do not wait, raise ValueError
+    waiting: Callable | None = None,  # called once if another process writes; None: ValueError
     flag: str = "--out",  # with which another folder is chosen
 ):
     "Hold the right to write a folder. Raises ValueError, OSError."
-    path, told = folder.parent / f".{folder.name}.lock", False
+    path = folder.parent / f".{folder.name}.lock"
+    told = False
     folder.parent.mkdir(parents=True, exist_ok=True)
     while True:
         with open(path, "a", encoding="utf-8") as file:
@@ -184,7 +178,8 @@ def one_writer(
                 continue
         if waiting is None:
             raise ValueError(
-                f"{folder}: another process is writing there; wait for it, or choose another folder with {flag}"
+                f"{folder}: another process is writing there; "
+                f"wait for it, or choose another folder with {flag}"
             )
         if not told:
             waiting()
@@ -199,15 +194,11 @@ HUB = {  # short name: owner/name on the hub, configuration
 
 
 def hub_name(dataset: tuple[str, ...]) -> str | None:
-    "The name if a dataset is on the hub: a short name or owner/name; None for what is on this machine."
+    "Name a dataset of the hub, a short name or owner/name; None for what is on this machine."
     name = dataset[0]
     is_file = Path(name).exists() or Path(name).suffix in SUFFIXES
-    return (
-        name
-        if len(dataset) == 1
-        and (name in HUB or (re.fullmatch(r"\w[\w.-]*/[\w.-]+(@.+)?", name) and not is_file))
-        else None
-    )
+    of_owner = re.fullmatch(r"\w[\w.-]*/[\w.-]+(@.+)?", name) and not is_file
+    return name if len(dataset) == 1 and (name in HUB or of_owner) else None
 
 
 def hub_folder(
@@ -250,32 +241,18 @@ def shards_folder(
     tokenizer: Tokenizer | None,  # None if one is to be trained
     more: tuple = (),  # other choices that change the shards
     exact: int | None = None,  # tokens for validation, whatever the size of the source
-) -> tuple[
-    Path, str, str, int, int
-]:  # folder; name of the dataset; SHA-256 of the source, hex; validation tokens; bytes
+) -> tuple[Path, str, str, int, int]:  # folder, short name, SHA-256, validation tokens, bytes
     "Name the folder of a dataset that is on this machine by what goes into it."
     source, size = fingerprint(config)
-    val_tokens = (
-        min(config.val_tokens, max(1, size // 40)) if exact is None else exact
-    )  # a small corpus keeps nine tenths
-    made_of = [
-        source,
-        N_STORIES,
-        tokenizer.hash if tokenizer else config.vocab_size,
-        val_tokens,
-        config.text_key,
-        *more,
-    ]
-    name = (
-        config.dataset[0]
-        if config.dataset[0] in EMBEDDED
-        else Path(config.dataset[0]).stem.strip("*.") or "files"
-    )
-    folder = (
-        Path(config.data_dir)
-        / f"{name}-{hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:12]}"
-    )
-    return folder, name, source, val_tokens, size
+    few = max(1, size // 40)  # a small corpus keeps nine tenths
+    val_tokens = min(config.val_tokens, few) if exact is None else exact
+    made_by = tokenizer.hash if tokenizer else config.vocab_size
+    made_of = [source, N_STORIES, made_by, val_tokens, config.text_key, *more]
+    key = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:12]
+    name = config.dataset[0]
+    if name not in EMBEDDED:
+        name = Path(name).stem.strip("*.") or "files"
+    return Path(config.data_dir) / f"{name}-{key}", name, source, val_tokens, size
 
 
 def prepare_data(
@@ -286,7 +263,8 @@ def prepare_data(
     if config.shards:
         if config.tokenizer == "train":
             raise ValueError(
-                "tokenizer='train' does not go with --shards; name the one that made them: --tokenizer gpt2"
+                "tokenizer='train' does not go with --shards; "
+                "name the one that made them: --tokenizer gpt2"
             )
         return get_tokenizer(config.tokenizer), Path(config.shards)
     if hub_name(config.dataset):
@@ -304,18 +282,18 @@ def prepare_data(
         written.extend([] if written else all_stories(N_STORIES))
         return written
 
+    def waiting():
+        say(f"data: another process is writing {folder}; waiting for it")
+
     try:
-        with one_writer(
-            folder, lambda: say(f"data: another process is writing {folder}; waiting for it")
-        ):
+        with one_writer(folder, waiting):
             if (folder / MANIFEST).exists():
                 say(f"data: {folder} (prepared before)")
                 return Tokenizer.load(folder), folder
             if tokenizer is None:
                 say(f"data: training a tokenizer of at most {config.vocab_size:,} ids")
-                tokenizer = Tokenizer.train(
-                    take_text(texts(), TOKENIZER_CHARS), config.vocab_size, name
-                )
+                few = take_text(texts(), TOKENIZER_CHARS)
+                tokenizer = Tokenizer.train(few, config.vocab_size, name)
             say(f"data: writing shards to {folder}")
             tokenizer.save(folder)
             made_from = {"dataset": config.dataset, "sha256": source}

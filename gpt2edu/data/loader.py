@@ -1,6 +1,6 @@
-"""Shards become (B, T) batches: deterministic, shuffled, shared by ranks, and resumable from one number."""
+"""Shards become (B, T) batches: deterministic, shuffled, shared, resumable from one number."""
 
-# Made by tools/book.py from ../../book/easy/ch06_loader.md: edit that file, then `make book`.
+# Made by tools/book.py from ../../book/easy/ch06_loader.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['GOLDEN', 'ROUNDS', 'mix', 'round_keys', 'permute', 'Loader']
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .shards import ShardSet
+from gpt2edu.data.shards import ShardSet
 
 # %% ../../nbs/easy/ch06_loader.ipynb #66197e75
 GOLDEN = 0x9E3779B97F4A7C15  # 2^64 divided by the golden ratio, odd
@@ -20,7 +20,10 @@ ROUNDS = 8  # of the Feistel network
 def mix(
     x: np.ndarray,  # uint64, any shape
 ) -> np.ndarray:  # uint64, same shape
-    "Scramble 64 bits: every bit of the result depends on every bit of x. Source: Steele et al. 2014, SplitMix64."
+    """Scramble 64 bits: every bit of the result depends on every bit of x.
+
+    Source: Steele et al. 2014, SplitMix64.
+    """
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
@@ -42,7 +45,10 @@ def permute(
     n: int,  # how many things are in the order
     keys: np.ndarray,  # (ROUNDS,) uint64
 ) -> np.ndarray:  # (N,) int64 in [0, n); different indices give different results
-    "Look up places in a shuffled order of n things that is never stored. Source: Black and Rogaway 2002."
+    """Look up places in a shuffled order of n things that is never stored.
+
+    Source: Black and Rogaway 2002.
+    """
     half = np.uint64(max(1, ((n - 1).bit_length() + 1) // 2))  # bits
     low = (np.uint64(1) << half) - np.uint64(1)
     x = np.asarray(index).astype(np.uint64)
@@ -81,14 +87,18 @@ class Loader:
         if len(shards) < T + 1:
             name = getattr(shards, "paths", ["the shards"])[0]
             raise ValueError(
-                f"{name}: got {len(shards):,} tokens, expected {T + 1:,} at least for one window of T={T}; "
+                f"{name}: got {len(shards):,} tokens, "
+                f"expected {T + 1:,} at least for one window of T={T}; "
                 "give more text or lower T"
             )
-        self.shards, self.B, self.T, self.seed, self.shuffle = shards, B, T, seed, shuffle
-        self.rank, self.world_size, self.position = rank, world_size, position
-        self.n_windows = (
-            len(shards) - 1
-        ) // T  # per epoch; the last target of one is the first input of the next
+        self.shards = shards
+        self.B, self.T = B, T
+        self.seed = seed
+        self.shuffle = shuffle
+        self.rank, self.world_size = rank, world_size
+        self.position = position
+        # per epoch; the last target of a window is the first input of the next
+        self.n_windows = (len(shards) - 1) // T
 
     def windows(
         self,
@@ -99,22 +109,18 @@ class Loader:
         if not self.shuffle:
             return places
         chosen = np.empty_like(places)
-        for epoch in np.unique(
-            epochs
-        ):  # a batch may hold the end of one epoch and the start of the next
+        # a batch may hold the end of one epoch and the start of the next
+        for epoch in np.unique(epochs):
             now = epochs == epoch
             chosen[now] = permute(places[now], self.n_windows, round_keys(self.seed, int(epoch)))
         return chosen
 
-    def next_batch(
-        self,
-    ) -> tuple[Tensor, Tensor]:  # x, y: (B, T) int64; y is x moved on by one token
+    def next_batch(self) -> tuple[Tensor, Tensor]:  # x, y: (B, T) int64; y is x moved on by one
         "Read this rank's next B windows and move the position on by those of all ranks."
         first = self.position + self.rank * self.B
         starts = self.windows(np.arange(first, first + self.B)) * self.T
-        rows = np.stack(
-            [self.shards[a : a + self.T + 1] for a in starts.tolist()]
-        )  # (B, T + 1) uint16
+        spans = [self.shards[a : a + self.T + 1] for a in starts.tolist()]
+        rows = np.stack(spans)  # (B, T + 1) uint16
         self.position += self.B * self.world_size
         tokens = torch.from_numpy(rows.astype(np.int64))  # (B, T + 1)
         return tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()  # (B, T), (B, T)

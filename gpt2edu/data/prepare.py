@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['MUCH', 'DEFAULT_VAL', 'BYTES_PER_TOKEN', 'SLACK', 'whole', 'PrepareConfig',
            'open_source', 'source_stream', 'fill', 'hub_plan', 'local_plan', 'Plan', 'plan_run',
-           'describe', 'complete_header', 'estimate', 'enough', 'announce', 'train_tokenizer',
-           'start', 'check_room', 'next_command', 'report', 'is_done', 'prepare', 'summary',
+           'complete_header', 'estimate', 'enough', 'announce', 'train_tokenizer', 'start',
+           'check_room', 'next_command', 'report', 'is_done', 'prepare', 'summary',
            'finished_parts', 'merged_header', 'merge']
 
 # %% ../../nbs/tough/ch19_fineweb.ipynb #83ed8b68
@@ -34,6 +34,7 @@ from gpt2edu.data.cache import (
 )
 from gpt2edu.data.encode import Workers, make_batches
 from gpt2edu.data.hub import list_files
+from gpt2edu.data.shards import describe
 from gpt2edu.data.sources import Source, hub_source, local_source, read_ahead
 from gpt2edu.data.writer import (
     ShardWriter,
@@ -241,11 +242,6 @@ def plan_run(config: PrepareConfig) -> Plan:
     made_by = describe(tokenizer) if tokenizer else {"name": name}
     header = {"tokenizer": made_by, "source": source, "arguments": arguments}
     return Plan(folder, header, size, tokenizer)
-
-
-def describe(tokenizer: Tokenizer) -> dict:
-    "What a manifest says of a tokenizer."
-    return {k: getattr(tokenizer, k) for k in ("name", "hash", "n_vocab", "eot")}
 
 # %% ../../nbs/tough/ch19_fineweb.ipynb #89351b74
 DEFAULT_VAL = 10_485_760  # tokens: what the 124M preset validates on, 20 steps of 524,288

@@ -1,22 +1,24 @@
-"""Documents become files of uint16 token ids with a manifest, written so that nothing half-written is ever read."""
+"""Documents become files of uint16 ids with a manifest, and no half-written file is ever read."""
 
-# Made by tools/book.py from ../../book/easy/ch05_shards.md: edit that file, then `make book`.
+# Made by tools/book.py from ../../book/easy/ch05_shards.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['MAGIC', 'VERSION', 'HEADER_BYTES', 'MAX_VOCAB', 'MANIFEST', 'UNFINISHED', 'SHARD_NAME',
-           'check_ids', 'encode_documents', 'write_atomically', 'write_shard', 'read_shard',
-           'claim_folder', 'write_shards', 'ShardSet', 'scan', 'read_manifest', 'open_shards']
+           'check_ids', 'encode_documents', 'write_shard', 'read_shard', 'describe', 'to_json',
+           'claim_folder', 'check_train', 'finish_folder', 'write_shards', 'ShardSet', 'scan',
+           'read_manifest', 'open_shards']
 
 # %% ../../nbs/easy/ch05_shards.ipynb #291c2ad7
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
+
+from gpt2edu.atomic import write_atomically
 
 # %% ../../nbs/easy/ch05_shards.ipynb #655817c1
 MAGIC, VERSION = 20240520, 1  # the first two numbers of a shard of llm.c and modded-nanogpt
@@ -33,7 +35,8 @@ def check_ids(
     ids = np.asarray(ids)
     if ids.ndim != 1 or ids.size == 0 or ids.dtype.kind not in "iu":
         raise ValueError(
-            f"{where}: got shape {ids.shape} of {ids.dtype}, expected a list of token ids, at least one"
+            f"{where}: got shape {ids.shape} of {ids.dtype}, "
+            "expected a list of token ids, at least one"
         )
     top = min(n_vocab, MAX_VOCAB) - 1
     if ids.min() < 0 or ids.max() > top:
@@ -48,96 +51,76 @@ def encode_documents(
     documents: Iterable[str],
     tokenizer,  # has encode_batch, eot and n_vocab
     batch_size: int = 512,  # documents in memory at once
-) -> Iterator[
-    tuple[np.ndarray, int]
-]:  # (N,) uint16 that starts with <|endoftext|>, and the text's bytes
-    "Encode documents, a batch at a time so that the tokenizer's threads have work. Raises ValueError."
-    documents, n = iter(documents), 0
+) -> Iterator[tuple[np.ndarray, int]]:  # (N,) uint16, <|endoftext|> first, and the text's bytes
+    "Encode documents, a batch at a time to keep the tokenizer's threads busy. Raises ValueError."
+    documents = iter(documents)
+    n = 0  # documents encoded
     while batch := list(islice(documents, batch_size)):
         for i, ids in enumerate(tokenizer.encode_batch(batch)):
             ids = check_ids([tokenizer.eot, *ids], tokenizer.n_vocab, where=f"document {n + i}")
             yield ids, len(batch[i].encode("utf-8", errors="replace"))
         n += len(batch)
 
-# %% ../../nbs/easy/ch05_shards.ipynb #0ea84558
-def write_atomically(
-    path: Path,  # the final name
-    *parts: bytes | np.ndarray,  # what the file holds, in order
-) -> str:  # SHA-256 of the file, hex
-    "Write a file that is either whole or not there: temporary name, flush, rename. Raises OSError."
-    path = Path(path)
-    temp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    sha, n_bytes = hashlib.sha256(), sum(memoryview(part).nbytes for part in parts)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temp, "wb") as f:
-            for part in parts:
-                sha.update(part)
-                f.write(part)
-            f.flush()
-            os.fsync(f.fileno())  # the bytes reach the disk before the name does
-        os.replace(temp, path)
-        if os.name == "posix":  # Windows cannot flush a folder
-            folder = os.open(path.parent, os.O_RDONLY)
-            os.fsync(folder)
-            os.close(folder)
-    except OSError as e:
-        fix = f"({e.strerror}); free some space or choose another folder"
-        raise OSError(e.errno, f"{path}: could not write {n_bytes:,} bytes {fix}") from e
-    finally:
-        if temp.exists():  # it has been renamed if all went well
-            temp.unlink()
-    return sha.hexdigest()
-
 # %% ../../nbs/easy/ch05_shards.ipynb #f9e2b729
 def write_shard(
     path: Path,  # ends with .bin
     tokens,  # (N,) ids below 65,536
 ) -> str:  # SHA-256 of the file, hex
-    "Write one shard: header, then uint16 tokens. Raises ValueError, OSError. Format: llm.c, dev/data/data_common.py."
+    """Write one shard: header, then uint16 tokens. Raises ValueError, OSError.
+
+    Format: llm.c, dev/data/data_common.py.
+    """
     tokens = np.ascontiguousarray(check_ids(tokens, where=str(path)))
     header = np.array([MAGIC, VERSION, len(tokens)] + [0] * 253, dtype="<i4")
     return write_atomically(path, header, tokens)
 
 # %% ../../nbs/easy/ch05_shards.ipynb #09253cae
+_FIX = "delete its folder, then download or prepare it again"  # what to do with a broken shard
+
+
+def _read_npy(path: Path) -> np.memmap:  # (N,) uint16
+    "Map a shard of build-nanogpt into memory. Raises ValueError."
+    try:
+        tokens = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as e:
+        raise ValueError(f"{path}: not a whole .npy file ({str(e).splitlines()[0]}); {_FIX}") from e
+    if tokens.dtype != np.uint16 or tokens.ndim != 1 or tokens.size == 0:
+        raise ValueError(
+            f"{path}: got shape {tokens.shape} of {tokens.dtype}, expected (N,) of uint16; {_FIX}"
+        )
+    return tokens
+
+
 def read_shard(
     path: Path,  # .bin of llm.c or .npy of build-nanogpt
 ) -> np.memmap:  # (N,) uint16; pages are read when they are used
-    "Map a shard into memory after checking its header and length. Raises FileNotFoundError, ValueError."
+    "Map a shard into memory; its header and length are checked. Raises OSError, ValueError."
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path}: no such shard; check the path, or delete the folder and prepare the data again"
+            f"{path}: no such shard; "
+            "check the path, or delete the folder and prepare the data again"
         )
-    size, fix = path.stat().st_size, "delete its folder, then download or prepare it again"
     if path.suffix == ".npy":
-        try:
-            tokens = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (ValueError, EOFError) as e:
-            raise ValueError(
-                f"{path}: not a whole .npy file ({str(e).splitlines()[0]}); {fix}"
-            ) from e
-        if tokens.dtype != np.uint16 or tokens.ndim != 1 or tokens.size == 0:
-            raise ValueError(
-                f"{path}: got shape {tokens.shape} of {tokens.dtype}, expected (N,) of uint16; {fix}"
-            )
-        return tokens
+        return _read_npy(path)
+    size = path.stat().st_size
     if size < HEADER_BYTES:
         raise ValueError(
-            f"{path}: cut short, got {size:,} bytes, expected a header of {HEADER_BYTES:,}; {fix}"
+            f"{path}: cut short, got {size:,} bytes, expected a header of {HEADER_BYTES:,}; {_FIX}"
         )
     magic, version, n = (int(v) for v in np.fromfile(path, dtype="<i4", count=3))
     if magic != MAGIC:
         raise ValueError(
-            f"{path}: wrong magic number, got {magic}, expected {MAGIC}; is it a GPT-2 shard of llm.c?"
+            f"{path}: wrong magic number, got {magic}, expected {MAGIC}; "
+            "is it a GPT-2 shard of llm.c?"
         )
     if version != VERSION:
-        raise ValueError(f"{path}: got shard version {version}, expected {VERSION}; {fix}")
+        raise ValueError(f"{path}: got shard version {version}, expected {VERSION}; {_FIX}")
     want = HEADER_BYTES + 2 * n
     if n < 1 or size != want:
         what = "cut short" if size < want else "too long"
         raise ValueError(
-            f"{path}: {what}, got {size:,} bytes, expected {want:,} for {n:,} tokens; {fix}"
+            f"{path}: {what}, got {size:,} bytes, expected {want:,} for {n:,} tokens; {_FIX}"
         )
     return np.memmap(path, dtype="<u2", mode="r", offset=HEADER_BYTES, shape=(n,))
 
@@ -145,6 +128,18 @@ def read_shard(
 MANIFEST = "manifest.json"
 UNFINISHED = "manifest.unfinished"  # stands in the folder while shards are being written
 SHARD_NAME = re.compile(r".+_(train|val)_\d+\.(bin|npy)$")
+
+
+def describe(tokenizer) -> dict:
+    "Say in a manifest which tokenizer the ids are of."
+    return {k: getattr(tokenizer, k) for k in ("name", "hash", "n_vocab", "eot")}
+
+
+def to_json(manifest: dict) -> bytes:
+    "Lay out a manifest: one shard in one line."
+    lines = ",\n".join(f"  {json.dumps(entry)}" for entry in manifest["shards"])
+    text = json.dumps(manifest | {"shards": []}, indent=1)
+    return (text.removesuffix("[]\n}") + f"[\n{lines}\n ]\n}}\n").encode()
 
 # %% ../../nbs/easy/ch05_shards.ipynb #a49cd321
 def claim_folder(
@@ -159,11 +154,41 @@ def claim_folder(
     old = sorted(p for split in ("train", "val") for p in folder.glob(f"{name}_{split}_*.bin"))
     if old and not (folder / UNFINISHED).exists():
         raise ValueError(
-            f"{old[0]}: is in the way and was not written here; choose another folder or another name"
+            f"{old[0]}: is in the way and was not written here; "
+            "choose another folder or another name"
         )
     write_atomically(folder / UNFINISHED)
     for leftover in [*old, *folder.glob(".*.tmp")]:
         leftover.unlink()
+
+# %% ../../nbs/easy/ch05_shards.ipynb #8281a609
+def check_train(
+    folder: Path,
+    totals: dict,  # split → documents, tokens, bytes
+    val_tokens: int,
+    flag: str = "val_tokens",  # how the caller names it
+):
+    "Refuse to finish when validation has taken all documents. Raises ValueError."
+    if not totals["train"]["tokens"]:
+        got = f"got {totals['val']['tokens']:,} tokens in all"
+        raise ValueError(
+            f"{folder}: no document is left for training, {got}, "
+            f"expected more than val_tokens={val_tokens:,}; give more text or lower {flag}"
+        )
+
+
+def finish_folder(
+    folder: Path,
+    header: dict,  # tokenizer, source, arguments
+    totals: dict,  # split → documents, tokens, bytes
+    shards: list[dict],  # file, split, tokens and SHA-256 of each
+    **more,  # what else the manifest says
+) -> dict:  # the manifest
+    "Write the manifest, which makes the folder a finished one. Raises OSError."
+    manifest = header | {"totals": totals} | more | {"shards": shards}
+    write_atomically(folder / MANIFEST, to_json(manifest))
+    (folder / UNFINISHED).unlink(missing_ok=True)
+    return manifest
 
 # %% ../../nbs/easy/ch05_shards.ipynb #6bd8de5c
 def write_shards(
@@ -175,7 +200,7 @@ def write_shards(
     val_tokens: int = 1_000_000,  # the first documents, until this many tokens, are for validation
     source: dict | None = None,  # where the text came from; goes into the manifest
 ) -> dict:  # the manifest
-    "Stream documents into shards; the manifest comes last. Holds one shard and one batch. Raises ValueError, OSError."
+    "Stream documents into shards; the manifest comes last. Raises ValueError, OSError."
     if tokenizer.n_vocab > MAX_VOCAB:
         raise ValueError(
             f"n_vocab={tokenizer.n_vocab} does not fit in uint16, expected {MAX_VOCAB} at most"
@@ -186,7 +211,10 @@ def write_shards(
         )
     folder = Path(folder)
     claim_folder(folder, name)
-    buffer, used, shards, split = np.empty(shard_size, dtype="<u2"), 0, [], "val"
+    buffer = np.empty(shard_size, dtype="<u2")
+    used = 0  # tokens in the buffer
+    shards = []
+    split = "val"
     totals = {split: {"documents": 0, "tokens": 0, "bytes": 0} for split in ("val", "train")}
 
     def flush(split):
@@ -210,21 +238,10 @@ def write_shards(
             if used == shard_size:
                 flush(split)
     flush(split)
-    if not totals["train"]["tokens"]:
-        got = f"got {totals['val']['tokens']:,} tokens in all, expected more than val_tokens={val_tokens:,}"
-        raise ValueError(
-            f"{folder}: no document is left for training, {got}; give more text or lower val_tokens"
-        )
-    manifest = {
-        "tokenizer": {k: getattr(tokenizer, k) for k in ("name", "hash", "n_vocab", "eot")},
-        "source": source or {},
-        "arguments": {"name": name, "shard_size": shard_size, "val_tokens": val_tokens},
-        "totals": totals,
-        "shards": shards,
-    }
-    write_atomically(folder / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
-    (folder / UNFINISHED).unlink()
-    return manifest
+    check_train(folder, totals, val_tokens)
+    arguments = {"name": name, "shard_size": shard_size, "val_tokens": val_tokens}
+    header = {"tokenizer": describe(tokenizer), "source": source or {}, "arguments": arguments}
+    return finish_folder(folder, header, totals, shards)
 
 # %% ../../nbs/easy/ch05_shards.ipynb #558f7df0
 class ShardSet:
@@ -235,13 +252,13 @@ class ShardSet:
         paths: Iterable[Path],  # in order
         manifest: dict | None = None,  # of the folder they are from
     ):
-        self.paths, self.manifest = [Path(p) for p in paths], manifest
+        self.paths = [Path(p) for p in paths]
+        self.manifest = manifest
         if not self.paths:
             raise ValueError("got no shards, expected at least one path; prepare the data first")
         self.shards = [read_shard(p) for p in self.paths]
-        self.starts = np.cumsum(
-            [0] + [len(s) for s in self.shards]
-        )  # of each shard, and the end; tokens
+        # of each shard, and the end; tokens
+        self.starts = np.cumsum([0] + [len(s) for s in self.shards])
 
     def __len__(self) -> int:  # tokens
         return int(self.starts[-1])
@@ -255,9 +272,8 @@ class ShardSet:
         assert step == 1, "a span has no step"
         parts = []
         while a < b:
-            k = (
-                int(np.searchsorted(self.starts, a, side="right")) - 1
-            )  # the shard that holds token a
+            # the shard that holds token a
+            k = int(np.searchsorted(self.starts, a, side="right")) - 1
             parts.append(self.shards[k][a - self.starts[k] : b - self.starts[k]])
             a += len(parts[-1])
         return np.concatenate([np.empty(0, dtype="<u2"), *parts])
@@ -268,7 +284,8 @@ def scan(
     offset: int,  # bytes before the first token
 ) -> tuple[str, int]:  # SHA-256 of the file, hex; the largest id
     "Read a shard once, a few megabytes at a time."
-    sha, largest = hashlib.sha256(), 0
+    sha = hashlib.sha256()
+    largest = 0
     with open(path, "rb") as f:
         sha.update(f.read(offset))
         while chunk := f.read(1 << 22):
@@ -277,11 +294,15 @@ def scan(
     return sha.hexdigest(), largest
 
 # %% ../../nbs/easy/ch05_shards.ipynb #4bffef58
+_AGAIN = "delete the folder and prepare the data again"
+
+
 def read_manifest(
     folder: Path,
 ) -> dict | None:  # None if the shards came without one
     "Read what is known of the shards in a folder. Raises FileNotFoundError, ValueError."
-    folder, path = Path(folder), Path(folder) / MANIFEST
+    folder = Path(folder)
+    path = folder / MANIFEST
     if not folder.is_dir():
         raise FileNotFoundError(
             f"{folder}: no such folder; check the path, or prepare the data first"
@@ -289,22 +310,52 @@ def read_manifest(
     if not path.exists():
         if (folder / UNFINISHED).exists():
             raise ValueError(
-                f"{folder}: the writer was stopped before {MANIFEST} was written; prepare the data again"
+                f"{folder}: the writer was stopped before {MANIFEST} was written; "
+                "prepare the data again"
             )
         return None
     try:
         manifest = json.loads(path.read_bytes())
-        (
-            manifest["tokenizer"]["hash"],
-            [(s["file"], s["split"], s["tokens"], s["sha256"]) for s in manifest["shards"]],
-        )
+        _ = manifest["tokenizer"]["hash"]  # KeyError, here and below, if something is missing
+        _ = [(s["file"], s["split"], s["tokens"], s["sha256"]) for s in manifest["shards"]]
     except (ValueError, KeyError, TypeError) as e:
         raise ValueError(
-            f"{path}: not a manifest of shards ({type(e).__name__}: {e}); delete the folder and prepare the data again"
+            f"{path}: not a manifest of shards ({type(e).__name__}: {e}); {_AGAIN}"
         ) from e
     return manifest
 
 # %% ../../nbs/easy/ch05_shards.ipynb #68c1af04
+def _listed(
+    folder: Path,
+    split: str,
+    manifest: dict | None,
+) -> list[tuple[Path, int | None, str | None]]:  # file, its tokens and SHA-256; None: not known
+    "List the shards of a split: what the manifest names, or else what has a shard's name."
+    if manifest:
+        shards = [s for s in manifest["shards"] if s["split"] == split]
+        return [(folder / s["file"], s["tokens"], s["sha256"]) for s in shards]
+    names = sorted(p.name for p in folder.iterdir())
+    found = [n for n in names if (m := SHARD_NAME.match(n)) and m[1] == split]
+    return [(folder / n, None, None) for n in found]
+
+
+def _check_bytes(
+    path: Path,
+    offset: int,  # bytes before the first token
+    want: str | None,  # the manifest's SHA-256; None: not known
+    n_vocab: int | None,  # ids at or above it are refused; None: any
+):
+    "Read every byte of a shard once: SHA-256 and the largest id. Raises ValueError."
+    sha, largest = scan(path, offset)
+    if want and sha != want:
+        what = f"got SHA-256 {sha[:12]}, expected {want[:12]}"
+        raise ValueError(f"{path}: altered since it was written, {what}; {_AGAIN}")
+    if n_vocab and largest >= n_vocab:
+        raise ValueError(
+            f"{path}: got id {largest}, expected 0 to {n_vocab - 1}; use the right tokenizer"
+        )
+
+# %% ../../nbs/easy/ch05_shards.ipynb #7cdbe8ec
 def open_shards(
     folder: Path,
     split: str,  # "train" or "val"
@@ -313,25 +364,18 @@ def open_shards(
     n_vocab: int | None = None,  # ids at or above it are refused; None takes the manifest's
 ) -> ShardSet:
     "Open one split of a folder of shards. Raises FileNotFoundError, ValueError."
-    folder, manifest = Path(folder), read_manifest(folder)
+    folder = Path(folder)
+    manifest = read_manifest(folder)
     if manifest:
-        entries = [
-            (folder / s["file"], s["tokens"], s["sha256"])
-            for s in manifest["shards"]
-            if s["split"] == split
-        ]
         made_by = manifest["tokenizer"]
         if tokenizer_hash and made_by["hash"] != tokenizer_hash:
-            got = f"got {made_by.get('name')} ({made_by['hash'][:12]}), expected {tokenizer_hash[:12]}"
+            got = f"got {made_by.get('name')} ({made_by['hash'][:12]})"
             raise ValueError(
-                f"{folder}: shards of another tokenizer, {got}; prepare the data again, or load that one"
+                f"{folder}: shards of another tokenizer, {got}, expected {tokenizer_hash[:12]}; "
+                "prepare the data again, or load that one"
             )
         n_vocab = n_vocab or made_by.get("n_vocab")
-    else:
-        names = sorted(p.name for p in folder.iterdir())
-        entries = [
-            (folder / n, None, None) for n in names if (m := SHARD_NAME.match(n)) and m[1] == split
-        ]
+    entries = _listed(folder, split, manifest)
     if not entries:
         raise FileNotFoundError(
             f"{folder}: no {split} shards, expected *_{split}_*.bin or .npy; prepare the data"
@@ -340,17 +384,8 @@ def open_shards(
     for (path, n, want), tokens in zip(entries, shards.shards, strict=True):
         if n is not None and n != len(tokens):
             raise ValueError(
-                f"{path}: got {len(tokens):,} tokens, {MANIFEST} expected {n:,}; delete the folder and prepare the data again"
+                f"{path}: got {len(tokens):,} tokens, {MANIFEST} expected {n:,}; {_AGAIN}"
             )
         if verify:
-            sha, largest = scan(path, tokens.offset)
-            if want and sha != want:
-                what = f"got SHA-256 {sha[:12]}, expected {want[:12]}"
-                raise ValueError(
-                    f"{path}: altered since it was written, {what}; delete the folder and prepare the data again"
-                )
-            if n_vocab and largest >= n_vocab:
-                raise ValueError(
-                    f"{path}: got id {largest}, expected 0 to {n_vocab - 1}; use the right tokenizer"
-                )
+            _check_bytes(path, tokens.offset, want, n_vocab)
     return shards

@@ -3,9 +3,9 @@
 # Made by tools/book.py from ../../book/tough/ch19d_writer.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['OURS', 'to_json', 'totals_of', 'manifest_of', 'token_lengths', 'ShardWriter',
-           'refuse_strangers', 'read_state', 'check_same', 'in_words', 'may_grow', 'is_whole',
-           'whole_shards', 'part_units', 'parts_stream', 'after']
+__all__ = ['OURS', 'totals_of', 'token_lengths', 'ShardWriter', 'refuse_strangers', 'read_state',
+           'check_same', 'in_words', 'may_grow', 'is_whole', 'whole_shards', 'part_units',
+           'parts_stream', 'after']
 
 # %% ../../nbs/tough/ch19d_writer.ipynb #b76966b8
 import heapq
@@ -17,26 +17,22 @@ from pathlib import Path
 
 import numpy as np
 
+from gpt2edu.atomic import write_atomically
 from gpt2edu.data.shards import (
     HEADER_BYTES,
     MANIFEST,
     SHARD_NAME,
     UNFINISHED,
+    check_train,
+    finish_folder,
     read_shard,
     scan,
-    write_atomically,
+    to_json,
     write_shard,
 )
 from gpt2edu.text.tokenizer import Tokenizer
 
 # %% ../../nbs/tough/ch19d_writer.ipynb #3c6ebe91
-def to_json(manifest: dict) -> bytes:
-    "Lay out a manifest: one shard in one line."
-    lines = ",\n".join(f"  {json.dumps(entry)}" for entry in manifest["shards"])
-    text = json.dumps(manifest | {"shards": []}, indent=1)
-    return (text.removesuffix("[]\n}") + f"[\n{lines}\n ]\n}}\n").encode()
-
-
 def totals_of(shards: list[dict]) -> dict[str, dict[str, int]]:
     "Add up documents, tokens and bytes of text of each split."
     nothing = {"documents": 0, "tokens": 0, "bytes": 0}
@@ -46,26 +42,6 @@ def totals_of(shards: list[dict]) -> dict[str, dict[str, int]]:
         for what in nothing:
             split[what] += entry[what]
     return totals
-
-
-def manifest_of(
-    folder: Path,  # for the message
-    header: dict,  # tokenizer, source, arguments
-    totals: dict[str, dict[str, int]],  # documents, tokens and bytes of text of each split
-    shards: list[dict],  # entries, in order
-    flag: str,  # with which validation is made smaller
-    **more,  # what else a writer knows
-) -> dict:
-    "Put a manifest together. ValueError, one line, if no document is left for training."
-    arguments = header["arguments"]
-    if "part" not in arguments and not totals["train"]["tokens"]:
-        got = f"got {totals['val']['tokens']:,} tokens in all"
-        expected = f"expected more than val_tokens={arguments['val_tokens']:,}"
-        raise ValueError(
-            f"{folder}: no document is left for training, {got}, {expected}; "
-            f"give more text or lower {flag}"
-        )
-    return header | {"totals": totals} | more | {"shards": shards}
 
 # %% ../../nbs/tough/ch19d_writer.ipynb #d47008de
 def token_lengths(tokenizer: Tokenizer) -> np.ndarray:  # (V,) bytes of text
@@ -175,11 +151,9 @@ class ShardWriter:
         "Write what is left, then the manifest. Raises ValueError, OSError."
         self.flush()
         totals = totals_of(self.shards)
-        known = {"flag": "--val_tokens", "complete": complete}
-        manifest = manifest_of(self.folder, self.header, totals, self.shards, **known)
-        write_atomically(self.folder / MANIFEST, to_json(manifest))
-        (self.folder / UNFINISHED).unlink(missing_ok=True)
-        return manifest
+        if self.split != "part":
+            check_train(self.folder, totals, self.val_tokens, "--val_tokens")
+        return finish_folder(self.folder, self.header, totals, self.shards, complete=complete)
 
 # %% ../../nbs/tough/ch19d_writer.ipynb #3db227fb
 # what a start leaves that was killed before the first shard

@@ -1,18 +1,16 @@
-"""Documents to learn from: stories whose probability is known exactly, Python's own prose, your files, and what a web corpus is."""
+"""Documents to learn from: stories of known probability, Python's own prose, and your files."""
 
-# Made by tools/book.py from ../../book/easy/ch03_corpus.md: edit that file, then `make book`.
+# Made by tools/book.py from ../../book/easy/ch03_corpus.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['FULL', 'SHAKESPEARE', 'SHAKESPEARE_SHA256', 'EMBEDDED', 'SUFFIXES', 'Story', 'story',
-           'stories', 'read_back', 'story_items', 'reachable', 'download', 'cut_text', 'read_jsonl',
-           'read_parquet', 'find_files', 'documents']
+           'stories', 'read_back', 'story_items', 'reachable', 'download', 'find_files',
+           'documents']
 
 # %% ../../nbs/easy/ch03_corpus.ipynb #441eeb81
 import glob
 import hashlib
 import http.client
-import json
-import os
 import random
 import socket
 import urllib.parse
@@ -21,8 +19,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from .grammar import END, NUMBERS, Grammar, amount, at
-from .stories import Reader, World, Writer, tell
+from gpt2edu.atomic import write_atomically
+from gpt2edu.text.files import read_strings
+from gpt2edu.text.grammar import END, NUMBERS, Grammar, amount, at
+from gpt2edu.text.stories import Reader, World, Writer, tell
 
 # %% ../../nbs/easy/ch03_corpus.ipynb #91dbb4ce
 FULL = Grammar()
@@ -69,16 +69,24 @@ def read_back(
     return reader.logprob
 
 # %% ../../nbs/easy/ch03_corpus.ipynb #7092c960
+def _shuffled(endings, rng) -> list[str]:
+    "Put endings in random order, each once."
+    endings = sorted(set(endings))
+    return rng.sample(endings, len(endings))
+
+
 def _twisted(shape, world, v, rng) -> tuple[list[str], list[str]]:
     "List endings that contradict the story: those made of the story's own words, and others."
-    names, g = [p.text for p in world.people], world.grammar
+    names = [p.text for p in world.people]
+    g = world.grammar
     strangers = rng.sample([n.text for n in g.names if n.text not in names], 2)
     visited = (
         {p.place for p in world.people}
         | {p.before for p in world.people}
         | {t.place for t in world.things}
     )
-    near, far = visited - {None}, rng.sample([x for x in g.places if x not in visited], 3)
+    near = visited - {None}
+    far = rng.sample([x for x in g.places if x not in visited], 3)
     kind = END.index(shape)
     if kind == 0:  # the thing was ...
         home = v.t.holder.place if v.t.holder else v.t.place  # true as well, so no wrong ending
@@ -95,29 +103,22 @@ def _twisted(shape, world, v, rng) -> tuple[list[str], list[str]]:
         own, other = ([f"{n} had the {v.h.thing.text}." for n in ns] for ns in (names, strangers))
     else:  # somebody had so many
         n, food = v.c.heap.n, v.c.heap.food
-        own, other = (
-            [
-                f"{v.c.text} had {amount(k, food)}."
-                for k in range(1, len(NUMBERS))
-                if (abs(k - n) == 1) == close
-            ]
-            for close in (True, False)
-        )
-    return rng.sample(sorted(set(own)), len(set(own))), rng.sample(
-        sorted(set(other)), len(set(other))
-    )
+        counts = range(1, len(NUMBERS))
+        own = [k for k in counts if abs(k - n) == 1]
+        other = [k for k in counts if abs(k - n) != 1]
+        own, other = ([f"{v.c.text} had {amount(k, food)}." for k in ks] for ks in (own, other))
+    return _shuffled(own, rng), _shuffled(other, rng)
 
 
 def story_items(
     n: int,  # how many
     seed: int = 1,  # apart from the seeds of the training stories
-) -> list[
-    dict
-]:  # HellaSwag's fields: ind, activity_label, ctx_a, ctx_b, ctx, endings, label ("0" to "3"), split
-    "Write multiple-choice items: a story, its true ending, and three endings of the same shape that contradict it."
+) -> list[dict]:  # HellaSwag's: ind, activity_label, ctx_a, ctx_b, ctx, endings, label, split
+    "Write multiple-choice items: a story, its true ending, and three like it that contradict it."
     items = []
     for ind in range(n):
-        pen, rng = Writer(f"item {seed}:{ind}"), random.Random(f"endings {seed}:{ind}")
+        pen = Writer(f"item {seed}:{ind}")
+        rng = random.Random(f"endings {seed}:{ind}")
         world = World(pen, FULL)
         shape, v = tell(world)
         lead = shape.head[: shape.head.index(", ") + 2]  # " In the end, "
@@ -126,17 +127,9 @@ def story_items(
         wrong = (own[:1] + other + own[1:])[:3]
         endings = rng.sample([right, *wrong], 4)
         ctx = {"ctx_a": ctx_a, "ctx_b": lead.strip(), "ctx": f"{ctx_a} {lead.strip()}"}
-        label = str(endings.index(right))
-        items.append(
-            {
-                "ind": ind,
-                "activity_label": "Story",
-                **ctx,
-                "endings": endings,
-                "label": label,
-                "split": "val",
-            }
-        )
+        label = str(endings.index(right))  # "0" to "3"
+        item = {"ind": ind, "activity_label": "Story", **ctx}
+        items.append(item | {"endings": endings, "label": label, "split": "val"})
     return items
 
 # %% ../../nbs/easy/ch03_corpus.ipynb #9c79daa2
@@ -146,10 +139,8 @@ SHAKESPEARE = (
 SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 
 
-def reachable(
-    url: str,
-) -> bool:
-    "Whether a server's name is known here. Without a network it is not, and to try again would not help."
+def reachable(url: str) -> bool:
+    "Whether a server's name is known here; without a network it is not, and no retry would help."
     if urllib.request.getproxies():
         return True  # the proxy looks the name up
     try:
@@ -163,7 +154,7 @@ def download(
     sha256: str,  # of the file, hex
     folder: Path,  # where it is kept
 ) -> Path:  # the file
-    "Get a file once. ValueError, one line, when it cannot be had or is not the one that was expected."
+    "Get a file once. ValueError, one line, if it cannot be had or is not the one expected."
     path = Path(folder) / url.rsplit("/", 1)[-1]
     if path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256:
         return path
@@ -176,84 +167,11 @@ def download(
         ) from None
     if (got := hashlib.sha256(data).hexdigest()) != sha256:
         raise ValueError(
-            f"{url}: got SHA-256 {got[:12]}, expected {sha256[:12]}; the file has changed or was cut short"
+            f"{url}: got SHA-256 {got[:12]}, expected {sha256[:12]}; "
+            "the file has changed or was cut short"
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    part.write_bytes(data)
-    os.replace(part, path)
+    write_atomically(path, data)
     return path
-
-
-def cut_text(
-    lines: Iterable[str],  # of one file
-    at_least: int = 2000,  # characters
-) -> Iterator[str]:
-    "Cut a long text into documents: at blank lines; where there are none for long, at the end of a line."
-    held, size = [], 0
-    for line in lines:
-        held.append(line)
-        size += len(line)
-        if size >= (at_least if not line.strip() else 10 * at_least):
-            yield "".join(held).strip("\n")
-            held, size = [], 0
-    if "".join(held).strip():
-        yield "".join(held).strip("\n")
-
-
-def read_jsonl(path: Path, text_key: str) -> Iterator[str]:
-    "Read the texts of a .jsonl file. ValueError with file and line number."
-    with open(path, encoding="utf-8-sig") as f:  # with or without a byte order mark
-        for n, line in enumerate(f, start=1):
-            if line.strip():
-                try:
-                    row = json.loads(line)
-                except (
-                    ValueError,
-                    RecursionError,
-                ) as e:  # JSONDecodeError is a ValueError, and so is a number too long
-                    why = getattr(
-                        e,
-                        "msg",
-                        "nested too deeply"
-                        if isinstance(e, RecursionError)
-                        else "a number too long",
-                    )
-                    raise ValueError(
-                        f"{path}, line {n}: not JSON ({why}); expected one object a line"
-                    ) from None
-                if not isinstance(row, dict) or not isinstance(row.get(text_key), str):
-                    keys = ", ".join(row) if isinstance(row, dict) else type(row).__name__
-                    raise ValueError(
-                        f"{path}, line {n}: no text under {text_key!r}, got {keys}; name it with --text_key"
-                    )
-                yield row[text_key]
-
-
-def read_parquet(path: Path, text_key: str) -> Iterator[str]:
-    "Read the texts of a .parquet file, a batch at a time. ValueError for a broken file or a missing column."
-    import pyarrow  # it takes long to load and most runs do without
-    import pyarrow.parquet
-
-    try:
-        file = pyarrow.parquet.ParquetFile(path)
-        if text_key not in file.schema_arrow.names:
-            columns = ", ".join(file.schema_arrow.names)
-            raise ValueError(
-                f"{path}: no column {text_key!r}, got {columns}; name it with --text_key"
-            )
-        for batch in file.iter_batches(batch_size=1000, columns=[text_key]):
-            texts = [text for text in batch.column(0).to_pylist() if text]
-            if not all(isinstance(text, str) for text in texts):
-                kind = batch.schema.field(0).type
-                raise ValueError(
-                    f"{path}: column {text_key!r} holds {kind}, expected text; name it with --text_key"
-                )
-            yield from texts
-    except (pyarrow.ArrowInvalid, OSError) as e:
-        raise ValueError(
-            f"{path}: not a whole parquet file ({str(e).splitlines()[0]}); get it again"
-        ) from None
 
 # %% ../../nbs/easy/ch03_corpus.ipynb #61d286fe
 EMBEDDED = ("stories", "pydocs", "tinyshakespeare")
@@ -268,19 +186,20 @@ def find_files(
     for name in names:
         if Path(name).is_dir():
             paths = [p for p in Path(name).rglob("*") if p.suffix in SUFFIXES and p.is_file()]
+        elif Path(name).is_file():
+            paths = [Path(name)]
         else:
-            paths = [
-                Path(p)
-                for p in ([name] if Path(name).is_file() else glob.glob(name, recursive=True))
-            ]
+            paths = [Path(p) for p in glob.glob(name, recursive=True)]
         if not paths:
-            expected = f"expected {', '.join(EMBEDDED)}, or a file, folder or pattern of {', '.join(SUFFIXES)}"
+            kinds = ", ".join(SUFFIXES)
+            expected = f"expected {', '.join(EMBEDDED)}, or a file, folder or pattern of {kinds}"
             raise FileNotFoundError(f"no dataset {name!r}: {expected}")
         found.update(paths)
     for path in sorted(found):
         if path.suffix not in SUFFIXES:
             raise ValueError(
-                f"{path}: cannot read {path.suffix or 'a file without suffix'}; expected {', '.join(SUFFIXES)}"
+                f"{path}: cannot read {path.suffix or 'a file without suffix'}; "
+                f"expected {', '.join(SUFFIXES)}"
             )
         if path.stat().st_size == 0:
             raise ValueError(f"{path}: the file is empty; expected text")
@@ -288,13 +207,12 @@ def find_files(
 
 
 def documents(
-    dataset: str
-    | Iterable[str],  # stories, pydocs, tinyshakespeare, or files, folders and patterns
+    dataset: str | Iterable[str],  # stories, pydocs, tinyshakespeare; files, folders, patterns
     text_key: str = "text",  # field of .jsonl, column of .parquet
     n_stories: int = 30_000,  # how many stories
     data_dir: str | Path = "data",  # where downloads are kept
 ) -> Iterator[str]:
-    "Give the documents of a dataset, always in the same order. FileNotFoundError, ValueError: one line."
+    "Give the documents of a dataset, always in the same order. OSError, ValueError: one line."
     names = [dataset] if isinstance(dataset, str) else list(dataset)
     if names == ["stories"]:
         yield from (s.text for s in stories(n_stories))
@@ -303,20 +221,8 @@ def documents(
 
         yield from random.Random(0).sample([topics[k] for k in sorted(topics)], len(topics))
     elif names == ["tinyshakespeare"]:
-        with open(
-            download(SHAKESPEARE, SHAKESPEARE_SHA256, Path(data_dir) / "downloads"),
-            encoding="utf-8",
-        ) as f:
-            yield from cut_text(f)
+        kept = Path(data_dir) / "downloads"
+        yield from read_strings(download(SHAKESPEARE, SHAKESPEARE_SHA256, kept), text_key)
     else:
         for path in find_files(names):
-            try:
-                if path.suffix == ".txt":
-                    with open(path, encoding="utf-8") as f:
-                        yield from cut_text(f)
-                else:
-                    yield from (read_jsonl if path.suffix == ".jsonl" else read_parquet)(
-                        path, text_key
-                    )
-            except UnicodeDecodeError as e:
-                raise ValueError(f"{path}: not UTF-8 at byte {e.start}; convert it first") from None
+            yield from read_strings(path, text_key)

@@ -1,6 +1,6 @@
 """The words, the values and the sentence shapes of the stories of chapter 3."""
 
-# Made by tools/book.py from ../../book/easy/ch03a_grammar.md: edit that file, then `make book`.
+# Made by tools/book.py from ../../book/easy/ch03a_grammar.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['GIRLS', 'BOYS', 'FOOD', 'FRAGILE', 'TOYS', 'ROOMS', 'OUTSIDE', 'SPOTS', 'AT', 'NUMBERS',
@@ -21,12 +21,14 @@ GIRLS = tuple(
 )
 BOYS = tuple("Adam Ben Carl David Eric Felix George Hugo Ivan Jack Leo Max Noah Oscar Tom".split())
 FOOD = tuple(
-    "apple pear plum carrot cookie bun peach lemon cherry muffin pancake potato orange banana egg".split()
+    "apple pear plum carrot cookie bun peach lemon "
+    "cherry muffin pancake potato orange banana egg".split()
 )
 FRAGILE = tuple("cup plate vase bowl jar lamp mug mirror bottle teapot".split())
 TOYS = tuple(
-    "ball book kite doll drum key hat coat map rope coin shell stone spoon brush pen flute ring scarf candle letter "
-    "ticket ladder bucket blanket pillow puppet whistle lantern hammer umbrella feather marble robot wagon".split()
+    "ball book kite doll drum key hat coat map rope coin shell "
+    "stone spoon brush pen flute ring scarf candle letter ticket ladder bucket "
+    "blanket pillow puppet whistle lantern hammer umbrella feather marble robot wagon".split()
 )
 ROOMS = tuple(
     "kitchen attic barn cellar library classroom tower cave museum bakery garage shed".split()
@@ -35,13 +37,12 @@ OUTSIDE = tuple(
     "garden forest yard meadow park beach market station lake farm zoo harbour hill bridge".split()
 )
 SPOTS = tuple(
-    "in the box,in the basket,in the drawer,in the chest,on the table,on the shelf,on the bench,on the chair,"
+    "in the box,in the basket,in the drawer,in the chest,"
+    "on the table,on the shelf,on the bench,on the chair,"
     "under the rug,under the bed".split(",")
 )
-AT = dict.fromkeys("park beach market station lake farm zoo harbour".split(), "at") | {
-    "hill": "on",
-    "bridge": "on",
-}
+AT = dict.fromkeys("park beach market station lake farm zoo harbour".split(), "at")
+AT |= {"hill": "on", "bridge": "on"}
 NUMBERS = tuple("no one two three four five six seven eight nine".split())
 
 
@@ -90,7 +91,8 @@ class Thing:
     def off(self) -> str:
         "Say from where it is taken: out of the box."
         word, rest = self.spot.split(" ", 1)
-        return f"{dict(zip(('in', 'on', 'under'), ('out of', 'from', 'from under'), strict=True))[word]} {rest}"
+        away = {"in": "out of", "on": "from", "under": "from under"}[word]
+        return f"{away} {rest}"
 
 
 class Named(NamedTuple):
@@ -169,19 +171,14 @@ def shape(weight: int, text: str, effect: Callable = lambda w, v: None) -> Shape
     )
 
 
+# fmt: off
 BEGIN = (
     shape(2, "One morning, {m=name} was {x=at} with {n=name}.", lambda w, v: w.meet(v)),
     shape(2, "One day, {m=name} and {n=name} were {x=at}.", lambda w, v: w.meet(v)),
-    shape(
-        1,
-        "There once was a girl called {m=girl}. She was {x=at} with {n=name}.",
-        lambda w, v: w.meet(v),
-    ),
-    shape(
-        1,
-        "There once was a boy called {m=boy}. He was {x=at} with {n=name}.",
-        lambda w, v: w.meet(v),
-    ),
+    shape(1, "There once was a girl called {m=girl}. She was {x=at} with {n=name}.",
+          lambda w, v: w.meet(v)),
+    shape(1, "There once was a boy called {m=boy}. He was {x=at} with {n=name}.",
+          lambda w, v: w.meet(v)),
 )
 FIRST = (
     shape(2, "had {u=new}.", lambda w, v: w.add(v.u, holder=v.p)),
@@ -191,11 +188,8 @@ ACTS = (
     shape(1, "went to the {x=place}.", lambda w, v: w.move(v.x, v.p)),
     shape(2, "went back to the {x=before}.", lambda w, v: w.move(v.x, v.p)),
     shape(2, "followed {q=far} to the {q.place}.", lambda w, v: w.move(v.q.place, v.p)),
-    shape(
-        2,
-        "called {q=far}, and {q.they} came to the {p.place}.",
-        lambda w, v: w.move(v.p.place, v.q),
-    ),
+    shape(2, "called {q=far}, and {q.they} came to the {p.place}.",
+          lambda w, v: w.move(v.p.place, v.q)),
     shape(1, "waited for {q=far} {p.at}."),
     shape(1, "carried the {t=mine} to the {x=place}.", lambda w, v: w.move(v.x, v.p)),
     shape(2, "found {u=new} {s=spot}.", lambda w, v: w.add(v.u, holder=v.p)),
@@ -209,11 +203,8 @@ ACTS = (
     shape(1, "lost the {t=mine} {p.at}.", lambda w, v: w.drop(v.t, v.p.place, loser=v.p)),
     shape(1, "looked for the {t=lost_far} {p.at}, but it was not there."),
     shape(4, "saw the {t=lost_here} {p.at} and picked it up.", lambda w, v: w.hold(v.t, v.p)),
-    shape(
-        2,
-        "asked {h=theirs} for the {h.thing.text}, so {h.person.they} gave it to {p.them}.",
-        lambda w, v: w.hold(v.h.thing, v.p, v.h.person),
-    ),
+    shape(2, "asked {h=theirs} for the {h.thing.text}, so {h.person.they} gave it to {p.them}.",
+          lambda w, v: w.hold(v.h.thing, v.p, v.h.person)),
     shape(1, "wanted the {t=wanted}, but {t.holder.text} kept it."),
     shape(2, "was hungry, so {p.they} ate the {t=food}.", lambda w, v: w.remove(v.t)),
     shape(1, "was tired, so {p.they} sat down {p.at}."),
@@ -222,40 +213,25 @@ ACTS = (
     shape(2, "thanked {g=gift} for the {g.thing.text}."),
     shape(2, "dropped the {t=fragile}, and it broke.", lambda w, v: w.remove(v.t)),
     shape(2, "bought {a=some}.", lambda w, v: w.count(v.p, v.a.n, v.a.food)),
-    shape(
-        3,
-        "got {a=more}, so now {p.they} had {a.left_text}.",
-        lambda w, v: w.count(v.p, v.a.left, v.a.food),
-    ),
-    shape(
-        2,
-        "ate {a=one}, so now {p.they} had {a.left_text}.",
-        lambda w, v: w.count(v.p, v.a.left, v.a.food),
-    ),
-    shape(
-        2,
-        "kept {a=part} and gave {a.left_text} to {q=near}.",
-        lambda w, v: w.count(v.p, v.a.n, v.a.food),
-    ),
+    shape(3, "got {a=more}, so now {p.they} had {a.left_text}.",
+          lambda w, v: w.count(v.p, v.a.left, v.a.food)),
+    shape(2, "ate {a=one}, so now {p.they} had {a.left_text}.",
+          lambda w, v: w.count(v.p, v.a.left, v.a.food)),
+    shape(2, "kept {a=part} and gave {a.left_text} to {q=near}.",
+          lambda w, v: w.count(v.p, v.a.n, v.a.food)),
 )
 BOTH = (
     shape(1, "went to the {x=place} together.", lambda w, v: w.move(v.x, *w.people[:2])),
     shape(1, "sat down {p.at} and talked."),
     shape(2, "played with the {t=toy} {p.at}."),
-    shape(
-        3,
-        "swapped: now {p.text} had the {e=exchange} and {e.other.text} had the {e.mine.text}.",
-        lambda w, v: w.swap(v.p, v.e),
-    ),
+    shape(3, "swapped: now {p.text} had the {e=exchange} and {e.other.text} had the {e.mine.text}.",
+          lambda w, v: w.swap(v.p, v.e)),
 )
 WORLD = (
     shape(2, " Now the {t=known} was {t.where}."),
     shape(1, " Meanwhile, {r=anyone} was {r.at}.", lambda w, v: w.turn_to(v.r)),
-    shape(
-        2,
-        ' "Where is the {t=askable}?" asked {r=asker}. "{r.answer}," said {r.other.text}.',
-        lambda w, v: w.turn_to(v.r.other),
-    ),
+    shape(2, ' "Where is the {t=askable}?" asked {r=asker}. "{r.answer}," said {r.other.text}.',
+          lambda w, v: w.turn_to(v.r.other)),
     shape(1, " Then {n=third} came to the {y=shared}.", lambda w, v: w.arrive(v)),
     shape(1, " It started to rain, so {r=wet} ran to the {x=room}.", lambda w, v: w.run(v)),
 )
@@ -265,6 +241,7 @@ END = (
     shape(1, " Finally, {h=held} had the {h.thing.text}."),
     shape(3, " At last, {c=counted} had {c.heap.text}."),
 )
+# fmt: on
 SHAPES = BEGIN + FIRST + ACTS + BOTH + WORLD + END
 
 # %% ../../nbs/easy/ch03a_grammar.ipynb #d21c51c6

@@ -1,6 +1,6 @@
 """A language model made of nothing but counts, and the number that says how good it is."""
 
-# Made by tools/book.py from ../../book/easy/ch02_prediction.md: edit that file, then `make book`.
+# Made by tools/book.py from ../../book/easy/ch02_prediction.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['NGram', 'bigram_loss', 'perplexity', 'bits_per_byte']
@@ -12,7 +12,7 @@ import numpy as np
 
 # %% ../../nbs/easy/ch02_prediction.ipynb #79053e0b
 class NGram:
-    "Predict the next token from the last n - 1 by counting; thin counts lean on the shorter n-grams."
+    "Predict the next token from the last n - 1 by counting; thin counts lean on shorter n-grams."
 
     def __init__(
         self,
@@ -22,14 +22,18 @@ class NGram:
     ):
         if n < 1 or vocab_size < 1 or vocab_size**n >= 2**63:
             raise ValueError(
-                f"n={n} with vocab_size={vocab_size} cannot be counted; n must be >= 1 and V**n < 2**63"
+                f"n={n} with vocab_size={vocab_size} cannot be counted; "
+                "n must be >= 1 and V**n < 2**63"
             )
         if not alpha > 0:
             raise ValueError(
                 f"alpha={alpha} must be positive, or unseen n-grams get probability 0; try 1.0"
             )
-        self.n, self.vocab_size, self.alpha = n, vocab_size, alpha
-        self.tables = []  # for k = 1 … n: (codes of the k-grams seen, counts, codes of their histories, counts)
+        self.n = n
+        self.vocab_size = vocab_size
+        self.alpha = alpha
+        # for k = 1 … n: codes of the k-grams seen, counts, codes of their histories, counts
+        self.tables = []
 
     def _ids(self, ids):
         ids = np.asarray(ids, dtype=np.int64)
@@ -56,18 +60,10 @@ class NGram:
         ids = self._ids(ids)
         self.tables = []
         for k in range(1, self.n + 1):
-            codes, counts = np.unique(self._codes(ids, k), return_counts=True)
-            histories, starts = np.unique(
-                codes // self.vocab_size, return_index=True
-            )  # codes are sorted
-            self.tables.append(
-                (
-                    codes,
-                    counts,
-                    histories,
-                    np.add.reduceat(counts, starts) if len(starts) else counts,
-                )
-            )
+            codes, counts = np.unique(self._codes(ids, k), return_counts=True)  # sorted
+            histories, starts = np.unique(codes // self.vocab_size, return_index=True)
+            totals = np.add.reduceat(counts, starts) if len(starts) else counts
+            self.tables.append((codes, counts, histories, totals))
         return self
 
     def token_probs(
@@ -78,13 +74,10 @@ class NGram:
         ids = self._ids(ids)
         probs = np.full(len(ids), 1 / self.vocab_size)
         for k, (codes, counts, histories, totals) in enumerate(self.tables, start=1):
-            seen = self._codes(
-                ids, k
-            )  # the first k - 1 tokens have no such history and keep the shorter one
-            both, before = (
-                _look_up(codes, counts, seen),
-                _look_up(histories, totals, seen // self.vocab_size),
-            )
+            # the first k - 1 tokens have no such history and keep the shorter one
+            seen = self._codes(ids, k)
+            both = _look_up(codes, counts, seen)
+            before = _look_up(histories, totals, seen // self.vocab_size)
             probs[k - 1 :] = (both + self.alpha * probs[k - 1 :]) / (before + self.alpha)
         return probs
 
@@ -93,14 +86,14 @@ class NGram:
         history: np.ndarray,  # (T,) token ids so far; only the last n - 1 are used
     ) -> np.ndarray:  # (V,) probability of every token
         "Say how likely each token is to come next."
-        history, V = self._ids(history), self.vocab_size
+        history = self._ids(history)
+        V = self.vocab_size
         probs = np.full(V, 1 / V)
         for k, (codes, counts, _, _) in enumerate(self.tables, start=1):
             if len(history) < k - 1:
                 break
-            h = int(
-                self._codes(history[len(history) - k + 1 :], k - 1)[0]
-            )  # the last k - 1 tokens as one number
+            # the last k - 1 tokens as one number
+            h = int(self._codes(history[len(history) - k + 1 :], k - 1)[0])
             lo, hi = np.searchsorted(codes, [h * V, (h + 1) * V])  # this history's row
             probs *= self.alpha
             probs[codes[lo:hi] - h * V] += counts[lo:hi]
@@ -142,7 +135,7 @@ def bigram_loss(
     val_ids: np.ndarray,  # (M,) token ids to predict, M >= 2
     vocab_size: int,  # V
 ) -> float:  # cross-entropy on val_ids, nats/token; always finite
-    "Score the bigram model: the loss that a model must beat to show that it looks further back than one token."
+    "Score the bigram model; a model that looks further back than one token must beat this loss."
     return NGram(2, vocab_size).fit(train_ids).loss(val_ids)
 
 # %% ../../nbs/easy/ch02_prediction.ipynb #82f4841d

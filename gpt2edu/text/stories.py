@@ -1,10 +1,10 @@
 """A small world that tells stories of the grammar, and reads back the probability of each."""
 
-# Made by tools/book.py from ../../book/easy/ch03b_stories.md: edit that file, then `make book`.
+# Made by tools/book.py from ../../book/easy/ch03b_stories.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['CANDIDATES', 'QUICK', 'LOOKS', 'NEEDS', 'World', 'needs_of', 'spell', 'tell', 'Writer',
-           'Reader', 'Walker', 'every_story']
+           'log_chance', 'Reader', 'Walker', 'every_story']
 
 # %% ../../nbs/easy/ch03b_stories.ipynb #0eebf6c2
 import math
@@ -12,8 +12,8 @@ import random
 from collections.abc import Iterator
 from types import SimpleNamespace
 
-from .grammar import ACTS, BEGIN, BOTH, END, FIRST, NUMBERS, WORLD
-from .grammar import Asked, Counted, Grammar, Heap, Owned, Person, Shape, Swap, Thing
+from gpt2edu.text.grammar import ACTS, BEGIN, BOTH, END, FIRST, NUMBERS, WORLD
+from gpt2edu.text.grammar import Asked, Counted, Grammar, Heap, Owned, Person, Shape, Swap, Thing
 
 # %% ../../nbs/easy/ch03b_stories.ipynb #b7065a41
 def _here(w, v):
@@ -75,14 +75,14 @@ CANDIDATES = {
         Swap(x, y, y.holder) for x in _mine(w, v) for y in w.things if y.holder is w.people[1]
     ][:1],
 }
-QUICK = (
-    {  # whether there are any, where listing them takes long; every grammar has two names and two places at least
-        "new": lambda w, v: len(w.things) < min(3, len(w.grammar.nouns) - 1),
-        "third": lambda w, v: len(w.people) < min(3, len(w.grammar.names)),
-        "some": lambda w, v: not w.heap and len(w.things) < len(w.grammar.food),
-    }
-    | dict.fromkeys(("name", "at", "place", "room", "spot", "asker"), lambda w, v: True)
-)
+# whether there are any, where listing them takes long
+QUICK = {
+    "new": lambda w, v: len(w.things) < min(3, len(w.grammar.nouns) - 1),
+    "third": lambda w, v: len(w.people) < min(3, len(w.grammar.names)),
+    "some": lambda w, v: not w.heap and len(w.things) < len(w.grammar.food),
+}
+# there always are: every grammar has at least two names and two places
+QUICK |= dict.fromkeys(("name", "at", "place", "room", "spot", "asker"), lambda w, v: True)
 
 # %% ../../nbs/easy/ch03b_stories.ipynb #a515ed75
 class World:
@@ -93,13 +93,12 @@ class World:
         pen,  # chooses: a `Writer` at random, a `Reader` by what stands in a text
         grammar: Grammar,
     ):
-        self.pen, self.grammar = pen, grammar
-        self.people, self.things, self.heap, self.last = (
-            [],
-            [],
-            None,
-            None,
-        )  # last: whom "she" or "he" means
+        self.pen = pen
+        self.grammar = grammar
+        self.people = []
+        self.things = []
+        self.heap = None
+        self.last = None  # whom "she" or "he" means
 
     # what happens
     def meet(self, v):
@@ -163,7 +162,7 @@ class World:
 def needs_of(
     shapes: tuple[Shape, ...],
 ) -> tuple[set[str], list[tuple[Shape, set[str]]]]:  # every kind of slot, and those of each shape
-    "List what the slots of some sentence shapes ask for, once, since a story asks it at every sentence."
+    "List what the slots of shapes ask for; done once, since a story needs it at every sentence."
     needs = [(s, {kind for _, kind, _ in s.slots}) for s in shapes]
     return set().union(*(need for _, need in needs)), needs
 
@@ -235,13 +234,16 @@ class Writer:
     "Choose at random."
 
     def __init__(self, seed: str):
-        self.bits, self.pieces, self.logprob = random.Random(seed).getrandbits, [], 0.0
+        self.bits = random.Random(seed).getrandbits
+        self.pieces = []
+        self.logprob = 0.0
 
     text = property(lambda self: "".join(self.pieces))
 
     def pick(self, values, weights, write):
         "Choose one of `values` (weights None: all alike), and write it down."
-        i, weight, total = 0, 1, sum(weights) if weights else len(values)
+        i, weight = 0, 1
+        total = sum(weights) if weights else len(values)
         r = self.bits(total.bit_length())
         while r >= total:
             r = self.bits(total.bit_length())
@@ -256,11 +258,18 @@ class Writer:
         return value
 
 
+def log_chance(i: int, values, weights) -> float:
+    "Say the log-probability, in nats, that a `Writer` chooses number i."
+    return math.log(weights[i] / sum(weights) if weights else 1 / len(values))
+
+
 class Reader:
     "Choose what stands in a text. ValueError where it is no story of the grammar."
 
     def __init__(self, text: str):
-        self.text, self.at, self.logprob = text, 0, 0.0
+        self.text = text
+        self.at = 0  # characters read
+        self.logprob = 0.0
 
     def pick(self, values, weights, write):
         "Find the one of `values` with which the text goes on."
@@ -268,31 +277,29 @@ class Reader:
         if len(fits) != 1:
             rest = self.text[self.at : self.at + 30]
             raise ValueError(
-                f"not a story: {len(fits)} choices of the grammar fit {rest!r} at character {self.at}"
+                f"not a story: {len(fits)} choices of the grammar fit {rest!r} "
+                f"at character {self.at}"
             )
-        value = values[fits[0]]
-        self.at += len(write(value))
-        self.logprob += math.log(
-            (weights[fits[0]] if weights else 1) / (sum(weights) if weights else len(values))
-        )
-        return value
+        i = fits[0]
+        self.at += len(write(values[i]))
+        self.logprob += log_chance(i, values, weights)
+        return values[i]
 
 # %% ../../nbs/easy/ch03b_stories.ipynb #d70dd4e0
 class Walker(Writer):
-    "Choose what `path` says; beyond its end choose the first, and note how many choices there were."
+    "Choose what `path` says, beyond its end the first; note how many choices there were."
 
     def __init__(self, path: list[int]):
         super().__init__("")
-        self.path, self.sizes = path, []
+        self.path = path
+        self.sizes = []
 
     def pick(self, values, weights, write):
         "Take the next turn of the path."
         depth = len(self.sizes)
         i = self.path[depth] if depth < len(self.path) else 0
         self.sizes.append(len(values))
-        self.logprob += math.log(
-            (weights[i] if weights else 1) / (sum(weights) if weights else len(values))
-        )
+        self.logprob += log_chance(i, values, weights)
         self.pieces.append(write(values[i]))
         return values[i]
 

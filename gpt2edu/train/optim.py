@@ -3,8 +3,9 @@
 # Made by tools/book.py from ../../book/medium/ch09_optim.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['ROUNDS', 'AT_ONCE', 'decay_groups', 'lr_at', 'orthogonalise', 'orthogonalise_wide',
-           'Muon', 'block_matrices', 'build_optimizers', 'set_lr', 'load_states']
+__all__ = ['ROUNDS', 'AT_ONCE', 'KINDS', 'decay_groups', 'lr_at', 'orthogonalise',
+           'orthogonalise_wide', 'Muon', 'block_matrices', 'build_optimizers', 'set_lr',
+           'load_states']
 
 # %% ../../nbs/medium/ch09_optim.ipynb #e17d428a
 import math
@@ -175,6 +176,9 @@ def block_matrices(
     ]
 
 # %% ../../nbs/medium/ch09_optim.ipynb #66d75cc9
+KINDS = ("adamw", "muon")  # Muon is for the blocks' matrices, with AdamW for the rest
+
+
 def build_optimizers(
     model: nn.Module,  # weights carry GPT-2's names, already on their device
     kind: str = "adamw",  # "adamw", or "muon": Muon for the blocks' matrices, AdamW for the rest
@@ -190,8 +194,8 @@ def build_optimizers(
     Raises ValueError for an unknown kind. Sources: AdamW (arXiv 1711.05101), Muon
     (kellerjordan.github.io/posts/muon), its scale (arXiv 2502.16982).
     """
-    if kind not in ("adamw", "muon"):
-        raise ValueError(f"optimizer {kind!r} is unknown; use 'adamw' or 'muon'")
+    if kind not in KINDS:
+        raise ValueError(f"optimizer {kind!r} is unknown; use {' or '.join(map(repr, KINDS))}")
     groups = decay_groups(model, weight_decay)
     if fused is None:
         fused = next(model.parameters()).device.type in ("cpu", "cuda")
