@@ -6,6 +6,7 @@ PYTHON ?= python
 book:            ## notebooks and library of every manuscript that changed: sync, export, execute, clean
 	$(PYTHON) tools/book.py
 	$(PYTHON) tools/commands.py
+	$(PYTHON) tools/lists.py
 
 book-all:        ## the same for every manuscript, executed again
 	$(PYTHON) tools/book.py --all
@@ -15,6 +16,7 @@ check:           ## the gates that CI runs after the tests
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) tools/commands.py --check
+	$(PYTHON) tools/lists.py --check
 	$(PYTHON) tools/check_site.py
 	$(PYTHON) -m pytest tests/test_repo.py
 

@@ -1,6 +1,6 @@
 """One list for each flag that takes one of a few words; help, shell completion and error messages all read it."""
 
-# Made by tools/book.py from ../book/tough/ch13a_choices.md: edit that file, then `make book`.
+# Made by tools/book.py from ../book/tough/ch13a_choices.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['Device', 'Dtype', 'Compile', 'Optimizer', 'Tracker', 'options', 'in_words', 'refusal',

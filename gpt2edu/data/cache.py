@@ -3,9 +3,9 @@
 # Made by tools/book.py from ../../book/easy/ch05a_cache.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['N_STORIES', 'TOKENIZER_CHARS', 'STRETCH', 'HUB', 'DataConfig', 'fingerprint',
-           'take_text', 'not_writable', 'all_stories', 'try_lock', 'one_writer', 'hub_name',
-           'hub_folder', 'prepared_before', 'shards_folder', 'prepare_data']
+__all__ = ['N_STORIES', 'TOKENIZER_CHARS', 'STRETCH', 'HUB', 'fingerprint', 'take_text',
+           'not_writable', 'all_stories', 'try_lock', 'one_writer', 'hub_name', 'hub_folder',
+           'prepared_before', 'shards_folder', 'prepare_data']
 
 # %% ../../nbs/easy/ch05a_cache.ipynb #a4c7475f
 import errno
@@ -18,38 +18,13 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import gpt2edu
 from gpt2edu.text.corpus import EMBEDDED, SUFFIXES, documents, find_files, stories
+from gpt2edu.data.config import DataConfig
 from gpt2edu.data.shards import MANIFEST, UNFINISHED, write_shards
 from gpt2edu.text.tokenizer import Tokenizer, get_tokenizer
-
-# %% ../../nbs/easy/ch05a_cache.ipynb #47b46b2a
-@dataclass(frozen=True)
-class DataConfig:
-    "What a run reads: the dataset, its tokenizer, and where its shards are kept."
-
-    # what to read
-
-    # stories, pydocs, tinyshakespeare, or files: .txt .jsonl .parquet
-    dataset: tuple[str, ...] = ("stories",)
-    # a folder of .bin or .npy shards, used as they are instead of a dataset
-    shards: str | None = None
-    text_key: str = "text"  # field of a .jsonl line, column of a .parquet file
-    # train (learn one from the dataset), gpt2, or the path of a tokenizer.json
-    tokenizer: str = "train"
-    # ids of a tokenizer that is trained; the model's vocabulary is the next multiple of 128
-    vocab_size: int = 1024
-    data_dir: str = "data"  # where prepared shards are kept
-    val_tokens: int = 32_768  # tokens to validate on
-
-    def __post_init__(self):
-        if not self.dataset or "" in self.dataset:
-            raise ValueError(
-                "dataset names nothing; expected stories, pydocs, tinyshakespeare or files"
-            )
 
 # %% ../../nbs/easy/ch05a_cache.ipynb #31053674
 N_STORIES = 24_000  # documents of the embedded corpus: two million tokens

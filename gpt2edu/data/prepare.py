@@ -24,7 +24,6 @@ import numpy as np
 from gpt2edu.data.cache import (
     HUB,
     TOKENIZER_CHARS,
-    DataConfig,
     hub_folder,
     hub_name,
     not_writable,
@@ -32,6 +31,7 @@ from gpt2edu.data.cache import (
     shards_folder,
     take_text,
 )
+from gpt2edu.data.config import DataConfig
 from gpt2edu.data.encode import Workers, make_batches
 from gpt2edu.data.hub import list_files
 from gpt2edu.data.shards import describe
@@ -230,7 +230,8 @@ def plan_run(config: PrepareConfig) -> Plan:
     tokenizer = None if config.tokenizer == "train" else get_tokenizer(config.tokenizer)
     if hub_name(config.dataset):
         folder, source, name = hub_plan(config)
-        val_tokens, size = config.val_tokens, 0
+        val_tokens = config.val_tokens
+        size = 0
     else:
         folder, source, name, val_tokens, size = local_plan(config, tokenizer)
     arguments = {"name": name, "shard_size": config.shard_size, "max_tokens": config.max_tokens}

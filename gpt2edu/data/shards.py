@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gpt2edu.atomic import write_atomically
+from gpt2edu.machine.atomic import write_atomically
 
 # %% ../../nbs/easy/ch05_shards.ipynb #655817c1
 MAGIC, VERSION = 20240520, 1  # the first two numbers of a shard of llm.c and modded-nanogpt

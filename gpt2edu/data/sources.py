@@ -130,7 +130,8 @@ def read_ahead(
         except BaseException as e:  # noqa: BLE001  given to the one who asks for the result
             future.set_exception(e)
 
-    waiting, units = deque(), iter(units)
+    units = iter(units)
+    waiting = deque()  # (unit, documents to pass over, what will be read of it)
     while True:
         while len(waiting) <= n and (unit := next(units, None)):
             future = Future() if unit.size <= LARGE else None

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gpt2edu.atomic import write_atomically
+from gpt2edu.machine.atomic import write_atomically
 from gpt2edu.data.shards import (
     HEADER_BYTES,
     MANIFEST,

@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 import tyro
 
 from gpt2edu.choices import Device, Dtype, check_choice
-from gpt2edu.data.shards import write_atomically
+from gpt2edu.machine.atomic import write_atomically
 from gpt2edu.evaluate.tasks import HUB, TASKS, Subject, Task, Wanted, is_hub_name
 from gpt2edu.train.config import GPT2_RUN, TrainConfig
 from gpt2edu.train.runs import OPENAI, find_run, load_model, read_config

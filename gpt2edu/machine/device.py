@@ -1,6 +1,6 @@
 """One decision each for device, precision and compilation, and the reason for it in a line."""
 
-# Made by tools/book.py from ../../book/tough/ch13_device.md: edit that file, then `make book`.
+# Made by tools/book.py from ../../book/tough/ch13_device.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['Choice', 'pick_device', 'describe', 'autocast', 'grad_scaler', 'best_dtype',
@@ -22,8 +22,8 @@ from typing import Any
 
 import torch
 
-from ..choices import Compile, Device, Dtype, check_choice
-from .precision import BF16_FLAGS, cpu_flags
+from gpt2edu.choices import Compile, Device, Dtype, check_choice
+from gpt2edu.machine.precision import BF16_FLAGS, cpu_flags
 
 # %% ../../nbs/tough/ch13_device.ipynb #5c67def2
 @dataclass(frozen=True)

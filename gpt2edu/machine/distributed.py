@@ -1,6 +1,6 @@
 """All-reduce by hand, then DDP: two or more processes that train one model and get the loss curve of one process."""
 
-# Made by tools/book.py from ../../book/tough/ch15_distributed.md: edit that file, then `make book`.
+# Made by tools/book.py from ../../book/tough/ch15_distributed.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['BACKENDS', 'Ranks', 'read_ranks', 'start', 'stop', 'mean_over_ranks', 'gather_counts',

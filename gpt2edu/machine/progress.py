@@ -1,6 +1,6 @@
 """Tokens per second, time and disk left: a bar on a terminal, lines that grep finds elsewhere."""
 
-# Made by tools/book.py from ../../book/tough/ch14c_progress.md: edit that file, then `make book`.
+# Made by tools/book.py from ../../book/tough/ch14c_progress.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['LINE_EVERY', 'gigabytes', 'duration', 'free_bytes', 'need_room', 'Progress']

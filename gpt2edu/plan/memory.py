@@ -1,6 +1,6 @@
 """What a training step holds at its fullest moment, and how long its parts take on this machine."""
 
-# Made by tools/book.py from ../../book/tough/ch14a_memory.md: edit that file, then `make book`.
+# Made by tools/book.py from ../../book/tough/ch14a_memory.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['LOGITS_AT_ONCE', 'SHORT', 'USABLE', 'memory', 'largest_micro_batch', 'machine_memory',
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from ..train.config import TrainConfig, count_params, kept_bytes, optimizer_bytes
+from gpt2edu.train.config import TrainConfig, count_params, kept_bytes, optimizer_bytes
 
 # %% ../../nbs/tough/ch14a_memory.ipynb #d9692ff4
 LOGITS_AT_ONCE, SHORT = (

@@ -1,6 +1,6 @@
 """Memory, time, money and disk of a run, predicted before you start: the command gpt2edu_plan."""
 
-# Made by tools/book.py from ../../book/tough/ch14b_planner.md: edit that file, then `make book`.
+# Made by tools/book.py from ../../book/tough/ch14b_planner.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['GPUS', 'N_STORIES', 'TOKENIZER_CHARS', 'FINEWEB_TOKENS', 'ONE_THREAD', 'Gpu',
@@ -18,9 +18,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from .memory import USABLE, largest_micro_batch, machine_memory, memory, time_parts
-from ..choices import check_choice
-from ..text.corpus import documents, find_files
+from gpt2edu.plan.memory import USABLE, largest_micro_batch, machine_memory, memory, time_parts
+from gpt2edu.choices import check_choice
+from gpt2edu.text.corpus import documents, find_files
 from gpt2edu.train.config import (
     TrainConfig,
     count_params,

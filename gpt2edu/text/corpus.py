@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from gpt2edu.atomic import write_atomically
+from gpt2edu.machine.atomic import write_atomically
 from gpt2edu.text.files import read_strings
 from gpt2edu.text.grammar import END, NUMBERS, Grammar, amount, at
 from gpt2edu.text.stories import Reader, World, Writer, tell

@@ -15,8 +15,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 # %% ../../nbs/easy/ch03c_files.ipynb #5fb80a32
 def cut_text(
     lines: Iterable[str],  # of one file
@@ -53,7 +51,7 @@ def column_texts(texts) -> Iterator[memoryview]:
     texts = texts.dictionary_decode() if isinstance(texts, pa.DictionaryArray) else texts
     texts = texts.cast(pa.large_binary())
     _, ends, data = texts.buffers()
-    ends = np.frombuffer(ends, dtype=np.int64)[texts.offset :][: len(texts) + 1].tolist()
+    ends = memoryview(ends).cast("q")[texts.offset :][: len(texts) + 1].tolist()  # int64
     data = memoryview(data) if data else memoryview(b"")
     return (data[a:b] for a, b in pairwise(ends) if b > a)
 
@@ -143,7 +141,8 @@ def broken(where: str, e: Exception) -> ValueError:
 
 def text_column(meta, text_key: str, where: str) -> int:
     "Find the column of texts. ValueError, one line, if it is not there or holds something else."
-    types, schema = arrow().types, meta.schema.to_arrow_schema()
+    types = arrow().types
+    schema = meta.schema.to_arrow_schema()
     if text_key not in schema.names:
         got = ", ".join(schema.names)
         raise ValueError(f"{where}: no column {text_key!r}, got {got}; name it with --text_key")
@@ -179,7 +178,8 @@ def read_group(
     skip: int = 0,  # documents to pass over
 ) -> Iterator[memoryview]:  # in UTF-8
     "Give the documents of one row group. ValueError, one line."
-    pa, info = arrow(), table.meta.row_group(group)
+    pa = arrow()
+    info = table.meta.row_group(group)
     size = max(1, table.size(group))
     rows = 1 if size > 2 * LARGE else max(1, info.num_rows * (BUFFER // 4) // size)
     options = {"metadata": table.meta, "buffer_size": BUFFER, "pre_buffer": False}
@@ -200,7 +200,8 @@ def read_group(
                         yield text
                 else:
                     continue
-                skip, again = seen, True  # a very long one
+                again = True  # a very long one
+                skip = seen
                 break
         except table.own:
             raise

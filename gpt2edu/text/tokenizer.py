@@ -21,7 +21,7 @@ import regex
 import tiktoken
 import tiktoken.load
 
-from gpt2edu.atomic import write_atomically
+from gpt2edu.machine.atomic import write_atomically
 
 # %% ../../nbs/easy/ch04_tokenizer.ipynb #d466213f
 def utf8(text: str) -> bytes:

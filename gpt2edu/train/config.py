@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from gpt2edu.choices import Compile, Device, Dtype, Optimizer, Tracker, options
-from gpt2edu.data.cache import DataConfig
+from gpt2edu.data.config import DataConfig
 
 # %% ../../nbs/tough/ch14_accounting.ipynb #944f3bee
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """A device is believed after a small training step whose losses, gradients and updates are those of the CPU, but for rounding."""
 
-# Made by tools/book.py from ../../book/tough/ch13b_selftest.md: edit that file, then `make book`.
+# Made by tools/book.py from ../../book/tough/ch13b_selftest.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['PROBE', 'UNITS', 'probe_step', 'disagreement', 'self_test', 'tested_device']
@@ -19,8 +19,8 @@ from gpt2edu.machine.device import (
     pick_dtype,
     set_precision,
 )
-from ..model.gpt import GPT, IGNORE, GPTConfig, cross_entropy
-from .optim import build_optimizers
+from gpt2edu.model.gpt import GPT, IGNORE, GPTConfig, cross_entropy
+from gpt2edu.train.optim import build_optimizers
 
 # %% ../../nbs/tough/ch13b_selftest.ipynb #905090eb
 PROBE = GPTConfig(

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from gpt2edu.data.shards import write_atomically
+from gpt2edu.machine.atomic import write_atomically
 from gpt2edu.evaluate.tasks import TASKS, Subject, is_stories
 from gpt2edu.evaluate.validation import bigram_and_floor, validation_loss
 from gpt2edu.machine import device

@@ -1,16 +1,16 @@
 """A file gets its name last, so no reader ever sees half of one."""
 
-# Made by tools/book.py from ../book/easy/ch03d_atomic.md: edit that, then `make book`.
+# Made by tools/book.py from ../../book/easy/ch03d_atomic.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['sync_folder', 'write_atomically']
 
-# %% ../nbs/easy/ch03d_atomic.ipynb #d07af229
+# %% ../../nbs/easy/ch03d_atomic.ipynb #d07af229
 import hashlib
 import os
 from pathlib import Path
 
-# %% ../nbs/easy/ch03d_atomic.ipynb #86e4b506
+# %% ../../nbs/easy/ch03d_atomic.ipynb #86e4b506
 def sync_folder(folder: Path):
     "Flush a folder's list of names to the disk; Windows has no such call."
     if os.name == "posix":

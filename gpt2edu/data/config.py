@@ -1,0 +1,34 @@
+"""Seven choices decide what is in the shards, and one object holds them."""
+
+# Made by tools/book.py from ../../book/easy/ch05b_config.md: edit that, then `make book`.
+
+# %% auto #0
+__all__ = ['DataConfig']
+
+# %% ../../nbs/easy/ch05b_config.ipynb #05e69c8a
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    "What a run reads: the dataset, its tokenizer, and where its shards are kept."
+
+    # what to read
+
+    # stories, pydocs, tinyshakespeare, or files: .txt .jsonl .parquet
+    dataset: tuple[str, ...] = ("stories",)
+    # a folder of .bin or .npy shards, used as they are instead of a dataset
+    shards: str | None = None
+    text_key: str = "text"  # field of a .jsonl line, column of a .parquet file
+    # train (learn one from the dataset), gpt2, or the path of a tokenizer.json
+    tokenizer: str = "train"
+    # ids of a tokenizer that is trained; the model's vocabulary is the next multiple of 128
+    vocab_size: int = 1024
+    data_dir: str = "data"  # where prepared shards are kept
+    val_tokens: int = 32_768  # tokens to validate on
+
+    def __post_init__(self):
+        if not self.dataset or "" in self.dataset:
+            raise ValueError(
+                "dataset names nothing; expected stories, pydocs, tinyshakespeare or files"
+            )
