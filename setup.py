@@ -1,4 +1,4 @@
-"""Tell the pip of an old Python which one is needed. For every other Python, pyproject.toml says everything."""
+"""Tell the pip of an old Python which one is needed; for every other, see pyproject.toml."""
 
 import sys
 

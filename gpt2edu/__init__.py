@@ -4,10 +4,10 @@ import sys
 
 __version__ = "0.1.0"
 
-if sys.version_info < (3, 11):  # run from a path, without pip's check; said in words that every Python reads
+if sys.version_info < (3, 11):  # run from a path, without pip's check; every Python reads this
     raise ImportError(
-        "gpt2edu needs Python 3.11 or newer, this is %d.%d; make the environment anew: python3.12 -m venv .venv"
-        % sys.version_info[:2]
+        "gpt2edu needs Python 3.11 or newer, this is %d.%d; "
+        "make the environment anew: python3.12 -m venv .venv" % sys.version_info[:2]
     )
 
 # What most programs need, loaded when it is asked for: `import gpt2edu` alone loads no PyTorch.

@@ -1,4 +1,4 @@
-"""One list for each flag that takes one of a few words; help, shell completion and error messages all read it."""
+"""One list for each flag that takes one of a few words, read by help, completion and errors."""
 
 # Made by tools/book.py from ../book/tough/ch13a_choices.md: edit that, then `make book`.
 
@@ -39,12 +39,10 @@ def refusal(
     words: tuple[str, ...],  # what is allowed
 ) -> str:
     "Say that a word is not one of the list."
-    number = value.removeprefix("cuda:")  # a GPU is chosen by number in the environment
-    hint = (
-        f"; for that GPU: CUDA_VISIBLE_DEVICES={number}"
-        if f"cuda:{number}" == value and number.isdecimal()
-        else ""
-    )
+    number = value.removeprefix("cuda:")
+    hint = ""
+    if f"cuda:{number}" == value and number.isdecimal():  # a GPU is chosen in the environment
+        hint = f"; for that GPU: CUDA_VISIBLE_DEVICES={number}"
     return f"{name}={value!r} is not known; use {in_words(words)}{hint}"
 
 

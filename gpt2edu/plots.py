@@ -1,4 +1,4 @@
-"""One plotting style for the course: legible on white and on black, and for the colour-blind."""
+"""One plotting style: legible on white and on black, and for the colour-blind."""
 
 # Made by tools/book.py from ../book/easy/ch02a_plots.md: edit that, then `make book`.
 

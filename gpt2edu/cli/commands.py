@@ -52,7 +52,7 @@ from gpt2edu.train.runs import (
 )
 from gpt2edu.cli.settings import as_flags
 from gpt2edu.train.interrupts import Stopped, stop_signals
-from gpt2edu.text.tokenizer import get_tokenizer
+from gpt2edu.text.tokenizer import GPT2_VOCAB, get_tokenizer
 
 # %% ../../nbs/tough/ch20_commands.ipynb #6f84ed1e
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def read_train_flags(
 
 def describe_plan(config: TrainConfig) -> list[str]:
     "Say what a run would be."
-    ids = {"gpt2": 50257, "train": config.vocab_size}.get(config.tokenizer)
+    ids = {"gpt2": GPT2_VOCAB, "train": config.vocab_size}.get(config.tokenizer)
     vocab = padded(ids or get_tokenizer(config.tokenizer).n_vocab)
     n = count_params(config.n_layer, config.n_embd, config.block_size, vocab)
     flops = flops_per_token(n, config.n_layer, config.n_embd, config.block_size)

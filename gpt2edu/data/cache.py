@@ -1,4 +1,4 @@
-"""A dataset becomes a tokenizer and shards, kept under a name that changes when anything in them would."""
+"""A dataset becomes shards, under a name that changes when anything in them would."""
 
 # Made by tools/book.py from ../../book/easy/ch05a_cache.md: edit that, then `make book`.
 
@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import gpt2edu
-from gpt2edu.text.corpus import EMBEDDED, SUFFIXES, documents, find_files, stories
+from gpt2edu.text.corpus import EMBEDDED, documents, find_files, is_hub_name, stories
 from gpt2edu.data.config import DataConfig
 from gpt2edu.data.shards import MANIFEST, UNFINISHED, write_shards
 from gpt2edu.text.tokenizer import Tokenizer, get_tokenizer
@@ -171,9 +171,7 @@ HUB = {  # short name: owner/name on the hub, configuration
 def hub_name(dataset: tuple[str, ...]) -> str | None:
     "Name a dataset of the hub, a short name or owner/name; None for what is on this machine."
     name = dataset[0]
-    is_file = Path(name).exists() or Path(name).suffix in SUFFIXES
-    of_owner = re.fullmatch(r"\w[\w.-]*/[\w.-]+(@.+)?", name) and not is_file
-    return name if len(dataset) == 1 and (name in HUB or of_owner) else None
+    return name if len(dataset) == 1 and (name in HUB or is_hub_name(name)) else None
 
 
 def hub_folder(

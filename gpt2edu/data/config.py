@@ -3,10 +3,12 @@
 # Made by tools/book.py from ../../book/easy/ch05b_config.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['DataConfig']
+__all__ = ['GPT2_VAL_TOKENS', 'DataConfig']
 
 # %% ../../nbs/easy/ch05b_config.ipynb #05e69c8a
 from dataclasses import dataclass
+
+GPT2_VAL_TOKENS = 10_485_760  # what GPT-2's presets validate on, 20 steps of 524,288
 
 
 @dataclass(frozen=True)

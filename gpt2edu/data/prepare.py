@@ -3,11 +3,11 @@
 # Made by tools/book.py from ../../book/tough/ch19_fineweb.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['MUCH', 'DEFAULT_VAL', 'BYTES_PER_TOKEN', 'SLACK', 'whole', 'PrepareConfig',
-           'open_source', 'source_stream', 'fill', 'hub_plan', 'local_plan', 'Plan', 'plan_run',
-           'complete_header', 'estimate', 'enough', 'announce', 'train_tokenizer', 'start',
-           'check_room', 'next_command', 'report', 'is_done', 'prepare', 'summary',
-           'finished_parts', 'merged_header', 'merge']
+__all__ = ['MUCH', 'BYTES_PER_TOKEN', 'SLACK', 'whole', 'PrepareConfig', 'open_source',
+           'source_stream', 'fill', 'hub_plan', 'local_plan', 'Plan', 'plan_run', 'complete_header',
+           'estimate', 'enough', 'announce', 'train_tokenizer', 'start', 'check_room',
+           'next_command', 'report', 'is_done', 'prepare', 'summary', 'finished_parts',
+           'merged_header', 'merge']
 
 # %% ../../nbs/tough/ch19_fineweb.ipynb #83ed8b68
 import os
@@ -31,7 +31,7 @@ from gpt2edu.data.cache import (
     shards_folder,
     take_text,
 )
-from gpt2edu.data.config import DataConfig
+from gpt2edu.data.config import GPT2_VAL_TOKENS, DataConfig
 from gpt2edu.data.encode import Workers, make_batches
 from gpt2edu.data.hub import list_files
 from gpt2edu.data.shards import describe
@@ -245,13 +245,10 @@ def plan_run(config: PrepareConfig) -> Plan:
     return Plan(folder, header, size, tokenizer)
 
 # %% ../../nbs/tough/ch19_fineweb.ipynb #89351b74
-DEFAULT_VAL = 10_485_760  # tokens: what the 124M preset validates on, 20 steps of 524,288
-
-
 def complete_header(config: PrepareConfig, header: dict, source: Source):
     "Put into the header what only the source can tell."
     header["source"] = source.made_of
-    few = min(DEFAULT_VAL, source.size // 40, (config.max_tokens or MUCH) // 40)
+    few = min(GPT2_VAL_TOKENS, source.size // 40, (config.max_tokens or MUCH) // 40)
     header["arguments"].setdefault("val_tokens", max(1, few))
 
 # %% ../../nbs/tough/ch19_fineweb.ipynb #9894e3a9

@@ -1,4 +1,4 @@
-"""A model without any notion of questions answers multiple choice, fast and exactly, and you know how far to trust the percentage."""
+"""A text predictor takes a multiple-choice test, and you know how far to trust its score."""
 
 # Made by tools/book.py from ../../book/tough/ch17_hellaswag.md: edit that, then `make book`.
 

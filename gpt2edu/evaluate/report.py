@@ -1,4 +1,4 @@
-"""Any model, any of its figures: HellaSwag in both conventions, validation loss and story choice, on one process or many."""
+"""Every figure of any model: HellaSwag, validation loss and story choice, on any number of ranks."""
 
 # Made by tools/book.py from ../../book/tough/ch17b_report.md: edit that, then `make book`.
 

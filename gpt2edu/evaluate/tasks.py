@@ -1,18 +1,17 @@
-"""Questions from a file, from the hub or from the grammar, and a list of tasks that the trainer and `gpt2edu_eval` both read."""
+"""Questions from a file, the hub or the grammar, and the list of tasks that all programs read."""
 
 # Made by tools/book.py from ../../book/tough/ch17c_tasks.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['HUB', 'TASKS', 'read_items', 'hub_items', 'is_hub_name', 'get_items', 'Wanted',
-           'Subject', 'is_stories', 'Task', 'HellaSwag', 'StoryChoice']
+__all__ = ['HUB', 'TASKS', 'read_items', 'hub_items', 'get_items', 'Wanted', 'Subject',
+           'is_stories', 'Task', 'HellaSwag', 'StoryChoice']
 
 # %% ../../nbs/tough/ch17c_tasks.ipynb #4021372d
 import json
-import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gpt2edu.text.corpus import reachable, story_items
+from gpt2edu.text.corpus import is_hub_name, reachable, story_items
 from gpt2edu.train.config import TrainConfig
 
 HUB = "Rowan/hellaswag"
@@ -98,15 +97,6 @@ def hub_items(
             f"{repo}: its validation split is empty; give a file with --data hellaswag_val.jsonl"
         )
     return items
-
-
-def is_hub_name(data: str) -> bool:
-    "Whether this is owner/name, and no file."
-    return (
-        not Path(data).is_file()
-        and not Path(data).suffix
-        and re.fullmatch(r"[\w-]+/[\w.-]+", data) is not None
-    )
 
 
 def get_items(

@@ -1,4 +1,4 @@
-"""The figures by which a model is judged, computed in one place for the trainer and for `gpt2edu_eval`."""
+"""The figures by which a model is judged, computed in one place."""
 
 # Made by tools/book.py from ../../book/tough/ch17a_validation.md: edit that, then `make book`.
 

@@ -38,7 +38,7 @@ class Choice:
 
 # %% ../../nbs/tough/ch13_device.ipynb #9bfdd0ea
 def pick_device(choice: str = "auto") -> Choice:  # of a torch.device
-    "Choose auto, cpu, cuda or mps. Raise ValueError for a device that this machine or this PyTorch does not have."
+    "Choose auto, cpu, cuda or mps. ValueError for what this machine or this PyTorch does not have."
     check_choice("device", choice, Device)
     there = {
         "cuda": torch.cuda.is_available(),
@@ -54,13 +54,10 @@ def pick_device(choice: str = "auto") -> Choice:  # of a torch.device
         }
         return Choice(torch.device(kind), why[kind])
     if not there[choice]:
-        build = (
-            "is built without CUDA"
-            if choice == "cuda" and not torch.version.cuda
-            else f"finds no {choice} device"
-        )
+        without = choice == "cuda" and not torch.version.cuda
+        fault = "is built without CUDA" if without else f"finds no {choice} device"
         raise ValueError(
-            f"device={choice}: PyTorch {torch.__version__} {build} here; use auto or cpu"
+            f"device={choice}: PyTorch {torch.__version__} {fault} here; use auto or cpu"
         )
     return Choice(torch.device(choice), "asked for")
 
@@ -75,17 +72,16 @@ def describe(device: str | torch.device) -> str:
         caps = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
         cpu = caps.get("cpu_name") or platform.processor() or platform.machine()
         gpu = "Apple GPU of " if device.type == "mps" else ""
-        name = f"{gpu}{cpu}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
+        capability = torch.backends.cpu.get_cpu_capability()
+        name = f"{gpu}{cpu}, {torch.get_num_threads()} threads, {capability}"
     return f"{name}, torch {torch.__version__}"
 
 # %% ../../nbs/tough/ch13_device.ipynb #7b0dc92b
 def autocast(device: str | torch.device, dtype: torch.dtype) -> AbstractContextManager:
     "Run matrix products in `dtype` inside this context; fp32 needs none."
-    return (
-        nullcontext()
-        if dtype == torch.float32
-        else torch.autocast(torch.device(device).type, dtype=dtype)
-    )
+    if dtype == torch.float32:
+        return nullcontext()
+    return torch.autocast(torch.device(device).type, dtype=dtype)
 
 
 def grad_scaler(device: str | torch.device, dtype: torch.dtype) -> torch.amp.GradScaler:
@@ -98,24 +94,20 @@ def best_dtype(
     capability: tuple[int, int] | None = None,  # CUDA compute capability, (7, 5) for a T4
     flags: frozenset[str] = frozenset(),  # from `cpu_flags`
 ) -> Choice:  # of a torch.dtype
-    "Decide the precision from what the hardware is. A pure function: a table of cases tests it without a GPU."
+    "Decide the precision from the hardware. A pure function: a table of cases tests it."
     if kind == "cuda":
         number = f"compute capability {capability[0]}.{capability[1]}"
         if capability >= (8, 0):
             return Choice(torch.bfloat16, f"{number} multiplies bf16 in hardware")
         if capability >= (7, 0):
-            return Choice(
-                torch.float16,
-                f"{number} only emulates bf16, slowly; fp16 with loss scaling is in hardware",
-            )
+            emulated = f"{number} only emulates bf16, slowly"
+            return Choice(torch.float16, f"{emulated}; fp16 with loss scaling is in hardware")
         return Choice(torch.float32, f"{number} has no tensor cores for 16-bit numbers")
     if kind == "cpu":
         if found := [f for f in BF16_FLAGS if f in flags]:
             return Choice(torch.bfloat16, f"this processor has {found[0]}")
-        return Choice(
-            torch.float32,
-            f"this processor has neither {' nor '.join(BF16_FLAGS)}: bf16 would be emulated",
-        )
+        neither = f"this processor has neither {' nor '.join(BF16_FLAGS)}"
+        return Choice(torch.float32, f"{neither}: bf16 would be emulated")
     return Choice(torch.float32, f"16-bit training on {kind} has not been tried by this project")
 
 
@@ -128,13 +120,12 @@ def pick_dtype(
     choice: str,  # auto, bf16, fp16 or fp32
     device: str | torch.device,
 ) -> Choice:  # of a torch.dtype
-    "Choose the precision of the matrix products; weights stay fp32. What is asked for is given, with a warning."
+    "Choose the precision of the matrix products. What is asked for is given, with a warning."
     dtypes = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
     check_choice("dtype", choice, Dtype)
     device = torch.device(device)
-    best = best_dtype(
-        device.type, _capability(device), cpu_flags() if device.type == "cpu" else frozenset()
-    )
+    flags = cpu_flags() if device.type == "cpu" else frozenset()
+    best = best_dtype(device.type, _capability(device), flags)
     if choice == "auto":
         return best
     if dtypes[choice] in (best.value, torch.float32):
@@ -147,36 +138,30 @@ def set_precision(device: str | torch.device) -> Choice:  # of "high" (TF32) or 
     device = torch.device(device)
     tf32 = device.type == "cuda" and _capability(device) >= (8, 0)
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
-    return (
-        Choice("high", "fp32 products use TF32")
-        if tf32
-        else Choice("highest", f"no TF32 on this {device.type}")
-    )
+    if tf32:
+        return Choice("high", "fp32 products use TF32")
+    return Choice("highest", f"no TF32 on this {device.type}")
 
 # %% ../../nbs/tough/ch13_device.ipynb #6e5bc020
 def keep_freed_memory() -> bool:  # whether this system can
-    "On Linux with glibc: freed memory waits in this process for the next tensor, up to 1 GiB of it, and tensors up to 32 MiB use it."
+    """Let freed memory wait in this process for the next tensor.
+
+    On Linux with glibc: up to 1 GiB of it waits, and tensors up to 32 MiB use it.
+    """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # man mallopt
-    return bool(
-        mallopt and mallopt(M_MMAP_THRESHOLD, 32 << 20) and mallopt(M_TRIM_THRESHOLD, 1 << 30)
-    )
+    if not mallopt:
+        return False
+    return bool(mallopt(M_MMAP_THRESHOLD, 32 << 20) and mallopt(M_TRIM_THRESHOLD, 1 << 30))
 
 # %% ../../nbs/tough/ch13_device.ipynb #5f69dd83
 def compiler_error() -> str:
-    "Build a library of a few lines as `torch.compile` does; return '' if that works, else what is missing."
-    source = b"#include <Python.h>\n#include <vector>\nint probe() { return std::vector<int>(1).size(); }\n"
+    "Build a few lines as `torch.compile` does; return '' if that works, else what is missing."
+    source = b"#include <Python.h>\n#include <vector>\n"
+    source += b"int probe() { return std::vector<int>(1).size(); }\n"
     with tempfile.TemporaryDirectory() as folder:
-        flags = [
-            "-x",
-            "c++",
-            "-",
-            "-shared",
-            "-fPIC",
-            f"-I{sysconfig.get_path('include')}",
-            "-o",
-            f"{folder}/probe.so",
-        ]
+        flags = ["-x", "c++", "-", "-shared", "-fPIC", f"-I{sysconfig.get_path('include')}"]
+        flags += ["-o", f"{folder}/probe.so"]
         cxx = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
         openmp, header = ["-fopenmp"], b"#include <omp.h>\n"
         if sys.platform == "darwin":  # PyTorch looks for OpenMP in several places there; we do not
@@ -210,14 +195,11 @@ def best_compile(
         return Choice(False, f"{missing}; everything works without, more slowly")
     if kind == "cuda":
         old = capability < (7, 0)
-        return Choice(
-            not old,
-            f"compute capability {capability[0]}.{capability[1]}" + " is too old for triton" * old,
-        )
+        number = f"compute capability {capability[0]}.{capability[1]}"
+        return Choice(not old, number + " is too old for triton" * old)
     if kind == "cpu":
-        return Choice(
-            False, "on a CPU it takes a minute and gains little; try compile=on for long runs"
-        )
+        little = "on a CPU it takes a minute and gains little"
+        return Choice(False, f"{little}; try compile=on for long runs")
     return Choice(False, f"compiling on {kind} has not been tried by this project")
 
 

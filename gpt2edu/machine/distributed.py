@@ -1,4 +1,4 @@
-"""All-reduce by hand, then DDP: two or more processes that train one model and get the loss curve of one process."""
+"""All-reduce by hand, then DDP: many processes train one model, with the losses of one."""
 
 # Made by tools/book.py from ../../book/tough/ch15_distributed.md: edit that, then `make book`.
 
@@ -39,7 +39,10 @@ class Ranks:
 def read_ranks(
     env: Mapping[str, str] = os.environ,  # read when called
 ) -> Ranks:
-    "Read what a launcher such as torchrun says; without one, this process is alone. ValueError if it makes no sense."
+    """Read what a launcher such as torchrun says; without one, this process is alone.
+
+    ValueError if it makes no sense.
+    """
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
     given, missing = [n for n in names if n in env], [n for n in names if n not in env]
     if not given:
@@ -60,7 +63,8 @@ def read_ranks(
         if not 0 <= value < world_size:
             top = f"0 to {world_size - 1}" if world_size > 0 else "WORLD_SIZE to be 1 or more"
             raise ValueError(
-                f"got {name}={value} with WORLD_SIZE={world_size}, expected {top}; start with torchrun"
+                f"got {name}={value} with WORLD_SIZE={world_size}, expected {top}; "
+                "start with torchrun"
             )
     return Ranks(rank, world_size, local_rank)
 
@@ -69,7 +73,10 @@ BACKENDS = {"cpu": "gloo", "cuda": "nccl"}
 
 
 def _within(seconds: float, work, what: str):
-    "Run `work` in a thread; ValueError if it does not return in time. The thread is left behind, and ends with us."
+    """Run `work` in a thread; ValueError if it does not return in time.
+
+    The thread is left behind, and ends with us.
+    """
     box = {}
 
     def run():
@@ -89,7 +96,8 @@ def _within(seconds: float, work, what: str):
         raise ValueError(f"{what}: {hint}")
     if "result" not in box:
         raise ValueError(
-            f"{what}: no answer in {seconds:g} s; is it another program's port, or are ranks missing?"
+            f"{what}: no answer in {seconds:g} s; "
+            "is it another program's port, or are ranks missing?"
         )
     return box["result"]
 
@@ -113,20 +121,26 @@ def _check_device(device_type: str, ranks: Ranks) -> None:
     if device_type == "cuda":
         if not torch.cuda.is_available():
             raise ValueError(
-                f"device=cuda needs a GPU for NCCL, and PyTorch {torch.__version__} finds none here; use device=cpu (gloo)"
+                f"device=cuda needs a GPU for NCCL, and PyTorch {torch.__version__} finds none "
+                "here; use device=cpu (gloo)"
             )
         if ranks.local_rank >= (n := torch.cuda.device_count()):
             raise ValueError(
-                f"got LOCAL_RANK={ranks.local_rank}, but GPUs here: {n}; use --nproc_per_node={n} at most"
+                f"got LOCAL_RANK={ranks.local_rank}, but GPUs here: {n}; "
+                f"use --nproc_per_node={n} at most"
             )
     elif device_type not in BACKENDS and ranks.world_size > 1:
         raise ValueError(
-            f"device={device_type} cannot train with {ranks.world_size} ranks; use cuda (NCCL) or cpu (gloo)"
+            f"device={device_type} cannot train with {ranks.world_size} ranks; "
+            "use cuda (NCCL) or cpu (gloo)"
         )
 
 
 def _new_name(store, ranks: Ranks, seconds: float) -> str:
-    "Agree on a name that no earlier start of these ranks has used. TimeoutError if they are not all there in time."
+    """Agree on a name that no earlier start of these ranks has used.
+
+    TimeoutError if they are not all there in time.
+    """
     mine, end = os.urandom(8).hex(), time.monotonic() + seconds
 
     def wait_for(key: str, until: float) -> bool:
@@ -165,7 +179,8 @@ def start(
     host, port = os.environ.get("MASTER_ADDR", ""), os.environ.get("MASTER_PORT", "")
     if not host or not port.isdecimal():
         raise ValueError(
-            f"got MASTER_ADDR={host!r} and MASTER_PORT={port!r}, expected the host and port of rank 0; "
+            f"got MASTER_ADDR={host!r} and MASTER_PORT={port!r}, expected the host and port of "
+            "rank 0; "
             "start with torchrun, which sets them"
         )
     what = f"rank {ranks.rank} of {ranks.world_size} cannot meet the others at {host}:{port}"
@@ -195,11 +210,12 @@ def start(
 def stop(
     failed: bool = False,  # whether this rank ends by an error, so that the others may be elsewhere
 ) -> None:
-    """Leave the group, if there is one. Call it at the end, so that no rank waits for one that is gone.
+    """Leave the group, if there is one. Call it at the end, so that no rank waits for a lost one.
 
-    With NCCL the ranks leave together: one that fails alone would wait for the others before it says why. So it does not.
-    A thread of gloo that still holds a tensor when Python ends aborts the process (pytorch issue 190489), and after DDP
-    the threads live on. A pause lets them put down what they hold.
+    With NCCL the ranks leave together: one that fails alone would wait for the others before it
+    says why. So it does not. A thread of gloo that still holds a tensor when Python ends aborts the
+    process (pytorch issue 190489), and after DDP the threads live on. A pause lets them put down
+    what they hold.
     """
     if dist.is_initialized() and not (failed and dist.get_backend() == "nccl"):
         dist.destroy_process_group()
@@ -263,7 +279,10 @@ def from_rank0(
     ranks: Ranks,  # from `start`
     make: Callable[[], Any],  # called on rank 0 only
 ) -> Any:  # the same on every rank
-    "Decide something once: rank 0 makes a value, all get it. If it fails there, the others raise ValueError."
+    """Decide something once: rank 0 makes a value, all get it.
+
+    If it fails there, the others raise ValueError.
+    """
     if ranks.world_size == 1:
         return make()
     box = [None, False]  # value, whether it was made
@@ -282,7 +301,10 @@ def agreement(
 ) -> (
     Callable[[str], str] | None
 ):  # what this rank has found -> what the first rank that found something has; None alone
-    "Make one finding of those of all ranks; '' stands for nothing. Every rank has to call what this returns."
+    """Make one finding of those of all ranks; '' stands for nothing.
+
+    Every rank has to call what this returns.
+    """
     if ranks.world_size == 1:
         return None
 

@@ -1,9 +1,9 @@
-"""Tokens per second, time and disk left: a bar on a terminal, lines that grep finds elsewhere."""
+"""Tokens per second, time and disk left: a bar on a terminal, elsewhere lines for grep."""
 
 # Made by tools/book.py from ../../book/tough/ch14c_progress.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['LINE_EVERY', 'gigabytes', 'duration', 'free_bytes', 'need_room', 'Progress']
+__all__ = ['LINE_EVERY', 'duration', 'gigabytes', 'free_bytes', 'need_room', 'Progress']
 
 # %% ../../nbs/tough/ch14c_progress.ipynb #75260a63
 import shutil
@@ -14,20 +14,25 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+# %% ../../nbs/tough/ch14c_progress.ipynb #35628c0c
+def duration(seconds: float) -> str:
+    "Write a time for people: 20 s, 3 min, 2 h 05 min, 9.5 days, 2.1 years."
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{seconds / 60:.0f} min"
+    days = seconds / 86_400
+    if days < 2:
+        return f"{seconds // 3600:.0f} h {seconds % 3600 // 60:02.0f} min"
+    return f"{days:,.1f} days" if days < 2 * 365.25 else f"{days / 365.25:,.1f} years"
+
+
+def gigabytes(n_bytes: float) -> str:
+    "Write a number of bytes for people, in GB (1e9 bytes), or in MB where it is small."
+    return f"{n_bytes / 1e9:,.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:,.1f} MB"
+
 # %% ../../nbs/tough/ch14c_progress.ipynb #a02b8e55
 LINE_EVERY = 10.0  # seconds between lines where there is no terminal
-
-
-def gigabytes(n: float) -> str:
-    "Write a number of bytes for people."
-    return f"{n / 1e9:.1f} GB" if n >= 1e8 else f"{n / 1e6:.1f} MB"
-
-
-def duration(seconds: float) -> str:
-    "Write a time for people: 2 h 05 min, 3 min, 20 s."
-    if seconds >= 3600:
-        return f"{seconds // 3600:.0f} h {seconds % 3600 // 60:02.0f} min"
-    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
 
 
 def free_bytes(folder: Path) -> int:
@@ -46,9 +51,8 @@ def need_room(
     free = free_bytes(folder)
     if free < n_bytes:
         fix = "free some, choose another disk with --out, or ask for less with --max_tokens"
-        raise OSError(
-            f"{folder}: no room, about {gigabytes(n_bytes)} are needed and {gigabytes(free)} are free; {fix}"
-        )
+        room = f"about {gigabytes(n_bytes)} are needed and {gigabytes(free)} are free"
+        raise OSError(f"{folder}: no room, {room}; {fix}")
 
 
 class Progress:
@@ -62,23 +66,15 @@ class Progress:
         say: Callable,  # prints a line
         every: float = LINE_EVERY,  # seconds between lines
     ):
-        self.expected, self.done, self.new, self.folder, self.say, self.every = (
-            expected,
-            done,
-            0,
-            folder,
-            say,
-            every,
-        )
+        self.expected = expected
+        self.done = done
+        self.new = 0  # tokens since this start
+        self.folder = folder
+        self.say = say
+        self.every = every
         self.began = self.told = time.monotonic()
-        self.bar = tqdm(
-            total=max(expected, done),
-            initial=done,
-            unit=" tokens",
-            unit_scale=True,
-            disable=None,
-            file=sys.stderr,
-        )
+        looks = {"unit": " tokens", "unit_scale": True, "disable": None, "file": sys.stderr}
+        self.bar = tqdm(total=max(expected, done), initial=done, **looks)
 
     def __enter__(self) -> "Progress":
         return self
@@ -92,8 +88,9 @@ class Progress:
         at = self.done + self.new
         left = duration(max(0, self.expected - at) / speed) if self.new else "unknown"
         share = min(1.0, at / max(1, self.expected))
-        head = f"progress: {at:,} of about {self.expected:,} tokens ({share:.1%}), {speed:,.0f} tokens/s"
-        return f"{head}, time left {left}, disk left {gigabytes(free_bytes(self.folder))}"
+        head = f"progress: {at:,} of about {self.expected:,} tokens ({share:.1%})"
+        disk = gigabytes(free_bytes(self.folder))
+        return f"{head}, {speed:,.0f} tokens/s, time left {left}, disk left {disk}"
 
     def add(self, tokens: int):
         "Count tokens, and tell if it is time."

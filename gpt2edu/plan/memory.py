@@ -1,4 +1,4 @@
-"""What a training step holds at its fullest moment, and how long its parts take on this machine."""
+"""What a training step holds at its fullest moment, and how long its parts take here."""
 
 # Made by tools/book.py from ../../book/tough/ch14a_memory.md: edit that, then `make book`.
 
@@ -35,8 +35,9 @@ def memory(
     ranks: int = 1,  # more than one: DDP keeps its buckets of gradients
     micro_batch: int | None = None,  # windows; None: the config's
     cpu: bool = False,  # whether it is for a CPU, which attends to short texts in fp32
-) -> dict:  # bytes: weights, gradients, optimizer, activations, loss, peak; and when, the moment of the peak
-    "Predict what the tensors of a training step take on one rank, not counted what libraries and allocators hold."
+) -> dict:  # bytes of each kind, and of the peak; and when, the moment of the peak
+    "Predict what the tensors of a training step take on one rank, not counted what libraries and"
+    "allocators hold."
     L, C, T, V, B = (
         config.n_layer,
         config.n_embd,
@@ -81,8 +82,15 @@ def memory(
         "the backward pass of the embedding": fixed + weights + (2 + bool(before)) * table + stream,
     }
     when = max(moments, key=moments.get)
-    return {"weights": weights, "gradients": weights, "optimizer": optimizer, "activations": activations,
-            "loss": max(forward, backward), "peak": moments[when], "when": when}  # fmt: skip
+    return {
+        "weights": weights,
+        "gradients": weights,
+        "optimizer": optimizer,
+        "activations": activations,
+        "loss": max(forward, backward),
+        "peak": moments[when],
+        "when": when,
+    }
 
 
 def largest_micro_batch(
@@ -130,7 +138,8 @@ def time_parts(
     device,  # torch.device
     dtype,  # torch.dtype of matrix products
     seconds: float = 3.0,  # to spend, about, once everything is warm
-    clock: Callable = time.perf_counter,  # time.process_time where other programs run; with one thread only
+    # time.process_time where other programs run; with one thread only
+    clock: Callable = time.perf_counter,
 ) -> dict[str, float]:  # seconds of one whole step on one rank that does all micro-batches, by part
     "Time the parts of a training step on this machine, at the run's shapes."
     import torch

@@ -1,4 +1,4 @@
-"""Memory, time, money and disk of a run, predicted before you start: the command gpt2edu_plan."""
+"""Memory, time, money and disk of a run, predicted before it starts: gpt2edu_plan."""
 
 # Made by tools/book.py from ../../book/tough/ch14b_planner.md: edit that, then `make book`.
 
@@ -55,7 +55,9 @@ GPUS = {
 
 @dataclass(frozen=True)
 class PlanConfig(TrainConfig):
-    "Every choice of a training run, and where it is to run; each field is a flag of `gpt2edu_plan`."
+    "Every choice of a training run, and where it is to run;"
+
+    "each field is a flag of `gpt2edu_plan`."
 
     gpu: Literal["auto", "this", *GPUS] = (
         "auto"  # this: this machine; auto: the same, but a100 for a GPT-2 where no GPU is
@@ -86,7 +88,8 @@ class PlanConfig(TrainConfig):
                 else f"try --total_batch {max(1, self.total_batch // step) * step}"
             )
             raise ValueError(
-                f"total_batch={self.total_batch} tokens is not a whole number of micro-batches of micro_batch={self.micro_batch} x "
+                f"total_batch={self.total_batch} tokens is not a whole number of micro-batches of "
+                f"micro_batch={self.micro_batch} x "
                 f"block_size={self.block_size} on gpus={self.gpus}, {step} tokens; {fix}"
             )
 
@@ -109,8 +112,11 @@ def look_at_data(
 ) -> tuple[
     int, int | None, str
 ]:  # ids of the tokenizer; training tokens, None if not known; how they are known
-    "Find the size of the vocabulary and of the training data, without a download. ValueError, OSError: one line."
-    from gpt2edu.text.tokenizer import Tokenizer, get_tokenizer
+    """Find the size of the vocabulary and of the training data, without a download.
+
+    ValueError, OSError: one line.
+    """
+    from gpt2edu.text.tokenizer import GPT2_VOCAB, Tokenizer, get_tokenizer
 
     c, name, sample, size = config, config.dataset[0], [], 0
     epochs = c.num_epochs and not c.train_tokens  # their length is that of the text
@@ -127,7 +133,7 @@ def look_at_data(
             if (size := size + len(text)) >= enough:
                 break
         sample *= enough > 1
-    tokenizer, n_vocab = None, 50257 if c.tokenizer == "gpt2" else c.vocab_size
+    tokenizer, n_vocab = None, GPT2_VOCAB if c.tokenizer == "gpt2" else c.vocab_size
     if c.tokenizer != "train" and (c.tokenizer != "gpt2" or sample):
         tokenizer = get_tokenizer(c.tokenizer)
     elif sample:
@@ -198,7 +204,8 @@ ONE_THREAD = dict.fromkeys(
 def core_peak(
     n: int = 384,  # side of the matrices: a product takes a millisecond, so other programs seldom cut into the best one
 ) -> float:  # FLOP/s of fp32 products on one core
-    "Measure one core without PyTorch: NumPy in a Python of its own, since threads are set when NumPy is loaded."
+    "Measure one core without PyTorch: NumPy in a Python of its own, since threads are set when"
+    "NumPy is loaded."
     setup = f"import numpy; a = numpy.ones(({n}, {n}), 'float32')"
     timeit = [
         sys.executable,
@@ -269,7 +276,10 @@ def measured(c: PlanConfig, V: int) -> Machine:
 def cuda_is_here(
     device: str,  # auto, cpu, cuda or mps: what was asked for
 ) -> bool:
-    "Whether the run would take a CUDA GPU. PyTorch is asked only where a driver's tool is on the path."
+    """Whether the run would take a CUDA GPU.
+
+    PyTorch is asked only where a driver's tool is on the path.
+    """
     if device != "auto" or not any(map(shutil.which, ("nvidia-smi", "rocm-smi"))):
         return device == "cuda"
     from gpt2edu.machine.device import pick_device
@@ -319,7 +329,8 @@ def plan(
     n_vocab, train_tokens, how = look_at_data(c)
     if train_tokens is None and c.num_epochs:
         raise ValueError(
-            f"num_epochs={c.num_epochs:g} of unknown length; give --train_tokens, --max_tokens or --max_steps"
+            f"num_epochs={c.num_epochs:g} of unknown length; "
+            "give --train_tokens, --max_tokens or --max_steps"
         )
     V = padded(n_vocab)
     N = count_params(c.n_layer, c.n_embd, c.block_size, V)
@@ -342,7 +353,8 @@ def plan(
     row(
         "parameters",
         f"{N:,}",
-        f"{at_most or 'exact: '}{c.n_layer} blocks, C {c.n_embd}, T {c.block_size:,}, V {V:,} for {n_vocab:,} ids; the tied table once",
+        f"{at_most or 'exact: '}{c.n_layer} blocks, C {c.n_embd}, T {c.block_size:,}, V {V:,} for "
+        f"{n_vocab:,} ids; the tied table once",
     )
     row(
         "FLOPs per token",
@@ -352,7 +364,8 @@ def plan(
     row(
         "step",
         f"{c.total_batch:,} tokens",
-        f"= {c.total_batch // step} x {c.micro_batch} x {c.block_size:,} x {c.gpus}: micro-batches, windows, T, ranks",
+        f"= {c.total_batch // step} x {c.micro_batch} x {c.block_size:,} x {c.gpus}: "
+        "micro-batches, windows, T, ranks",
     )
     row(
         "horizon",
@@ -433,9 +446,23 @@ def plan(
         size((c.keep_last + 1) * saved),
         f"= {c.keep_last + 1} x {size(saved)}: --keep_last, and the one being written",
     )
-    out = {"preset": c.preset, "machine": machine.name, "device": machine.kind, "dtype": machine.dtype, "ranks": c.gpus,
-           "parameters": N, "tokenizer_ids": n_vocab, "vocabulary_rows": V, "flops_per_token": flops, "tokens_per_step": c.total_batch,
-           "steps": steps, "tokens": tokens, "train_tokens": train_tokens, "peak_moment": m["when"]}  # fmt: skip
+    out = {
+        "preset": c.preset,
+        "machine": machine.name,
+        "device": machine.kind,
+        "dtype": machine.dtype,
+        "ranks": c.gpus,
+        "parameters": N,
+        "tokenizer_ids": n_vocab,
+        "vocabulary_rows": V,
+        "flops_per_token": flops,
+        "tokens_per_step": c.total_batch,
+        # fmt: skip
+        "steps": steps,
+        "tokens": tokens,
+        "train_tokens": train_tokens,
+        "peak_moment": m["when"],
+    }
     out |= {
         f"{part}_bytes": m[part]
         for part in ("weights", "gradients", "optimizer", "activations", "loss", "peak")

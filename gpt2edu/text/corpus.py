@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FULL', 'SHAKESPEARE', 'SHAKESPEARE_SHA256', 'EMBEDDED', 'SUFFIXES', 'Story', 'story',
-           'stories', 'read_back', 'story_items', 'reachable', 'download', 'find_files',
-           'documents']
+           'stories', 'read_back', 'story_items', 'reachable', 'download', 'is_hub_name',
+           'find_files', 'documents']
 
 # %% ../../nbs/easy/ch03_corpus.ipynb #441eeb81
 import glob
@@ -176,6 +176,13 @@ def download(
 # %% ../../nbs/easy/ch03_corpus.ipynb #61d286fe
 EMBEDDED = ("stories", "pydocs", "tinyshakespeare")
 SUFFIXES = (".txt", ".jsonl", ".parquet")
+
+
+def is_hub_name(name: str) -> bool:
+    "Whether this is owner/name, perhaps with @revision, and not a path on this machine."
+    if Path(name).exists() or Path(name).suffix in (*SUFFIXES, ".json"):
+        return False
+    return re.fullmatch(r"\w[\w.-]*/[\w.-]+(@.+)?", name) is not None
 
 
 def find_files(

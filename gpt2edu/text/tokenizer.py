@@ -3,8 +3,9 @@
 # Made by tools/book.py from ../../book/easy/ch04_tokenizer.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['GPT2_PATTERN', 'EOT', 'utf8', 'merge', 'train_bpe', 'encode_piece', 'encode_plain',
-           'byte_alphabet', 'to_printable', 'from_printable', 'Tokenizer', 'get_tokenizer']
+__all__ = ['GPT2_PATTERN', 'EOT', 'GPT2_VOCAB', 'utf8', 'merge', 'train_bpe', 'encode_piece',
+           'encode_plain', 'byte_alphabet', 'to_printable', 'from_printable', 'Tokenizer',
+           'get_tokenizer']
 
 # %% ../../nbs/easy/ch04_tokenizer.ipynb #cf825f94
 import functools
@@ -290,6 +291,7 @@ class Tokenizer:
         return tokenizer
 
 # %% ../../nbs/easy/ch04_tokenizer.ipynb #38bcc746
+GPT2_VOCAB = 50_257  # ids of GPT-2: 256 bytes, 50,000 merges, <|endoftext|>
 _GPT2_MERGES = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/vocab.bpe"
 _GPT2_MERGES_SHA256 = "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"
 

@@ -1,12 +1,12 @@
-"""Checkpoints that are atomic, checksummed and free of pickle, from which a run goes on to the same bits."""
+"""Atomic, checksummed checkpoints without pickle, from which a run resumes to the same bits."""
 
 # Made by tools/book.py from ../../book/tough/ch16_checkpoint.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['FORMAT', 'MODEL', 'OPTIM', 'STATE', 'DTYPES', 'pack', 'untie', 'flatten', 'unflatten',
-           'rng_state', 'set_rng_state', 'sealed', 'unseal', 'write_file', 'sync_folder', 'discard',
-           'is_whole', 'saved_steps', 'latest', 'write', 'prepare', 'save', 'Checkpoint',
-           'first_difference', 'load', 'AsyncSaver']
+           'rng_state', 'set_rng_state', 'sealed', 'unseal', 'write_file', 'discard', 'is_whole',
+           'saved_steps', 'latest', 'write', 'prepare', 'save', 'Checkpoint', 'first_difference',
+           'load', 'AsyncSaver']
 
 # %% ../../nbs/tough/ch16_checkpoint.ipynb #d9b041e4
 import base64
@@ -24,6 +24,8 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
+
+from gpt2edu.machine.atomic import sync_folder
 
 # %% ../../nbs/tough/ch16_checkpoint.ipynb #a390ff23
 FORMAT = "gpt2edu checkpoint 1"
@@ -50,7 +52,10 @@ def pack(
 ) -> Iterator[
     bytes | memoryview
 ]:  # chunks: 8 bytes of length, a JSON header, then each tensor's bytes
-    "Lay tensors out as a safetensors file, piece by piece. Source: github.com/huggingface/safetensors, Format."
+    """Lay tensors out as a safetensors file, piece by piece.
+
+    Source: github.com/huggingface/safetensors, Format.
+    """
     header, at = {"__metadata__": metadata} if metadata else {}, 0
     tensors = dict(
         sorted(tensors.items(), key=lambda kv: (-kv[1].element_size(), kv[0]))
@@ -77,7 +82,8 @@ def untie(
 ) -> tuple[
     dict[str, Tensor], dict[str, str]
 ]:  # each tensor once, by its plain name; {second name: first name}
-    "Store once what two names share (`lm_head.weight`), and drop the prefixes that `torch.compile` and DDP add."
+    "Store once what two names share (`lm_head.weight`), and drop the prefixes that"
+    "`torch.compile` and DDP add."
     first, tensors, tied = {}, {}, {}
     for wrapped, t in model_state.items():
         name = re.sub(r"^((_orig_mod|module)\.)+", "", wrapped)
@@ -90,7 +96,8 @@ def untie(
 
 # %% ../../nbs/tough/ch16_checkpoint.ipynb #a4ac09e1
 def flatten(optim_states: list[dict]) -> tuple[dict[str, Tensor], str]:
-    "Part optimizers' state_dicts into tensors, named like `0.3.exp_avg` (optimizer, parameter, key), and JSON."
+    "Part optimizers' state_dicts into tensors, named like `0.3.exp_avg` (optimizer, parameter,"
+    "key), and JSON."
     tensors, rest = {}, []
     for i, saved in enumerate(optim_states):
         entries = [
@@ -124,7 +131,8 @@ def unflatten(tensors: dict[str, Tensor], text: str) -> list[dict]:
 
 # %% ../../nbs/tough/ch16_checkpoint.ipynb #bececfaa
 def rng_state(generators: dict[str, torch.Generator] | None = None) -> dict[str, str]:
-    "Write as base64 text the state of torch's own generators (cpu, cuda) and of explicit ones, by a name of yours."
+    "Write as base64 text the state of torch's own generators (cpu, cuda) and of explicit ones, by"
+    "a name of yours."
     states = {name: g.get_state() for name, g in (generators or {}).items()} | {
         "cpu": torch.get_rng_state()
     }
@@ -136,7 +144,8 @@ def rng_state(generators: dict[str, torch.Generator] | None = None) -> dict[str,
 def set_rng_state(
     saved: dict[str, str], generators: dict[str, torch.Generator] | None = None
 ) -> None:
-    "Set back what `rng_state` wrote, for the same names; a GPU's state is skipped where there is no GPU."
+    "Set back what `rng_state` wrote, for the same names;"
+    "a GPU's state is skipped where there is no GPU."
     states = {
         k: torch.frombuffer(bytearray(base64.b64decode(v)), dtype=torch.uint8)
         for k, v in saved.items()
@@ -177,13 +186,6 @@ def write_file(path: Path, chunks) -> dict:
     return {"bytes": size, "sha256": digest.hexdigest()}
 
 
-def sync_folder(folder: Path) -> None:
-    "Flush a folder's list of names to the disk (Windows has no such call)."
-    if os.name != "nt":
-        os.fsync(fd := os.open(folder, os.O_RDONLY))
-        os.close(fd)
-
-
 def discard(path: Path) -> None:
     "Delete a checkpoint in two moves, so that a half-deleted one never bears its name."
     doomed = path.with_name(f".tmp-{path.name}-{os.getpid()}")
@@ -192,7 +194,10 @@ def discard(path: Path) -> None:
 
 # %% ../../nbs/tough/ch16_checkpoint.ipynb #d965759d
 def is_whole(path: Path) -> bool:
-    "Whether state.json is sealed and the files have the sizes that it records. Hashes are left to `load`."
+    """Whether state.json is sealed and the files have the sizes that it records.
+
+    Hashes are left to `load`.
+    """
     try:
         files = unseal((path / STATE).read_bytes())["files"]
         return all((path / name).stat().st_size == entry["bytes"] for name, entry in files.items())
@@ -249,7 +254,8 @@ def write(
             raise
         kept = f"the last whole checkpoint is {latest(folder) or 'none'}"
         error = OSError(
-            f"could not save {final}: {e.strerror or e}; {kept}; free space or choose another folder"
+            f"could not save {final}: {e.strerror or e}; {kept}; "
+            "free space or choose another folder"
         )
         error.errno = e.errno
         raise error from e
@@ -258,11 +264,11 @@ def write(
 
 def prepare(
     folder: str | Path,  # the run's checkpoints, for example runs/tiny/checkpoints
-    model_state: dict[
-        str, Tensor
-    ],  # model.state_dict(); compiled or DDP-wrapped names are made plain
+    # model.state_dict(); compiled or DDP-wrapped names are made plain
+    model_state: dict[str, Tensor],
     optim_states: list[dict],  # [o.state_dict() for o in optimizers]
-    state: dict,  # all else the next step needs, as JSON: "step" at least, position, config, best loss, rng, scaler
+    # all else the next step needs, as JSON: "step" at least, position, config, best loss, rng
+    state: dict,
     keep_last: int | None = None,  # how many checkpoints to keep; None keeps all
 ) -> tuple:  # the arguments of `write`
     "Gather what is to be written. Raise ValueError for a `keep_last` that would keep nothing."
@@ -286,13 +292,19 @@ def save(
     state: dict,
     keep_last: int | None = None,
 ) -> Path:
-    "Save a checkpoint whole or not at all (arguments: `prepare`). Raise OSError, one line: disk full, not writable."
+    """Save a checkpoint whole or not at all (arguments: `prepare`).
+
+    Raise OSError, one line: disk full, not writable.
+    """
     return write(*prepare(folder, model_state, optim_states, state, keep_last))
 
 # %% ../../nbs/tough/ch16_checkpoint.ipynb #de020caf
 @dataclass(frozen=True)
 class Checkpoint:
-    "What `load` gives back. All tensors are on the CPU; `load_state_dict` moves each to where it belongs."
+    """What `load` gives back.
+
+    All tensors are on the CPU; `load_state_dict` moves each to where it belongs.
+    """
 
     model: dict[str, Tensor]  # for model.load_state_dict, tied names included
     optim: list[dict]  # for [o.load_state_dict(s) for o, s in zip(optimizers, optim)]
@@ -300,7 +312,8 @@ class Checkpoint:
 
 
 def first_difference(saved, asked, name: str = "") -> tuple | None:
-    "Find the first field of `asked` that `saved` has not, or has otherwise: (name, saved value, asked value)."
+    "Find the first field of `asked` that `saved` has not, or has otherwise: (name, saved value,"
+    "asked value)."
     if isinstance(saved, dict) and isinstance(asked, dict):
         pairs = ((saved.get(k, "absent"), v, f"{name}.{k}".strip(".")) for k, v in asked.items())
         return next((d for d in (first_difference(*p) for p in pairs) if d), None)
@@ -310,9 +323,13 @@ def first_difference(saved, asked, name: str = "") -> tuple | None:
 def load(
     path: str | Path,  # one checkpoint, such as `latest` returns
     *,
-    config=None,  # dataclass or dict: the fields of state["config"] that must agree, by default none
+    # dataclass or dict: the fields of state["config"] that must agree, by default none
+    config=None,
 ) -> Checkpoint:
-    "Load a checkpoint after checking every byte. Raise ValueError naming the bad file or field; nothing is unpickled."
+    """Load a checkpoint after checking every byte.
+
+    Raise ValueError naming the bad file or field; nothing is unpickled.
+    """
     path, remedy = Path(path), "use an earlier checkpoint"
     if not path.is_dir():
         raise FileNotFoundError(f"{path}: no such checkpoint; expected a folder like step_00000250")
@@ -334,7 +351,8 @@ def load(
     for name, want in content["files"].items():
         if len(raw[name]) != want["bytes"]:
             raise ValueError(
-                f"{path / name} has {len(raw[name])} bytes, expected {want['bytes']}: cut short; {remedy}"
+                f"{path / name} has {len(raw[name])} bytes, expected {want['bytes']}: cut short; "
+                f"{remedy}"
             )
         if hashlib.sha256(raw[name]).hexdigest() != want["sha256"]:
             raise ValueError(
@@ -345,7 +363,8 @@ def load(
         if found := first_difference(content["state"].get("config", {}), asked):
             field, has, want = found
             raise ValueError(
-                f"{path} has {field}={has!r}, not {want!r}; use {field}={has!r} or another run folder"
+                f"{path} has {field}={has!r}, not {want!r}; "
+                f"use {field}={has!r} or another run folder"
             )
     tensors, head = {}, raw[OPTIM][8 : 8 + int.from_bytes(raw[OPTIM][:8], "little")]
     for name in (MODEL, OPTIM):
@@ -361,7 +380,9 @@ def load(
 
 # %% ../../nbs/tough/ch16_checkpoint.ipynb #1f0fa4a2
 class AsyncSaver:
-    "Save in a thread: `save` returns once the tensors are copied; an error of one save surfaces at the next call."
+    "Save in a thread: `save` returns once the tensors are copied;"
+
+    "an error of one save surfaces at the next call."
 
     def __init__(self):
         self._pool, self._job = ThreadPoolExecutor(1, "checkpoint"), None
@@ -378,6 +399,9 @@ class AsyncSaver:
         self._job = self._pool.submit(write, folder, *copies, *rest)
 
     def wait(self) -> Path | None:
-        "Wait for the save under way, if any; return its path or raise its error. Call it before the program ends."
+        """Wait for the save under way, if any; return its path or raise its error.
+
+        Call it before the program ends.
+        """
         job, self._job = self._job, None
         return job.result() if job else None

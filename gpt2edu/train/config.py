@@ -1,10 +1,10 @@
-"""Every choice of a training run in one place, checked before the run starts, and what one token of it costs."""
+"""Every choice of a run in one place, checked before it starts, and what a token of it costs."""
 
 # Made by tools/book.py from ../../book/tough/ch14_accounting.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['GPT2_RUN', 'PRESETS', 'HORIZONS', 'MAY_CHANGE', 'PEAK_SIZES', 'FromPreset',
-           'TrainConfig', 'near_divisors', 'preset', 'count_params', 'padded', 'flops_per_token',
+           'TrainConfig', 'batch_advice', 'preset', 'count_params', 'padded', 'flops_per_token',
            'horizon', 'optimizer_bytes', 'kept_bytes', 'measure_peak', 'mfu']
 
 # %% ../../nbs/tough/ch14_accounting.ipynb #f2c924c9
@@ -13,7 +13,8 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from gpt2edu.choices import Compile, Device, Dtype, Optimizer, Tracker, options
-from gpt2edu.data.config import DataConfig
+from gpt2edu.data.config import GPT2_VAL_TOKENS, DataConfig
+from gpt2edu.model.heads import check_heads
 
 # %% ../../nbs/tough/ch14_accounting.ipynb #944f3bee
 @dataclass(frozen=True)
@@ -80,59 +81,66 @@ class TrainConfig(DataConfig, FromPreset):  # a dataclass takes the fields of it
         super().__post_init__()
         if self.optimizer not in options(Optimizer):
             raise ValueError(f"optimizer={self.optimizer!r} is unknown; use adamw or muon")
-        least = {"warmup_steps": 0, "choice_items": 0, "seed": 0}  # whole numbers that may be zero
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if (
-                isinstance(value, int)
-                and not isinstance(value, bool)
-                and value < least.get(f.name, 1)
-            ):
-                raise ValueError(f"{f.name}={value} must be {least.get(f.name, 1)} or more")
-            if isinstance(value, float) and not 0 <= value < float("inf"):
-                raise ValueError(f"{f.name}={value} must be a number, 0 or more")
-        if self.min_lr > self.lr:
-            raise ValueError(f"min_lr={self.min_lr} is above lr={self.lr}; lower --min_lr too")
-        if max(self.beta1, self.beta2) >= 1 or not self.grad_clip:
-            got = f"beta1={self.beta1}, beta2={self.beta2} and grad_clip={self.grad_clip}"
-            raise ValueError(
-                f"got {got}, expected betas below 1 and a clip above 0; try 0.9, 0.95 and 1.0"
-            )
-        if self.val_overlap >= 1:
-            raise ValueError(f"val_overlap={self.val_overlap} must be below 1; try 0.5")
-        if self.n_embd % self.n_head:
-            raise ValueError(
-                f"n_head={self.n_head} must divide n_embd={self.n_embd}; {near_divisors(self)}"
-            )
-        step = self.micro_batch * self.block_size
-        if self.total_batch % step:
-            most = min(self.micro_batch, self.total_batch // self.block_size)
-            ways = [b for b in range(1, most + 1) if self.total_batch % (b * self.block_size) == 0]
-            fix = (
-                f"try --micro_batch {ways[-1]}"
-                if ways
-                else f"try --total_batch {max(1, self.total_batch // step) * step}"
-            )
-            raise ValueError(
-                f"total_batch={self.total_batch} tokens is not a whole number of micro-batches of "
-                f"micro_batch={self.micro_batch} x block_size={self.block_size} = {step} tokens; {fix}"
-            )
-        horizons = {k: getattr(self, k) for k in ("max_steps", "max_tokens", "num_epochs")}
-        given = [f"{k}={v}" for k, v in horizons.items() if v is not None]
-        if len(given) != 1:
-            got = " and ".join(given) or "none"
-            raise ValueError(
-                f"got {got}, expected exactly one of --max_steps, --max_tokens and --num_epochs"
-            )
+        _check_numbers(self)
+        check_heads(self.n_head, self.n_embd)
+        _check_batch(self)
+        _check_horizon(self)
+
+# %% ../../nbs/tough/ch14_accounting.ipynb #70668990
+def _check_numbers(c: TrainConfig) -> None:
+    "Refuse what is out of range: each number by itself, then those that depend on another."
+    least = {"warmup_steps": 0, "choice_items": 0, "seed": 0}  # whole numbers that may be zero
+    for f in fields(c):
+        value = getattr(c, f.name)
+        low = least.get(f.name, 1)
+        if isinstance(value, int) and not isinstance(value, bool) and value < low:
+            raise ValueError(f"{f.name}={value} must be {low} or more")
+        if isinstance(value, float) and not 0 <= value < float("inf"):
+            raise ValueError(f"{f.name}={value} must be a number, 0 or more")
+    if c.min_lr > c.lr:
+        raise ValueError(f"min_lr={c.min_lr} is above lr={c.lr}; lower --min_lr too")
+    if max(c.beta1, c.beta2) >= 1 or not c.grad_clip:
+        got = f"beta1={c.beta1}, beta2={c.beta2} and grad_clip={c.grad_clip}"
+        raise ValueError(
+            f"got {got}, expected betas below 1 and a clip above 0; try 0.9, 0.95 and 1.0"
+        )
+    if c.val_overlap >= 1:
+        raise ValueError(f"val_overlap={c.val_overlap} must be below 1; try 0.5")
 
 
-def near_divisors(
-    config: TrainConfig,  # one whose n_head does not divide n_embd
-) -> str:  # "try 6, 8 or 12"
-    "Name the numbers of heads nearest to the one that was asked for."
-    divisors = [d for d in range(1, min(config.n_embd, 100_000) + 1) if config.n_embd % d == 0]
-    *some, last = sorted(sorted(divisors, key=lambda d: abs(d - config.n_head))[:3])
-    return f"try {', '.join(map(str, some))} or {last}"
+def batch_advice(
+    config: TrainConfig,  # one whose total_batch is not a whole number of micro-batches
+    ranks: int = 1,
+) -> str:  # "try --micro_batch 8"
+    "Name a micro-batch that divides the batch, or else a batch that the micro-batch divides."
+    window = config.block_size * ranks  # tokens of one window on every rank
+    most = min(config.micro_batch, config.total_batch // config.block_size)
+    fits = [b for b in range(1, most + 1) if config.total_batch % (b * window) == 0]
+    if fits:
+        return f"try --micro_batch {fits[-1]}"
+    step = config.micro_batch * window
+    return f"try --total_batch {max(1, config.total_batch // step) * step}"
+
+
+def _check_batch(c: TrainConfig) -> None:
+    "Refuse a step that is not a whole number of micro-batches."
+    step = c.micro_batch * c.block_size
+    if c.total_batch % step:
+        raise ValueError(
+            f"total_batch={c.total_batch} tokens is not a whole number of micro-batches of "
+            f"micro_batch={c.micro_batch} x block_size={c.block_size} = {step} tokens; "
+            f"{batch_advice(c)}"
+        )
+
+
+def _check_horizon(c: TrainConfig) -> None:
+    "Refuse no horizon, and two that contradict each other."
+    given = [f"{k}={v}" for k in HORIZONS if (v := getattr(c, k)) is not None]
+    if len(given) != 1:
+        got = " and ".join(given) or "none"
+        raise ValueError(
+            f"got {got}, expected exactly one of --max_steps, --max_tokens and --num_epochs"
+        )
 
 # %% ../../nbs/tough/ch14_accounting.ipynb #f4c7eab6
 GPT2_RUN = {
@@ -145,7 +153,7 @@ GPT2_RUN = {
     "min_lr": 1e-4,
     "warmup_steps": 715,
     "num_epochs": 1.0,
-    "val_tokens": 10_485_760,
+    "val_tokens": GPT2_VAL_TOKENS,
     "hellaswag": "Rowan/hellaswag",
     "save_every": 1000,
 }
@@ -178,10 +186,12 @@ PRESETS = {
     "gpt2-1558m": GPT2_RUN | {"n_layer": 48, "n_head": 25, "n_embd": 1600, "micro_batch": 4},
 }
 HORIZONS = ("max_steps", "max_tokens", "num_epochs")
+# all else stays as it was when a run is resumed
 MAY_CHANGE = frozenset(HORIZONS) | set(
-    """lr min_lr muon_lr eval_every sample_every save_every keep_last choice_items hellaswag max_spike tracker device
-    dtype compile self_test micro_batch out_dir data_dir name dry_run preset""".split()
-)  # all else stays as it was when a run is resumed
+    """lr min_lr muon_lr eval_every sample_every save_every keep_last choice_items hellaswag
+    max_spike tracker device dtype compile self_test micro_batch out_dir data_dir name dry_run
+    preset""".split()
+)
 
 
 def preset(
@@ -224,8 +234,8 @@ def flops_per_token(
 ) -> int:  # floating-point operations of forward and backward
     """Estimate what one token of training costs: 6N + 12·L·T·C.
 
-    Each weight multiplies and adds once in the forward pass and twice in the backward pass; attention scores and their
-    use add the second term. Source: PaLM (arXiv 2204.02311), appendix B.
+    Each weight multiplies and adds once in the forward pass and twice in the backward pass;
+    attention scores and their use add the second term. Source: PaLM (arXiv 2204.02311), appendix B.
     """
     return 6 * n_params + 12 * n_layer * block_size * n_embd
 
@@ -247,8 +257,9 @@ def optimizer_bytes(
     vocab_size: int,  # V, rows of the token table
     optimizer: str = "adamw",  # or muon: Muon for the matrices of the blocks, AdamW for the rest
 ) -> int:  # bytes
-    "Count what the optimizer remembers: two fp32 moments a parameter for AdamW, one for Muon, and AdamW's step counters."
-    n, matrices = count_params(n_layer, n_embd, block_size, vocab_size), 12 * n_layer * n_embd**2
+    "Count what the optimizer remembers: fp32 moments, two for AdamW, one for Muon, and AdamW's steps."
+    n = count_params(n_layer, n_embd, block_size, vocab_size)
+    matrices = 12 * n_layer * n_embd**2  # numbers in those of the blocks
     tensors = 12 * n_layer + 4  # 12 in a block, the two tables, and two of the last LayerNorm
     if optimizer == "muon":
         return 4 * matrices + 8 * (n - matrices) + 4 * (tensors - 4 * n_layer)
@@ -263,17 +274,15 @@ def kept_bytes(
 ) -> int:  # bytes
     """Count what one block keeps from the forward pass for the backward pass, in numbers per token:
 
-    inputs of the two LayerNorms 2C and their means and deviations 4, always in fp32; q, k and v 3C; inputs of the four
-    matrices C, C, C and 4C; input of the GELU 4C; and one number per head from the attention's softmax, in fp32.
+    inputs of the two LayerNorms 2C and their means and deviations 4, always in fp32; q, k and v 3C;
+    inputs of the four matrices C, C, C and 4C; input of the GELU 4C; and one number per head from
+    the attention's softmax, in fp32.
     """
     return tokens * (4 * (2 * n_embd + 4 + n_head) + width * 14 * n_embd)
 
 # %% ../../nbs/tough/ch14_accounting.ipynb #2f73dd0e
-PEAK_SIZES = {
-    "cpu": (512, 1024),
-    "cuda": (4096, 8192),
-    "mps": (1024, 2048),
-}  # n of the n x n matrices to multiply
+# n of the n x n matrices to multiply
+PEAK_SIZES = {"cpu": (512, 1024), "cuda": (4096, 8192), "mps": (1024, 2048)}
 
 
 def measure_peak(
@@ -281,17 +290,15 @@ def measure_peak(
     dtype,  # torch.dtype of the matrices
     seconds: float = 0.3,  # how long to look, all sizes together
 ) -> float:  # FLOP/s, the best that was seen
-    "Measure the rate of large square matrix products: this process's peak, with its threads and its precision settings."
+    "Measure the rate of large square products: this process's peak, with its threads and precision."
     import torch  # not at the top: reading flags must not load it
 
-    device, best = torch.device(device), 0.0
-    wait = {"cuda": torch.cuda.synchronize, "mps": torch.mps.synchronize}.get(
-        device.type, lambda: None
-    )
-    sizes, repeats = (
-        PEAK_SIZES[device.type],
-        1 if device.type == "cpu" else 8,
-    )  # a GPU is timed over several products
+    device = torch.device(device)
+    waits = {"cuda": torch.cuda.synchronize, "mps": torch.mps.synchronize}
+    wait = waits.get(device.type, lambda: None)
+    sizes = PEAK_SIZES[device.type]
+    repeats = 1 if device.type == "cpu" else 8  # a GPU is timed over several products
+    best = 0.0
     for n in sizes:
         a, b = (torch.randn(n, n, device=device).to(dtype) for _ in "ab")
         torch.mm(a, b)  # the first one chooses a kernel
@@ -302,7 +309,8 @@ def measure_peak(
             for _ in range(repeats):
                 torch.mm(a, b)
             wait()
-            best = max(best, repeats * 2 * n**3 / ((now := time.perf_counter()) - t0))
+            now = time.perf_counter()
+            best = max(best, repeats * 2 * n**3 / (now - t0))
             if now >= end:
                 break
     return best
@@ -313,5 +321,5 @@ def mfu(
     flops_per_token: float,  # from `flops_per_token`
     peak_flops: float,  # FLOP/s of all ranks together: `measure_peak` times the number of ranks
 ) -> float:  # 0 to 1
-    "Compute the model FLOPs utilisation: the useful operations as a share of what the hardware could do. PaLM, appendix B."
+    "Compute the useful operations as a share of what the hardware could do. PaLM, appendix B."
     return tokens_per_s * flops_per_token / peak_flops

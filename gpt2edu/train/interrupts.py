@@ -1,4 +1,4 @@
-"""Stop cleanly on a signal, a loss spike, lack of memory or a lost rank, with a line that says what to do."""
+"""Stop cleanly on a signal, a loss spike, lack of memory or a lost rank."""
 
 # Made by tools/book.py from ../../book/tough/ch18b_interrupts.md: edit that, then `make book`.
 

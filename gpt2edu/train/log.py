@@ -1,4 +1,4 @@
-"""What happens in a run, one JSON object on a line; drawn as a picture, shown live in a notebook, and told to a tracker if you use one."""
+"""What happens in a run, one JSON object a line; drawn, shown live, and told to a tracker."""
 
 # Made by tools/book.py from ../../book/tough/ch18a_log.md: edit that, then `make book`.
 

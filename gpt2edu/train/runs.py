@@ -1,4 +1,4 @@
-"""Find a run by its name, choose the folder of a new one, and load the model of a run, of an exported folder or of OpenAI."""
+"""Find a run by its name, choose the folder of a new one, and load a model."""
 
 # Made by tools/book.py from ../../book/tough/ch16a_runs.md: edit that, then `make book`.
 
@@ -43,7 +43,8 @@ def find_run(name: str | None, out_dir: str | Path) -> Path:
 
 
 def auto_run(out_dir: str | Path, name: str) -> Path | None:  # None where there is none yet
-    "Find the latest run of this name, or of this preset: `tiny`, `tiny-2`, … For launchers, which start again what was killed."
+    "Find the latest run of this name, or of this preset: `tiny`, `tiny-2`, … For launchers, which"
+    "start again what was killed."
     found = [
         p.parent
         for p in Path(out_dir).glob(f"{name}*/config.json")
@@ -64,7 +65,8 @@ def new_run(config: TrainConfig) -> Path:
     if config.name:
         if taken(config.name):
             raise ValueError(
-                f"the run {root / config.name} exists; go on with --resume {root / config.name}, or choose another --name"
+                f"the run {root / config.name} exists; "
+                f"go on with --resume {root / config.name}, or choose another --name"
             )
         return root / config.name
     names = [config.preset, *(f"{config.preset}-{i}" for i in range(2, 10_000))]
@@ -99,7 +101,8 @@ def load_run(folder: Path, where="cpu"):  # a GPT in evaluation mode, its tokeni
     c = saved.state["config"]
     if c["tokenizer_hash"] != tokenizer.hash:
         raise ValueError(
-            f"{folder}/tokenizer.json is not the tokenizer of {path}; restore the one it was trained with"
+            f"{folder}/tokenizer.json is not the tokenizer of {path}; "
+            "restore the one it was trained with"
         )
     sizes = {k: c[k] for k in ("n_layer", "n_head", "n_embd", "block_size")}
     model = GPT(GPTConfig(**sizes, vocab_size=padded(tokenizer.n_vocab)))
@@ -110,7 +113,10 @@ def load_run(folder: Path, where="cpu"):  # a GPT in evaluation mode, its tokeni
 def load_model(
     name: str | None, out_dir: str | Path = "runs", where="cpu"
 ):  # a GPT in evaluation mode, its tokenizer
-    "Load a run, an exported folder, or a model of the hub such as `gpt2`. FileNotFoundError, ValueError: one line."
+    """Load a run, an exported folder, or a model of the hub such as `gpt2`.
+
+    FileNotFoundError, ValueError: one line.
+    """
     exported = name is not None and (Path(name) / "model.safetensors").is_file()
     if exported or name in OPENAI:
         from gpt2edu.model.pretrained import from_pretrained

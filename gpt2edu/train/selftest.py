@@ -1,4 +1,4 @@
-"""A device is believed after a small training step whose losses, gradients and updates are those of the CPU, but for rounding."""
+"""A device is believed after a small training step that agrees with the CPU's, but for rounding."""
 
 # Made by tools/book.py from ../../book/tough/ch13b_selftest.md: edit that, then `make book`.
 
@@ -23,9 +23,47 @@ from gpt2edu.model.gpt import GPT, IGNORE, GPTConfig, cross_entropy
 from gpt2edu.train.optim import build_optimizers
 
 # %% ../../nbs/tough/ch13b_selftest.ipynb #905090eb
-PROBE = GPTConfig(
-    n_layer=2, n_head=2, n_embd=128, block_size=64, vocab_size=384
-)  # heads of 64, as GPT-2 has them
+# heads of 64, as GPT-2 has them
+PROBE = GPTConfig(n_layer=2, n_head=2, n_embd=128, block_size=64, vocab_size=384)
+
+
+def _probe_model(generator: torch.Generator) -> GPT:
+    "Build the model: no softmax flat, no GELU straight, no gain 1, no bias 0."
+    # building draws from PyTorch's own generator too, which is not ours to disturb
+    with torch.random.fork_rng(devices=[]):
+        model = GPT(PROBE, generator)
+    with torch.no_grad():
+        for p in model.parameters():
+            p += 0.1 * torch.randn(p.shape, generator=generator)
+    return model
+
+
+def _probe_losses(
+    model: GPT,
+    ids: Tensor,  # (B, T) token ids
+    targets: Tensor,  # (B, T) ids to predict, `IGNORE` among them
+) -> tuple[Tensor, Tensor]:  # nats/token: all positions at once, and in chunks
+    "Compute the loss by both forms of the cross-entropy."
+    x = model.embed(ids)  # (B, T, C)
+    for block in model.transformer.h:
+        x = block(x)
+    x = model.transformer.ln_f(x).flatten(0, 1)  # (B * T, C)
+    head = (x, model.lm_head.weight, targets.flatten())
+    at_once = 32 * PROBE.vocab_size  # 32 positions at a time
+    return cross_entropy(*head), cross_entropy(*head, at_once=at_once)
+
+
+def _probe_gradients(model: GPT, scale: float) -> dict[str, Tensor]:
+    "Name the gradients, without the scale. Those of q, k and v apart: v's would hide the others."
+    found = {}
+    for name, p in model.named_parameters():
+        grad = p.grad / scale
+        if name.endswith("c_attn.weight"):
+            parts = zip("qkv", grad.chunk(3), strict=True)
+            found |= {f"gradient of {name}, {part}": g for part, g in parts}
+        else:
+            found[f"gradient of {name}"] = grad
+    return found
 
 
 def _probe_updates(model: GPT, generator: torch.Generator) -> dict[str, Tensor]:
@@ -34,15 +72,12 @@ def _probe_updates(model: GPT, generator: torch.Generator) -> dict[str, Tensor]:
     for p in model.parameters():
         p.grad = torch.randn(p.shape, generator=generator).to(p.device)
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    clipped = torch.cat(
-        [p.grad.flatten() for p in model.parameters()]
-    )  # AdamW's first step does not see how long they are
+    # AdamW's first step does not see how long they are, so they are compared too
+    clipped = torch.cat([p.grad.flatten() for p in model.parameters()])
     for optimizer in build_optimizers(model, "adamw", lr=0.01):
         optimizer.step()
-    updates = {
-        f"AdamW's update of {name}": p.detach() - before[name]
-        for name, p in model.named_parameters()
-    }
+    after = model.named_parameters()
+    updates = {f"AdamW's update of {name}": p.detach() - before[name] for name, p in after}
     return {"norm that clipping finds": norm, "clipped gradient": clipped} | updates
 
 
@@ -52,57 +87,27 @@ def probe_step(
     update: bool = True,  # let AdamW take a step too; without, nothing but PyTorch's core is loaded
     seed: int = 0,  # of weights and data
 ) -> dict[str, Tensor]:  # losses, gradients, updates: fp32, on the CPU
-    "Take one small training step of our own GPT, in which every kernel that a training needs occurs."
+    "Take one small training step of our own GPT, with every kernel that a training needs."
     generator = torch.Generator().manual_seed(seed)
-    with torch.random.fork_rng(
-        devices=[]
-    ):  # building a model draws from PyTorch's own generator, which is not ours
-        model = GPT(PROBE, generator)
-    with torch.no_grad():
-        for p in model.parameters():  # no softmax flat, no GELU straight, no gain 1, no bias 0
-            p += 0.1 * torch.randn(p.shape, generator=generator)
-    model.to(device)
-    scaler, V, found = grad_scaler(device, dtype), PROBE.vocab_size, {}
+    model = _probe_model(generator).to(device)
+    scaler = grad_scaler(device, dtype)
+    found = {}
     for B, T in ((4, 64), (3, 37)):
-        ids, targets = torch.randint(V, (2, B, T), generator=generator)  # each (B, T)
+        # (B, T) each
+        ids, targets = torch.randint(PROBE.vocab_size, (2, B, T), generator=generator)
         targets[:, ::5] = IGNORE
         with autocast(device, dtype):
-            x = model.embed(ids.to(device))  # (B, T, C)
-            for block in model.transformer.h:
-                x = block(x)
-            head = (
-                model.transformer.ln_f(x).flatten(0, 1),
-                model.lm_head.weight,
-                targets.flatten().to(device),
-            )
-            whole, chunked = (
-                cross_entropy(*head),
-                cross_entropy(*head, at_once=32 * V),
-            )  # 32 positions at a time
+            whole, chunked = _probe_losses(model, ids.to(device), targets.to(device))
         scaler.scale((whole + chunked) / 4).backward()
         found |= {f"loss at T = {T}": whole, f"loss in chunks at T = {T}": chunked}
-    for name, p in model.named_parameters():
-        grad = p.grad / scaler.get_scale()
-        if name.endswith(
-            "c_attn.weight"
-        ):  # apart, or the large gradient of v would hide the small ones
-            found |= {
-                f"gradient of {name}, {part}": g
-                for part, g in zip("qkv", grad.chunk(3), strict=True)
-            }
-        else:
-            found[f"gradient of {name}"] = grad
+    found |= _probe_gradients(model, scaler.get_scale())
     if update:
         found |= _probe_updates(model, generator)
     return {name: t.detach().float().cpu() for name, t in found.items()}
 
 # %% ../../nbs/tough/ch13b_selftest.ipynb #6e801f9a
-UNITS = {
-    "fp32": 2**-15,
-    "tf32": 2**-11,
-    "fp16": 2**-11,
-    "bf16": 2**-8,
-}  # rounding of a number; fp32: of a sum
+# rounding of a number; fp32: of a sum
+UNITS = {"fp32": 2**-15, "tf32": 2**-11, "fp16": 2**-11, "bf16": 2**-8}
 
 
 def disagreement(
@@ -110,33 +115,32 @@ def disagreement(
     want: dict[str, Tensor],  # on the CPU, in fp32
     unit: float,  # one of `UNITS`
 ) -> str:  # what is furthest off, '' if all is rounding
-    "Compare two steps: a distance of 12 units and a shift of 2 are rounding, more is a wrong kernel."
+    "Compare two steps: a distance of 12 units and a shift of 2 are rounding; more is not."
     worst, text = 1.0, ""
     for name, b in want.items():
         a, b = got[name].flatten().double(), b.flatten().double()
         if not a.isfinite().all():
             return f"the {name} is not finite"
-        distance, shift = float((a - b).norm() / b.norm()), abs(float(a @ b / b.norm() ** 2) - 1)
-        off, most = max(
-            (distance, 12 * unit), (shift, 2 * unit), key=lambda pair: pair[0] / pair[1]
-        )
+        distance = float((a - b).norm() / b.norm())
+        shift = abs(float(a @ b / b.norm() ** 2) - 1)
+        bounds = ((distance, 12 * unit), (shift, 2 * unit))
+        off, most = max(bounds, key=lambda pair: pair[0] / pair[1])
         if off / most > worst:
-            worst, text = (
-                off / most,
-                f"the {name} is off by {off:.2%}, and rounding explains {most:.2%}",
-            )
+            worst = off / most
+            text = f"the {name} is off by {off:.2%}, and rounding explains {most:.2%}"
     return text
 
 
 def self_test(
     device: str | torch.device,
-    dtype: torch.dtype,  # of the run's matrix products; fp32 is tested in any case, and TF32 where there is one
+    dtype: torch.dtype,  # of the run's products; fp32 is tested in any case, and TF32 where it is
     update: bool = True,  # AdamW's kernels too
     step: Callable[..., dict[str, Tensor]] | None = None,  # of the device; None: `probe_step`
 ) -> str:  # what is wrong with the device, '' if nothing is
-    "Take a small training step on a device and on the CPU in fp32, and compare losses, gradients and updates."
+    "Take a small training step on a device and on the CPU in fp32, and compare all that it gives."
     names = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
-    want, before = probe_step("cpu", torch.float32, update), torch.get_float32_matmul_precision()
+    want = probe_step("cpu", torch.float32, update)
+    before = torch.get_float32_matmul_precision()
     kinds = [("fp32", torch.float32, "highest")]
     if set_precision(device).value == "high":
         kinds.append(("tf32", torch.float32, "high"))
@@ -146,10 +150,8 @@ def self_test(
             torch.set_float32_matmul_precision(products)
             if found := disagreement((step or probe_step)(device, kind, update), want, UNITS[name]):
                 return f"computes a training step wrongly: in {name} {found}"
-    except (
-        RuntimeError,
-        TypeError,
-    ) as e:  # a kernel that is missing; a number format that the device lacks
+    # a kernel that is missing; a number format that the device lacks
+    except (RuntimeError, TypeError) as e:
         return f"cannot take a training step: {next(iter(str(e).splitlines()), type(e).__name__)}"
     finally:
         torch.set_float32_matmul_precision(before)
@@ -161,11 +163,11 @@ def tested_device(
     dtype: str = "auto",  # auto, bf16, fp16 or fp32: what will be computed there
     test: bool = True,  # whether to test it: --no_self_test
     say: Callable = lambda line: None,  # told when the CPU is taken instead
-    agree: Callable[[str], str]
-    | None = None,  # with several ranks: makes one finding of all, `dist.agreement`
+    # with several ranks: makes one finding of all, `distributed.agreement`
+    agree: Callable[[str], str] | None = None,
     update: bool = True,  # whether it will train, so that AdamW's kernels count too
 ) -> Choice:  # of a torch.device
-    "Choose a device as `pick_device` does, and believe it after a test. ValueError, one line, if it fails."
+    "Choose a device as `pick_device` does, and believe it after a test. ValueError if it fails."
     chosen = pick_device(choice)
     device = chosen.value
     if device.type == "cpu" or not test:
@@ -176,8 +178,7 @@ def tested_device(
         return Choice(device, f"{chosen.reason}, and a small step there agrees with the CPU's")
     found = f"device={device.type} {found}"
     if choice != "auto" or agree:
-        raise ValueError(
-            f"{found}; update PyTorch or the driver, take --device cpu, or insist with --no_self_test"
-        )
+        fix = "update PyTorch or the driver, take --device cpu, or insist with --no_self_test"
+        raise ValueError(f"{found}; {fix}")
     say(f"{found}; this runs on the CPU instead")
     return Choice(torch.device("cpu"), f"{device.type} failed its test")

@@ -1,4 +1,4 @@
-"""Text in, a trained model out: prepared shards, a loop with a clock, a log, checkpoints, and a run that can be killed and resumed."""
+"""Text in, a trained model out: a loop with a clock, a log, and a run that survives a kill."""
 
 # Made by tools/book.py from ../../book/tough/ch18_trainer.md: edit that, then `make book`.
 
