@@ -454,7 +454,7 @@ def test_malformed_items_name_file_and_line(there, tmp_path, capsys, name):
         (b"[" * 100_000, ", line 1: not JSON (nested too deeply); expected one object a line"),
         (
             b"PAR1\xff\xfe\x00",
-            ": not UTF-8 (invalid start byte at byte 4 of a block); expected a .jsonl file",
+            ", line 1: not UTF-8 at byte 4; convert it first",
         ),
     ],
 )

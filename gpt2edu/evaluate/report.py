@@ -1,4 +1,4 @@
-"""Every figure of any model: HellaSwag, validation loss and story choice, on any number of ranks."""
+"""Every figure of any model: HellaSwag, validation loss, story choice; on one rank or many."""
 
 # Made by tools/book.py from ../../book/tough/ch17b_report.md: edit that, then `make book`.
 

@@ -7,11 +7,11 @@ __all__ = ['HUB', 'TASKS', 'read_items', 'hub_items', 'get_items', 'Wanted', 'Su
            'is_stories', 'Task', 'HellaSwag', 'StoryChoice']
 
 # %% ../../nbs/tough/ch17c_tasks.ipynb #4021372d
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from gpt2edu.text.corpus import is_hub_name, reachable, story_items
+from gpt2edu.text.files import BOM, row_of
 from gpt2edu.train.config import TrainConfig
 
 HUB = "Rowan/hellaswag"
@@ -29,32 +29,16 @@ def read_items(
     from gpt2edu.evaluate.hellaswag import check_item
 
     items = []
-    try:
-        with open(path, encoding="utf-8-sig") as f:
-            for n, line in enumerate(f, start=1):
-                if len(items) == limit:
-                    break
-                if line.strip():
-                    try:
-                        item = json.loads(line)
-                    except (ValueError, RecursionError) as e:
-                        why = getattr(
-                            e,
-                            "msg",
-                            "nested too deeply"
-                            if isinstance(e, RecursionError)
-                            else "a number too long",
-                        )
-                        raise ValueError(
-                            f"{path}, line {n}: not JSON ({why}); expected one object a line"
-                        ) from None
-                    for convention in conventions:
-                        check_item(item, convention, f"{path}, line {n}")
-                    items.append(item)
-    except UnicodeDecodeError as e:
-        raise ValueError(
-            f"{path}: not UTF-8 ({e.reason} at byte {e.start} of a block); expected a .jsonl file"
-        ) from None
+    with open(path, "rb") as f:
+        for n, line in enumerate(f, start=1):
+            if len(items) == limit:
+                break
+            if line := line.removeprefix(BOM).strip():
+                where = f"{path}, line {n}"
+                item = row_of(line, where)
+                for convention in conventions:
+                    check_item(item, convention, where)
+                items.append(item)
     if not items:
         raise ValueError(
             f"{path}: holds no items; expected one object with HellaSwag's fields a line"

@@ -12,6 +12,7 @@ import glob
 import hashlib
 import http.client
 import random
+import re
 import socket
 import urllib.parse
 import urllib.request

@@ -3,8 +3,8 @@
 # Made by tools/book.py from ../../book/easy/ch03c_files.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['LARGE', 'BUFFER', 'cut_text', 'arrow', 'column_texts', 'not_utf8', 'text_of',
-           'long_text_of', 'read_jsonl', 'Table', 'broken', 'text_column', 'open_table',
+__all__ = ['LARGE', 'BOM', 'BUFFER', 'cut_text', 'arrow', 'column_texts', 'not_utf8', 'row_of',
+           'text_of', 'long_text_of', 'read_jsonl', 'Table', 'broken', 'text_column', 'open_table',
            'read_group', 'read_parquet', 'read_file', 'read_strings']
 
 # %% ../../nbs/easy/ch03c_files.ipynb #4b761a3d
@@ -61,10 +61,13 @@ def not_utf8(where: str, e: UnicodeDecodeError) -> ValueError:
     return ValueError(f"{where}: not UTF-8 at byte {e.start}; convert it first")
 
 
-def text_of(line: bytes, text_key: str, where: str) -> str:
-    "Take the text out of one line. ValueError, one line."
+BOM = b"\xef\xbb\xbf"  # a byte order mark, which some editors put first
+
+
+def row_of(line: bytes, where: str):
+    "Parse one line of a .jsonl file. ValueError, one line."
     try:
-        row = json.loads(line.decode())
+        return json.loads(line.decode())
     except UnicodeDecodeError as e:
         raise not_utf8(where, e) from None
     except RecursionError:
@@ -74,6 +77,11 @@ def text_of(line: bytes, text_key: str, where: str) -> str:
     except ValueError as e:  # a JSONDecodeError, or a number of too many digits
         why = getattr(e, "msg", "a number too long")
         raise ValueError(f"{where}: not JSON ({why}); expected one object a line") from None
+
+
+def text_of(line: bytes, text_key: str, where: str) -> str:
+    "Take the text out of one line. ValueError, one line."
+    row = row_of(line, where)
     if not isinstance(row, dict) or not isinstance(row.get(text_key), str):
         keys = ", ".join(row) if isinstance(row, dict) else type(row).__name__
         raise ValueError(
@@ -105,7 +113,7 @@ def read_jsonl(path: Path, text_key: str) -> Iterator[str | memoryview]:
         for line in f:
             n += 1
             if n == 1:
-                line = line.removeprefix(b"\xef\xbb\xbf")  # a byte order mark
+                line = line.removeprefix(BOM)
             if not line.strip():
                 continue
             take = text_of if len(line) < LARGE else long_text_of
