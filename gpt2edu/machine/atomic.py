@@ -3,11 +3,14 @@
 # Made by tools/book.py from ../../book/easy/ch03d_atomic.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['sync_folder', 'write_atomically']
+__all__ = ['sync_folder', 'write_atomically', 'whole_folder']
 
 # %% ../../nbs/easy/ch03d_atomic.ipynb #d07af229
 import hashlib
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 # %% ../../nbs/easy/ch03d_atomic.ipynb #86e4b506
@@ -45,3 +48,23 @@ def write_atomically(
         if temp.exists():  # it has been renamed if all went well
             temp.unlink()
     return sha.hexdigest()
+
+# %% ../../nbs/easy/ch03d_atomic.ipynb #55a35e7b
+@contextmanager
+def whole_folder(
+    folder: Path,  # the final name; not there yet, or an empty folder
+) -> Iterator[Path]:  # a temporary folder to write into
+    "Give a folder its name when all its files are on the disk, or leave nothing. Raises OSError."
+    temp = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    try:
+        temp.mkdir(parents=True)
+        yield temp
+        for path in temp.iterdir():
+            with open(path, "r+b") as f:
+                os.fsync(f.fileno())
+        if folder.exists():
+            folder.rmdir()
+        temp.rename(folder)
+        sync_folder(folder.parent)
+    finally:
+        shutil.rmtree(temp, ignore_errors=True)

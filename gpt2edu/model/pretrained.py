@@ -10,7 +10,6 @@ __all__ = ['TRANSPOSED', 'HUB', 'FILES', 'our_name', 'flip', 'read_json', 'read_
 
 # %% ../../nbs/medium/ch12_openai_weights.ipynb #aec78148
 import json
-import os
 import re
 import shutil
 from dataclasses import replace
@@ -23,6 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gpt2edu.text.corpus import reachable
+from gpt2edu.machine.atomic import whole_folder
 from gpt2edu.model.gpt import GPT, GPTConfig
 from gpt2edu.text.tokenizer import EOT, GPT2_PATTERN, Tokenizer, from_printable, to_printable
 
@@ -274,27 +274,18 @@ def export(
     weights = {k: flip(k, v) for k, v in model.state_dict().items() if k != "lm_head.weight"}
     table = weights["transformer.wte.weight"]
     weights["transformer.wte.weight"] = resize_vocab(table, tokenizer.n_vocab)
-    temp = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
-        temp.mkdir(parents=True)
-        save_file(weights, temp / "model.safetensors", metadata={"format": "pt"})
-        for file, content in hub_files(model, tokenizer).items():
-            if not isinstance(content, str):
-                content = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-            (temp / file).write_text(content, encoding="utf-8", newline="\n")
-        # safetensors made it private
-        shutil.copymode(temp / "config.json", temp / "model.safetensors")
-        for path in temp.iterdir():
-            with open(path, "r+b") as f:
-                os.fsync(f.fileno())  # the bytes reach the disk before the name does
-        if folder.exists():
-            folder.rmdir()  # it is empty
-        temp.rename(folder)
+        with whole_folder(folder) as temp:
+            save_file(weights, temp / "model.safetensors", metadata={"format": "pt"})
+            for file, content in hub_files(model, tokenizer).items():
+                if not isinstance(content, str):
+                    content = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+                (temp / file).write_text(content, encoding="utf-8", newline="\n")
+            # safetensors made it private
+            shutil.copymode(temp / "config.json", temp / "model.safetensors")
     except (OSError, SafetensorError) as e:
         why = getattr(e, "strerror", e)
         raise OSError(f"could not write {folder} ({why}); free space or use another folder") from e
-    finally:
-        shutil.rmtree(temp, ignore_errors=True)
     return folder
 
 # %% ../../nbs/medium/ch12_openai_weights.ipynb #3db11d55
