@@ -3,8 +3,9 @@
 # Made by tools/book.py from ../../book/tough/ch14a_memory.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['LOGITS_AT_ONCE', 'SHORT', 'USABLE', 'memory', 'largest_micro_batch', 'machine_memory',
-           'median_seconds', 'time_parts']
+__all__ = ['LOGITS_AT_ONCE', 'SHORT', 'USABLE', 'activation_bytes', 'loss_bytes', 'memory',
+           'largest_micro_batch', 'machine_memory', 'median_seconds', 'Probe', 'held_by',
+           'time_update', 'time_parts']
 
 # %% ../../nbs/tough/ch14a_memory.ipynb #e24921a7
 import math
@@ -17,15 +18,48 @@ from pathlib import Path
 from gpt2edu.train.config import TrainConfig, count_params, kept_bytes, optimizer_bytes
 
 # %% ../../nbs/tough/ch14a_memory.ipynb #d9692ff4
-LOGITS_AT_ONCE, SHORT = (
-    2**26,
-    256,
-)  # of gpt2edu.model.gpt and gpt2edu.model.attention, which need PyTorch
-USABLE = {
-    "cpu": 0.6,
-    "mps": 0.6,
-    "cuda": 0.9,
-}  # share of a memory to plan with; the rest is for what is not counted
+# as in model.gpt and in model.attention, which need PyTorch; a test compares them
+LOGITS_AT_ONCE = 2**26
+SHORT = 256
+# share of a memory to plan with; the rest is for what is not counted
+USABLE = {"cpu": 0.6, "mps": 0.6, "cuda": 0.9}
+
+
+def activation_bytes(
+    config: TrainConfig,
+    tokens: int,  # B x T of a micro-batch
+    width: int,  # bytes of a number in matrix products
+    cpu: bool,  # whether it is for a CPU, which attends to short texts in fp32
+) -> int:  # bytes
+    "Count what the blocks keep for the backward pass, and the input of the last LayerNorm."
+    L, C, n = config.n_layer, config.n_embd, tokens
+    blocks = L * kept_bytes(n, C, config.n_head, width)
+    if width < 4:
+        blocks += L * width * 12 * C * C  # copies of the matrices
+    if cpu and width < 4 and config.block_size <= SHORT:
+        # q, k and v are wider, and attention's result is kept twice
+        blocks += L * n * C * (3 * (4 - width) + 4)
+    return blocks + 4 * n * C + 16 * n  # x and y
+
+
+def loss_bytes(
+    config: TrainConfig,
+    tokens: int,  # B x T of a micro-batch
+    vocab_size: int,  # V
+    width: int,  # bytes of a number in matrix products
+) -> tuple[int, int]:  # bytes at the end of its forward pass, and in its backward pass
+    "Count what the loss holds: all logits at once, or a chunk of them if they are too many."
+    C, V, n = config.n_embd, vocab_size, tokens
+    halves = width < 4
+    table, stream, logits = 4 * V * C, 4 * n * C, 4 * n * V  # bytes
+    chunks = math.ceil(n * V / LOGITS_AT_ONCE)
+    if chunks <= 1:  # kept: log-probabilities, and what the output matrix multiplies
+        kept = logits + (width * (V * C + n * C) if halves else stream)
+        return kept + logits + halves * stream, kept + 2 * logits
+    # kept: the gradients of the stream and of the token table
+    kept, chunk = stream + table, math.ceil(n / chunks) * V
+    forward = kept + stream + (8 + halves * width) * chunk + halves * width * V * C
+    return forward, 2 * kept
 
 
 def memory(
@@ -35,64 +69,32 @@ def memory(
     ranks: int = 1,  # more than one: DDP keeps its buckets of gradients
     micro_batch: int | None = None,  # windows; None: the config's
     cpu: bool = False,  # whether it is for a CPU, which attends to short texts in fp32
-) -> dict:  # bytes of each kind, and of the peak; and when, the moment of the peak
-    "Predict what the tensors of a training step take on one rank, not counted what libraries and"
-    "allocators hold."
-    L, C, T, V, B = (
-        config.n_layer,
-        config.n_embd,
-        config.block_size,
-        vocab_size,
-        micro_batch or config.micro_batch,
-    )
-    n, halves = B * T, width < 4
+) -> dict:  # bytes of each part and at the peak; and when, the moment of the peak
+    "Predict what the tensors of a step take on one rank; libraries and allocators hold more."
+    L, C, T, V = config.n_layer, config.n_embd, config.block_size, vocab_size
+    n = (micro_batch or config.micro_batch) * T  # tokens
+    table, stream = 4 * V * C, 4 * n * C  # bytes of the token table and of the residual stream
     weights = 4 * count_params(L, C, T, V)
     optimizer = optimizer_bytes(L, C, T, V, config.optimizer)
-    table, stream, logits = (
-        4 * V * C,
-        4 * n * C,
-        n * V,
-    )  # bytes of the token table and of the residual stream; numbers
-    blocks = L * (kept_bytes(n, C, config.n_head, width) + halves * width * 12 * C * C)
-    if cpu and halves and T <= SHORT:
-        blocks += (
-            L * n * C * (3 * (4 - width) + 4)
-        )  # q, k and v are wider, and attention's result is kept twice
-    activations = blocks + stream + 16 * n  # the last LayerNorm's input; x and y
-    chunks = math.ceil(logits / LOGITS_AT_ONCE)
-    if chunks <= 1:  # kept: log-probabilities, and what the output matrix multiplies
-        kept = 4 * logits + (width * (V * C + n * C) if halves else stream)
-        forward, backward = kept + 4 * logits + halves * stream, kept + 8 * logits
-    else:  # kept: the gradients of the stream and of the token table
-        kept, chunk = stream + table, math.ceil(n / chunks) * V
-        forward = kept + stream + (8 + halves * width) * chunk + halves * width * V * C
-        backward = 2 * kept
-    before = (
-        weights if ranks > 1 or config.total_batch > n * ranks else 0
-    )  # gradients of earlier micro-batches
+    activations = activation_bytes(config, n, width, cpu)
+    forward, backward = loss_bytes(config, n, V, width)
+
+    # gradients of earlier micro-batches
+    before = weights if ranks > 1 or config.total_batch > n * ranks else 0
     fixed = weights + optimizer
+    full = fixed + before + activations  # until the backward pass frees the activations
     moments = {
-        "the forward pass of the loss": fixed + before + activations + forward,
-        "the backward pass of the loss": fixed + before + activations + backward,
-        "the backward pass of the last block": fixed
-        + before
-        + activations
-        + table
-        + n * C * (8 + 5 * width),
+        "the forward pass of the loss": full + forward,
+        "the backward pass of the loss": full + backward,
+        "the backward pass of the last block": full + table + n * C * (8 + 5 * width),
         "the backward pass of the embedding": fixed + weights + (2 + bool(before)) * table + stream,
     }
     when = max(moments, key=moments.get)
-    return {
-        "weights": weights,
-        "gradients": weights,
-        "optimizer": optimizer,
-        "activations": activations,
-        "loss": max(forward, backward),
-        "peak": moments[when],
-        "when": when,
-    }
+    parts = {"weights": weights, "gradients": weights, "optimizer": optimizer}
+    parts |= {"activations": activations, "loss": max(forward, backward)}
+    return parts | {"peak": moments[when], "when": when}
 
-
+# %% ../../nbs/tough/ch14a_memory.ipynb #569d8e8e
 def largest_micro_batch(
     config: TrainConfig,
     vocab_size: int,  # V
@@ -103,11 +105,9 @@ def largest_micro_batch(
 ) -> int:  # windows; 0 if not even one fits
     "Find the largest micro-batch that divides the batch and fits."
     windows = config.total_batch // (config.block_size * ranks)
-    fits = (b for b in range(1, windows + 1) if windows % b == 0)
-    return max(
-        (b for b in fits if memory(config, vocab_size, width, ranks, b, cpu)["peak"] <= budget),
-        default=0,
-    )
+    divisors = [b for b in range(1, windows + 1) if windows % b == 0]
+    peaks = {b: memory(config, vocab_size, width, ranks, b, cpu)["peak"] for b in divisors}
+    return max((b for b, peak in peaks.items() if peak <= budget), default=0)
 
 
 def machine_memory() -> int | None:  # bytes; None where it cannot be told
@@ -120,16 +120,127 @@ def machine_memory() -> int | None:  # bytes; None where it cannot be told
             found.append(int(Path(limit).read_text(encoding="utf-8")))
     return min(found, default=None)
 
-# %% ../../nbs/tough/ch14a_memory.ipynb #569d8e8e
+# %% ../../nbs/tough/ch14a_memory.ipynb #3b6aa0cc
 def median_seconds(work: Callable, budget: float, clock: Callable = time.perf_counter) -> float:
     "Time a piece of work again and again, after one round that warms up."
     work()
-    end, times = clock() + budget, []
+    end = clock() + budget
+    times = []
     while not times or (clock() < end and len(times) < 200):
         t0 = clock()
         work()
         times.append(clock() - t0)
     return sorted(times)[len(times) // 2]
+
+
+class Probe:
+    "A model of one block at a run's width, whose parts are timed."
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        vocab_size: int,  # V
+        device,  # torch.device
+        dtype,  # torch.dtype of matrix products
+    ):
+        import torch
+
+        from gpt2edu.model.gpt import GPT, GPTConfig
+
+        c = config
+        shape = GPTConfig(1, c.n_head, c.n_embd, c.block_size, vocab_size)
+        self.config = c
+        self.device = device
+        self.dtype = dtype
+        self.model = GPT(shape, torch.Generator().manual_seed(0)).to(device)
+        self.B = min(c.micro_batch, max(1, 2048 // c.block_size))  # stands for a larger one
+        self.idx = torch.randint(vocab_size, (self.B, c.block_size), device=device)
+        self.x = self.model.embed(self.idx).detach().requires_grad_()  # (B, T, C)
+        self.push = torch.full_like(self.x, 1e-6)  # a gradient that comes from above
+        self.alone = c.total_batch == c.micro_batch * c.block_size  # one micro-batch in a step
+
+    def sync(self):
+        "Wait until a GPU has done what it was told."
+        import torch
+
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def embed(self):
+        return self.model.embed(self.idx)  # (B, T, C)
+
+    def block(self):
+        return self.model.transformer.h[0](self.x)  # (B, T, C)
+
+    def loss(self):
+        from gpt2edu.model.gpt import cross_entropy
+
+        x = self.model.transformer.ln_f(self.x).flatten(0, 1)  # (B * T, C)
+        return cross_entropy(x, self.model.lm_head.weight, self.idx.flatten())
+
+    def both_ways(self, forward: Callable):
+        "Do a part forward and backward."
+        from gpt2edu.machine.device import autocast
+
+        self.x.grad = None
+        if self.alone:  # gradients are new in every step
+            self.model.zero_grad()
+        with autocast(self.device, self.dtype):
+            y = forward()
+        y.backward(self.push if y.ndim else None)
+        self.sync()
+
+    def step(self, optimizer):
+        "Let an optimizer take a step."
+        optimizer.step()
+        self.sync()
+
+    def clip(self):
+        "Clip the gradient."
+        import torch
+
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
+        self.sync()
+
+# %% ../../nbs/tough/ch14a_memory.ipynb #b25de266
+def held_by(
+    kind: str,  # AdamW or Muon
+    config: TrainConfig,
+    n_layer: int,  # blocks
+    vocab_size: int,  # V
+) -> int:  # numbers
+    "Count the parameters that one of a run's optimizers holds."
+    matrices = 12 * n_layer * config.n_embd**2
+    if kind == "Muon":
+        return matrices
+    everything = count_params(n_layer, config.n_embd, config.block_size, vocab_size)
+    return everything - (config.optimizer == "muon") * matrices
+
+
+def time_update(
+    probe: Probe,
+    vocab_size: int,  # V
+    budget: float,  # seconds for each thing that is timed
+    clock: Callable,
+) -> dict[str, float]:  # seconds of a step: optimizer, clipping
+    "Time what happens once in a step, after all gradients are there."
+    import torch
+
+    from gpt2edu.train.optim import build_optimizers
+
+    c, V = probe.config, vocab_size
+    betas = (c.beta1, c.beta2)
+    optimizers = build_optimizers(probe.model, c.optimizer, c.lr, c.weight_decay, betas, c.muon_lr)
+    for p in probe.model.parameters():
+        p.grad = torch.full_like(p, 1e-6)
+    total = 0.0
+    for o in optimizers:
+        kind = type(o).__name__
+        more = held_by(kind, c, c.n_layer, V) / held_by(kind, c, 1, V)
+        total += more * median_seconds(lambda o=o: probe.step(o), budget, clock)
+    sizes = (c.n_embd, c.block_size, V)
+    more = count_params(c.n_layer, *sizes) / count_params(1, *sizes)
+    return {"optimizer": total, "clipping": more * median_seconds(probe.clip, budget, clock)}
 
 
 def time_parts(
@@ -142,76 +253,16 @@ def time_parts(
     clock: Callable = time.perf_counter,
 ) -> dict[str, float]:  # seconds of one whole step on one rank that does all micro-batches, by part
     "Time the parts of a training step on this machine, at the run's shapes."
-    import torch
-
-    from gpt2edu.machine.device import autocast
-    from gpt2edu.model.gpt import GPT, GPTConfig, cross_entropy
-    from gpt2edu.train.optim import build_optimizers
-
-    c, V = config, vocab_size
-    model = GPT(
-        GPTConfig(1, c.n_head, c.n_embd, c.block_size, V), torch.Generator().manual_seed(0)
-    ).to(device)
-    B = min(
-        c.micro_batch, max(1, 2048 // c.block_size)
-    )  # a part of a large micro-batch stands for the whole
-    idx = torch.randint(V, (B, c.block_size), device=device)
-    x = model.embed(idx).detach().requires_grad_()  # (B, T, C)
-    push = torch.full_like(x, 1e-6)
-    sync = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    c = config
+    probe = Probe(c, vocab_size, device, dtype)
 
     def timed(forward):
-        def work():
-            x.grad = None
-            if (
-                c.total_batch == c.micro_batch * c.block_size
-            ):  # one micro-batch: gradients are new in every step
-                model.zero_grad()
-            with autocast(device, dtype):
-                y = forward()
-            y.backward(push if y.ndim else None)
-            sync()
+        return median_seconds(lambda: probe.both_ways(forward), seconds / 4, clock)
 
-        return median_seconds(work, seconds / 4, clock)
-
-    def head():
-        return cross_entropy(
-            model.transformer.ln_f(x).flatten(0, 1), model.lm_head.weight, idx.flatten()
-        )
-
-    times = c.total_batch / (B * c.block_size)  # how often a step does what is timed
+    times = c.total_batch / (probe.B * c.block_size)  # how often a step does what is timed
     parts = {
-        "blocks": c.n_layer * times * timed(lambda: model.transformer.h[0](x)),
-        "loss": times * timed(head),
-        "embedding": times * timed(lambda: model.embed(idx)),
+        "blocks": c.n_layer * times * timed(probe.block),
+        "loss": times * timed(probe.loss),
+        "embedding": times * timed(probe.embed),
     }
-    optimizers = build_optimizers(
-        model, c.optimizer, c.lr, c.weight_decay, (c.beta1, c.beta2), c.muon_lr
-    )
-    for p in model.parameters():
-        p.grad = torch.full_like(p, 1e-6)
-
-    def numbers(layers, kind):  # in the parameters that an optimizer holds
-        matrices = 12 * layers * c.n_embd**2
-        return (
-            matrices
-            if kind == "Muon"
-            else count_params(layers, c.n_embd, c.block_size, V)
-            - (c.optimizer == "muon") * matrices
-        )
-
-    parts["optimizer"] = 0.0
-    for o in optimizers:
-        more = numbers(c.n_layer, type(o).__name__) / numbers(1, type(o).__name__)
-        parts["optimizer"] += more * median_seconds(
-            lambda o=o: (o.step(), sync()), seconds / 8, clock
-        )
-    more = count_params(c.n_layer, c.n_embd, c.block_size, V) / count_params(
-        1, c.n_embd, c.block_size, V
-    )
-
-    def clip():
-        torch.nn.utils.clip_grad_norm_(model.parameters(), c.grad_clip)
-        sync()
-
-    return parts | {"clipping": more * median_seconds(clip, seconds / 8, clock)}
+    return parts | time_update(probe, vocab_size, seconds / 8, clock)

@@ -3,9 +3,11 @@
 # Made by tools/book.py from ../../book/tough/ch14b_planner.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['GPUS', 'N_STORIES', 'TOKENIZER_CHARS', 'FINEWEB_TOKENS', 'ONE_THREAD', 'Gpu',
-           'PlanConfig', 'look_at_data', 'Machine', 'from_data_sheet', 'core_peak', 'rough',
-           'measured', 'cuda_is_here', 'look_at_machine', 'duration', 'size', 'plan']
+__all__ = ['GPUS', 'FINEWEB_TOKENS', 'LIBRARIES', 'ONE_THREAD', 'Gpu', 'PlanConfig',
+           'first_documents', 'extrapolate', 'look_at_data', 'Machine', 'from_data_sheet',
+           'core_peak', 'rough', 'measured', 'cuda_is_here', 'look_at_machine', 'Work',
+           'count_work', 'Room', 'find_room', 'Cost', 'find_cost', 'row', 'rows_of_work',
+           'rows_of_room', 'rows_of_cost', 'saved_bytes', 'rows_of_disk', 'in_numbers', 'plan']
 
 # %% ../../nbs/tough/ch14b_planner.ipynb #29d3c745
 import os
@@ -18,11 +20,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from gpt2edu.plan.memory import USABLE, largest_micro_batch, machine_memory, memory, time_parts
 from gpt2edu.choices import check_choice
+from gpt2edu.machine.progress import duration, gigabytes
+from gpt2edu.plan.memory import USABLE, largest_micro_batch, machine_memory, memory, time_parts
 from gpt2edu.text.corpus import documents, find_files
 from gpt2edu.train.config import (
     TrainConfig,
+    batch_advice,
     count_params,
     flops_per_token,
     horizon,
@@ -38,9 +42,7 @@ class Gpu:
 
     name: str
     half: float  # FLOP/s of dense products in bf16, or fp16
-    single: (
-        float  # FLOP/s of fp32 products as PyTorch runs them here: TF32 where there is such a thing
-    )
+    single: float  # FLOP/s of fp32 products: in TF32, where there is such a thing
     memory: float  # bytes
     bf16: bool = True  # multiplies bf16 in hardware
 
@@ -55,23 +57,20 @@ GPUS = {
 
 @dataclass(frozen=True)
 class PlanConfig(TrainConfig):
-    "Every choice of a training run, and where it is to run;"
+    "Every choice of a run, and where it is to run; each field is a flag of `gpt2edu_plan`."
 
-    "each field is a flag of `gpt2edu_plan`."
-
-    gpu: Literal["auto", "this", *GPUS] = (
-        "auto"  # this: this machine; auto: the same, but a100 for a GPT-2 where no GPU is
-    )
+    # this: this machine; auto: the same, but a100 for a GPT-2 where no GPU is
+    gpu: Literal["auto", "this", *GPUS] = "auto"
     gpus: int = 1  # how many of them, one rank each
-    measure: bool = False  # time the parts of a step on this machine, and train the tokenizer: some ten seconds, and a better figure
-    assume_mfu: float = (
-        0.4  # share of the peak that is taken to be reached where nothing is measured
-    )
+    # time the parts of a step on this machine, and train the tokenizer: some ten seconds, and a
+    # better figure
+    measure: bool = False
+    # share of the peak that is taken to be reached where nothing is measured
+    assume_mfu: float = 0.4
     price: float = 2.0  # dollars for an hour of one GPU: an example, take your provider's
     memory: float = 0.0  # GB (1e9 bytes) of one device; 0: what the data sheet or this machine says
-    train_tokens: int | None = (
-        None  # tokens in the training shards, if they are not here to be counted
-    )
+    # tokens in the training shards, if they are not here to be counted
+    train_tokens: int | None = None
 
     def __post_init__(self):
         super().__post_init__()
@@ -81,89 +80,80 @@ class PlanConfig(TrainConfig):
         if self.gpu == "t4" and self.dtype == "bf16":
             raise ValueError("gpu=t4 does not multiply bf16 in hardware; use --dtype fp16")
         if self.total_batch % (step := self.micro_batch * self.block_size * self.gpus):
-            fix = max(self.micro_batches(), default=0)
-            fix = (
-                f"try --micro_batch {fix}"
-                if fix
-                else f"try --total_batch {max(1, self.total_batch // step) * step}"
-            )
             raise ValueError(
                 f"total_batch={self.total_batch} tokens is not a whole number of micro-batches of "
-                f"micro_batch={self.micro_batch} x "
-                f"block_size={self.block_size} on gpus={self.gpus}, {step} tokens; {fix}"
+                f"micro_batch={self.micro_batch} x block_size={self.block_size} "
+                f"on gpus={self.gpus}, {step} tokens; {batch_advice(self, self.gpus)}"
             )
 
-    def micro_batches(self) -> list[int]:
-        "List the micro-batches that divide the batch, up to the one that was asked for."
-        most = min(self.micro_batch, self.total_batch // self.block_size)
-        return [
-            b
-            for b in range(1, most + 1)
-            if self.total_batch % (b * self.block_size * self.gpus) == 0
-        ]
-
 # %% ../../nbs/tough/ch14b_planner.ipynb #75f65659
-N_STORIES, TOKENIZER_CHARS = 24_000, 1_000_000  # of gpt2edu.data.cache
 FINEWEB_TOKENS = 10_000_000_000  # sample-10BT, by its name
+
+
+def first_documents(
+    config: PlanConfig,
+    estimates: bool,  # whether something will be estimated from them
+) -> list[str]:  # a million characters, or all there are; [] if they are not needed
+    "Read the first documents of a dataset, or look whether it is there at all; without a download."
+    from gpt2edu.data.cache import N_STORIES, TOKENIZER_CHARS, take_text
+
+    if config.shards or config.dataset[0] in ("fineweb-edu", "tinyshakespeare"):
+        return []
+    texts = documents(config.dataset, config.text_key, N_STORIES)
+    found = list(take_text(texts, TOKENIZER_CHARS if estimates else 1))
+    return found if estimates else []
+
+
+def extrapolate(
+    config: PlanConfig,
+    sample: list[str],  # the first documents
+    tokenizer,
+) -> int:  # training tokens
+    "Estimate the tokens of a dataset from its first documents and its size. ValueError if empty."
+    from gpt2edu.data.cache import N_STORIES, TOKENIZER_CHARS
+
+    read = whole = sum(len(text.encode()) for text in sample)  # bytes
+    if not read:
+        raise ValueError(f"{', '.join(config.dataset)}: holds no text")
+    if sum(map(len, sample)) >= TOKENIZER_CHARS:  # there may be more
+        if config.dataset[0] == "stories":
+            whole = read / len(sample) * N_STORIES
+        else:
+            whole = sum(path.stat().st_size for path in find_files(config.dataset))
+    tokens = sum(len(ids) + 1 for ids in tokenizer.encode_batch(sample)) * whole / read
+    return int(tokens - min(config.val_tokens, whole / 40))  # the rest validates
 
 
 def look_at_data(
     config: PlanConfig,
-) -> tuple[
-    int, int | None, str
-]:  # ids of the tokenizer; training tokens, None if not known; how they are known
-    """Find the size of the vocabulary and of the training data, without a download.
-
-    ValueError, OSError: one line.
-    """
+) -> tuple[int, int | None, str]:  # ids; training tokens, None if not known; how they are known
+    "Find the sizes of vocabulary and training data, without a download. ValueError, OSError."
     from gpt2edu.text.tokenizer import GPT2_VOCAB, Tokenizer, get_tokenizer
 
-    c, name, sample, size = config, config.dataset[0], [], 0
-    epochs = c.num_epochs and not c.train_tokens  # their length is that of the text
-    enough = (
-        TOKENIZER_CHARS if c.measure or epochs else 1
-    )  # else the first document is only looked at: is it there?
-    if (
-        (c.tokenizer == "train" or epochs)
-        and not c.shards
-        and name not in ("fineweb-edu", "tinyshakespeare")
-    ):
-        for text in documents(c.dataset, c.text_key, N_STORIES):
-            sample.append(text)
-            if (size := size + len(text)) >= enough:
-                break
-        sample *= enough > 1
-    tokenizer, n_vocab = None, GPT2_VOCAB if c.tokenizer == "gpt2" else c.vocab_size
+    c = config
+    by_text = c.num_epochs and not c.train_tokens  # how long the run is depends on the text
+    sample = []
+    if c.tokenizer == "train" or by_text:
+        sample = first_documents(c, bool(c.measure or by_text))
+    tokenizer = None  # where its ids are known without it, and nothing is encoded
     if c.tokenizer != "train" and (c.tokenizer != "gpt2" or sample):
         tokenizer = get_tokenizer(c.tokenizer)
     elif sample:
-        tokenizer = Tokenizer.train(sample, c.vocab_size, name)
-    n_vocab = tokenizer.n_vocab if tokenizer else n_vocab
+        tokenizer = Tokenizer.train(sample, c.vocab_size, c.dataset[0])
+    known = GPT2_VOCAB if c.tokenizer == "gpt2" else c.vocab_size
+    n_vocab = tokenizer.n_vocab if tokenizer else known
+
     if c.train_tokens:
         return n_vocab, c.train_tokens, "--train_tokens"
     if c.shards:
-        from gpt2edu.data.shards import open_shards  # NumPy is loaded only where it is needed
+        from gpt2edu.data.shards import open_shards
 
         return n_vocab, len(open_shards(c.shards, "train", verify=False)), f"counted in {c.shards}"
-    if name == "fineweb-edu":
+    if c.dataset[0] == "fineweb-edu":
         return n_vocab, FINEWEB_TOKENS, "10BT, by its name"
     if not sample:
         return n_vocab, None, ""
-    read = whole = sum(len(t.encode()) for t in sample)
-    if not read:
-        raise ValueError(f"{', '.join(c.dataset)}: holds no text")
-    if size >= TOKENIZER_CHARS:
-        whole = (
-            read / len(sample) * N_STORIES
-            if name == "stories"
-            else sum(p.stat().st_size for p in find_files(c.dataset))
-        )
-    tokens = sum(len(ids) + 1 for ids in tokenizer.encode_batch(sample)) * whole / read
-    return (
-        n_vocab,
-        int(tokens - min(c.val_tokens, whole / 40)),
-        "estimated from the size of the text",
-    )  # the rest validates
+    return n_vocab, extrapolate(c, sample, tokenizer), "estimated from the size of the text"
 
 # %% ../../nbs/tough/ch14b_planner.ipynb #e3478b77
 @dataclass(frozen=True)
@@ -182,49 +172,35 @@ class Machine:
 
 def from_data_sheet(gpu: Gpu, c: PlanConfig, flops: int) -> Machine:
     "Take a GPU at its data sheet, and a share of it as reached. `flops` are those of a token."
-    dtype = "fp32" if c.dtype == "fp32" else "bf16" if gpu.bf16 and c.dtype != "fp16" else "fp16"
+    halves = "bf16" if gpu.bf16 and c.dtype != "fp16" else "fp16"
+    dtype = "fp32" if c.dtype == "fp32" else halves
     peak = gpu.single if dtype == "fp32" else gpu.half
     return Machine(
-        gpu.name,
-        "cuda",
-        dtype,
-        gpu.memory,
-        peak,
-        "data sheet, dense",
-        c.assume_mfu * peak / flops,
-        "data sheet",
+        name=gpu.name,
+        kind="cuda",
+        dtype=dtype,
+        memory=gpu.memory,
+        peak=peak,
+        peak_from="data sheet, dense",
+        tokens_per_s=c.assume_mfu * peak / flops,
+        speed_from="data sheet",
     )
 
-
-ONE_THREAD = dict.fromkeys(
-    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
-)
+# %% ../../nbs/tough/ch14b_planner.ipynb #b40fbe0e
+LIBRARIES = ("OMP", "OPENBLAS", "MKL")  # that multiply for NumPy; Apple's has another name
+ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in LIBRARIES} | {"VECLIB_MAXIMUM_THREADS": "1"}
 
 
 def core_peak(
-    n: int = 384,  # side of the matrices: a product takes a millisecond, so other programs seldom cut into the best one
+    n: int = 384,  # side of the matrices
 ) -> float:  # FLOP/s of fp32 products on one core
-    "Measure one core without PyTorch: NumPy in a Python of its own, since threads are set when"
-    "NumPy is loaded."
+    "Measure one core without PyTorch."
     setup = f"import numpy; a = numpy.ones(({n}, {n}), 'float32')"
-    timeit = [
-        sys.executable,
-        "-m",
-        "timeit",
-        "-n",
-        "10",
-        "-r",
-        "7",
-        "-u",
-        "sec",
-        "-s",
-        setup,
-        "a @ a",
-    ]
-    said = subprocess.run(
+    timeit = [sys.executable, *"-m timeit -n 10 -r 7 -u sec -s".split(), setup, "a @ a"]
+    done = subprocess.run(
         timeit, env=os.environ | ONE_THREAD, capture_output=True, encoding="utf-8", check=True
-    ).stdout
-    return 2 * n**3 / float(re.search(r"([\d.e+-]+) sec per loop", said)[1])
+    )
+    return 2 * n**3 / float(re.search(r"([\d.e+-]+) sec per loop", done.stdout)[1])
 
 
 def rough(c: PlanConfig, flops: int) -> Machine:
@@ -232,13 +208,16 @@ def rough(c: PlanConfig, flops: int) -> Machine:
     mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     asked = os.environ.get("OMP_NUM_THREADS", "")
     cores = int(asked) if asked.isdecimal() else mine
-    peak, dtype = cores * core_peak(), "fp32" if c.dtype == "auto" else c.dtype
-    name, peak_from = (
-        f"this processor ({platform.machine()}), {cores} cores",
-        f"NumPy in fp32, one core timed, times {cores}",
-    )
+    peak = cores * core_peak()
     return Machine(
-        name, "cpu", dtype, machine_memory(), peak, peak_from, c.assume_mfu * peak / flops, "rough"
+        name=f"this processor ({platform.machine()}), {cores} cores",
+        kind="cpu",
+        dtype="fp32" if c.dtype == "auto" else c.dtype,
+        memory=machine_memory(),
+        peak=peak,
+        peak_from=f"NumPy in fp32, one core timed, times {cores}",
+        tokens_per_s=c.assume_mfu * peak / flops,
+        speed_from="rough",
     )
 
 
@@ -251,28 +230,19 @@ def measured(c: PlanConfig, V: int) -> Machine:
     here = pick_device(c.device).value
     set_precision(here)
     dtype = pick_dtype(c.dtype, here).value
-    memory = (
-        torch.cuda.get_device_properties(here).total_memory
-        if here.type == "cuda"
-        else machine_memory()
-    )
-    rate = c.total_batch / sum(time_parts(c, V, here, dtype).values())
-    peak, short = (
-        measure_peak(here, dtype),
-        {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[dtype],
-    )
+    of_gpu = here.type == "cuda" and torch.cuda.get_device_properties(here).total_memory
     return Machine(
-        describe(here).split(",")[0],
-        here.type,
-        short,
-        memory,
-        peak,
-        f"measured: {describe(here)}",
-        rate,
-        "measured",
+        name=describe(here).split(",")[0],
+        kind=here.type,
+        dtype={torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[dtype],
+        memory=of_gpu or machine_memory(),
+        peak_from=f"measured: {describe(here)}",
+        tokens_per_s=c.total_batch / sum(time_parts(c, V, here, dtype).values()),
+        peak=measure_peak(here, dtype),
+        speed_from="measured",
     )
 
-
+# %% ../../nbs/tough/ch14b_planner.ipynb #870f8355
 def cuda_is_here(
     device: str,  # auto, cpu, cuda or mps: what was asked for
 ) -> bool:
@@ -294,39 +264,30 @@ def look_at_machine(c: PlanConfig, V: int, flops: int) -> Machine:
         gpu = "a100"
     if gpu in GPUS:
         return from_data_sheet(GPUS[gpu], c, flops)
-    return (
-        measured(c, V)
-        if c.measure or c.device == "mps" or cuda_is_here(c.device)
-        else rough(c, flops)
-    )
+    if c.measure or c.device == "mps" or cuda_is_here(c.device):
+        return measured(c, V)
+    return rough(c, flops)
 
-# %% ../../nbs/tough/ch14b_planner.ipynb #fcdf18f9
-def duration(seconds: float) -> str:
-    "Write a time in the unit that suits it."
-    for unit, size in (("years", 31_557_600), ("days", 86_400), ("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:,.1f} {unit}"
-    return f"{seconds:,.1f} seconds"
+# %% ../../nbs/tough/ch14b_planner.ipynb #b099c4d2
+@dataclass(frozen=True)
+class Work:
+    "What a run has to do."
+
+    config: PlanConfig
+    n_vocab: int  # ids of the tokenizer
+    vocab_size: int  # V, rows of the token table
+    parameters: int  # N
+    flops: int  # of training, for a token
+    steps: int
+    tokens: int  # that all steps read
+    train_tokens: int | None  # that the training data holds; None if not known
+    known_from: str  # how they are known
 
 
-def size(n_bytes: float) -> str:
-    "Write a number of bytes in GB, or in MB where it is small."
-    return f"{n_bytes / 1e9:,.2f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:,.1f} MB"
-
-
-def plan(
-    config: PlanConfig,
-    say: Callable,  # told the plan, line by line
-) -> (
-    dict
-):  # the numbers behind the lines, with their units in their names; documented in book/commands.qmd
-    "Say what a run would need and cost. ValueError, OSError: one line."
-
-    def row(name, value, note=""):
-        say(f"{name:18}{value:>20}  {note}".rstrip())
-
+def count_work(config: PlanConfig) -> Work:
+    "Count what a run has to do. ValueError, OSError: one line."
     c = config
-    n_vocab, train_tokens, how = look_at_data(c)
+    n_vocab, train_tokens, known_from = look_at_data(c)
     if train_tokens is None and c.num_epochs:
         raise ValueError(
             f"num_epochs={c.num_epochs:g} of unknown length; "
@@ -334,142 +295,202 @@ def plan(
         )
     V = padded(n_vocab)
     N = count_params(c.n_layer, c.n_embd, c.block_size, V)
-    flops, steps = (
-        flops_per_token(N, c.n_layer, c.n_embd, c.block_size),
-        horizon(c, train_tokens or 0),
+    steps = horizon(c, train_tokens or 0)
+    return Work(
+        config=c,
+        n_vocab=n_vocab,
+        vocab_size=V,
+        parameters=N,
+        flops=flops_per_token(N, c.n_layer, c.n_embd, c.block_size),
+        steps=steps,
+        tokens=steps * c.total_batch,
+        train_tokens=train_tokens,
+        known_from=known_from,
     )
-    tokens, step = steps * c.total_batch, c.micro_batch * c.block_size * c.gpus
-    machine = look_at_machine(c, V, flops)
-    width, capacity = 4 if machine.dtype == "fp32" else 2, c.memory * 1e9 or machine.memory
-    m = memory(c, V, width, c.gpus, cpu=machine.kind == "cpu")
 
-    chosen = " (no GPU is here: --gpu this plans for this machine)" * (
-        c.gpu == "auto" and machine.speed_from == "data sheet"
-    )
-    row("plan", c.preset, f"on {c.gpus} x {machine.name}, {machine.dtype}{chosen}")
-    at_most = "at most: " * (
-        c.tokenizer == "train" and not (c.measure or how.startswith("estimated"))
-    )
-    row(
-        "parameters",
-        f"{N:,}",
-        f"{at_most or 'exact: '}{c.n_layer} blocks, C {c.n_embd}, T {c.block_size:,}, V {V:,} for "
-        f"{n_vocab:,} ids; the tied table once",
-    )
-    row(
-        "FLOPs per token",
-        f"{flops:,}",
-        f"= 6 x {N:,} + 12 x {c.n_layer} x {c.block_size:,} x {c.n_embd}",
-    )
-    row(
-        "step",
-        f"{c.total_batch:,} tokens",
-        f"= {c.total_batch // step} x {c.micro_batch} x {c.block_size:,} x {c.gpus}: "
-        "micro-batches, windows, T, ranks",
-    )
-    row(
-        "horizon",
-        f"{steps:,} steps",
-        f"{tokens:,} tokens" + (f"; {train_tokens:,} to train on, {how}" if train_tokens else ""),
-    )
-    row("tokens/parameter", f"{tokens / N:.1f}", "Chinchilla's rule of thumb is 20")
-    say("memory of one rank")
-    for part in ("weights", "gradients", "optimizer"):
-        row(f"  {part}", f"{m[part]:,} bytes", f"exact, {size(m[part])}")
-    row("  activations", size(m["activations"]), "estimate, kept for the backward pass")
-    row("  loss", size(m["loss"]), "estimate, at its fullest")
-    row("  peak", size(m["peak"]), f"estimate, in {m['when']}")
-    most = fits = None
-    if capacity:
-        budget = USABLE[machine.kind] * capacity
-        most, fits = (
-            largest_micro_batch(c, V, width, budget, c.gpus, machine.kind == "cpu"),
-            m["peak"] <= budget,
-        )
-        rest = (
-            "libraries, and the holes that glibc keeps"
-            if machine.kind == "cpu"
-            else "CUDA, its libraries and caches"
-        )
-        verdict = (
-            f"the peak {'fits' if fits else 'does NOT fit'} in {USABLE[machine.kind]:.0%} of it"
-        )
-        row("  device", size(capacity), f"{verdict}; the rest is for {rest}")
-        row(
-            "  largest",
-            f"--micro_batch {most}" if most else "none",
-            "the largest that fits" if most else "not one window fits: take a smaller T or model",
-        )
-    say("time and cost: an estimate")
-    rate, peak = machine.tokens_per_s, machine.peak
-    row(
-        "  peak",
-        f"{peak / 1e12:,.3f} TFLOP/s",
-        f"{machine.dtype}, {machine.peak_from}"
-        if machine.speed_from != "rough"
-        else machine.peak_from,
-    )
-    by = (
-        "predicted from timed parts of a step"
-        if machine.speed_from == "measured"
-        else "assumed: --assume_mfu"
-    )
-    row("  MFU", f"{mfu(rate, flops, peak):.1%}", by)
-    row(
-        "  tokens/s",
-        f"{rate * c.gpus:,.0f}",
-        "exchange between ranks not counted" if c.gpus > 1 else "",
-    )
-    judged = (
-        steps // c.eval_every * c.val_tokens / (1 - c.val_overlap) / 3
-    )  # forward only: a third of a training token
-    seconds = (tokens + judged) / (rate * c.gpus)
-    note = f"{judged / (tokens + judged):.1%} of it for validation; samples and other scores not counted"
-    row(
-        "  time",
-        duration(seconds),
-        "rough: half or double is possible; --measure times a step here"
-        if machine.speed_from == "rough"
-        else note,
-    )
+
+@dataclass(frozen=True)
+class Room:
+    "What a step takes of a device, and what the device has."
+
+    parts: dict  # bytes, from `memory`
+    capacity: float | None  # bytes of the device; None where it cannot be told
+    fits: bool | None  # None where it cannot be told
+    largest: int | None  # micro-batch that fits, windows; 0 if not even one does
+
+
+def find_room(work: Work, machine: Machine) -> Room:
+    "Compare the memory of a step with that of the device."
+    c, cpu = work.config, machine.kind == "cpu"
+    width = 4 if machine.dtype == "fp32" else 2
+    parts = memory(c, work.vocab_size, width, c.gpus, cpu=cpu)
+    capacity = c.memory * 1e9 or machine.memory
+    if not capacity:
+        return Room(parts, capacity, None, None)
+    budget = USABLE[machine.kind] * capacity
+    largest = largest_micro_batch(c, work.vocab_size, width, budget, c.gpus, cpu)
+    return Room(parts, capacity, parts["peak"] <= budget, largest)
+
+
+@dataclass(frozen=True)
+class Cost:
+    "How long a run takes, and what that costs."
+
+    seconds: float
+    judging: float  # share of them that validates
+    gpu_hours: float
+    dollars: float | None  # None for a machine that is not rented
+
+
+def find_cost(work: Work, machine: Machine) -> Cost:
+    "Divide the tokens by the rate; a validation is forward only, a third of a training token."
+    c = work.config
+    judged = work.steps // c.eval_every * c.val_tokens / (1 - c.val_overlap) / 3
+    seconds = (work.tokens + judged) / (machine.tokens_per_s * c.gpus)
     hours = seconds / 3600 * c.gpus
-    if machine.kind == "cuda":
-        row(
-            "  cost", f"${hours * c.price:,.2f}", f"{hours:,.1f} GPU-hours at ${c.price:g}: --price"
-        )
-    saved = m["weights"] + m["optimizer"]
-    say("disk")
-    if train_tokens:
-        row("  shards", size(2 * train_tokens), "two bytes a token")
-    row(
-        "  checkpoints",
-        size((c.keep_last + 1) * saved),
-        f"= {c.keep_last + 1} x {size(saved)}: --keep_last, and the one being written",
-    )
-    out = {
+    dollars = hours * c.price if machine.kind == "cuda" else None
+    return Cost(seconds, judged / (work.tokens + judged), hours, dollars)
+
+# %% ../../nbs/tough/ch14b_planner.ipynb #fcdf18f9
+def row(name: str, value: str, note: str = "") -> str:
+    "Write one line of a plan."
+    return f"{name:18}{value:>20}  {note}".rstrip()
+
+
+def rows_of_work(work: Work, machine: Machine) -> list[str]:
+    "Say what the run is, and how long."
+    c, w = work.config, work
+    chosen = " (no GPU is here: --gpu this plans for this machine)"
+    chosen *= c.gpu == "auto" and machine.speed_from == "data sheet"
+    trained = c.measure or w.known_from.startswith("estimated")  # as the run will train it
+    exact = "at most" if c.tokenizer == "train" and not trained else "exact"
+    sizes = f"{c.n_layer} blocks, C {c.n_embd}, T {c.block_size:,}, V {w.vocab_size:,}"
+    flops = f"6 x {w.parameters:,} + 12 x {c.n_layer} x {c.block_size:,} x {c.n_embd}"
+    pieces = c.total_batch // (c.micro_batch * c.block_size * c.gpus)
+    step = f"{pieces} x {c.micro_batch} x {c.block_size:,} x {c.gpus}"
+    known = f"; {w.train_tokens:,} to train on, {w.known_from}" if w.train_tokens else ""
+    rule = "Chinchilla's rule of thumb is 20"
+    table = f"for {w.n_vocab:,} ids; the tied table once"
+    return [
+        row("plan", c.preset, f"on {c.gpus} x {machine.name}, {machine.dtype}{chosen}"),
+        row("parameters", f"{w.parameters:,}", f"{exact}: {sizes} {table}"),
+        row("FLOPs per token", f"{w.flops:,}", f"= {flops}"),
+        row("step", f"{c.total_batch:,} tokens", f"= {step}: micro-batches, windows, T, ranks"),
+        row("horizon", f"{w.steps:,} steps", f"{w.tokens:,} tokens{known}"),
+        row("tokens/parameter", f"{w.tokens / w.parameters:.1f}", rule),
+    ]
+
+
+def rows_of_room(room: Room, machine: Machine) -> list[str]:
+    "Say what a step holds, and whether the device has room for it."
+    m = room.parts
+    rows = ["memory of one rank"]
+    for part in ("weights", "gradients", "optimizer"):
+        rows.append(row(f"  {part}", f"{m[part]:,} bytes", f"exact, {gigabytes(m[part])}"))
+    kept = "estimate, kept for the backward pass"
+    rows.append(row("  activations", gigabytes(m["activations"]), kept))
+    rows.append(row("  loss", gigabytes(m["loss"]), "estimate, at its fullest"))
+    rows.append(row("  peak", gigabytes(m["peak"]), f"estimate, in {m['when']}"))
+    if not room.capacity:
+        return rows
+    rest = "CUDA, its libraries and caches"
+    if machine.kind == "cpu":
+        rest = "libraries, and the holes that glibc keeps"
+    fits = "fits" if room.fits else "does NOT fit"
+    verdict = f"the peak {fits} in {USABLE[machine.kind]:.0%} of it; the rest is for {rest}"
+    rows.append(row("  device", gigabytes(room.capacity), verdict))
+    if room.largest:
+        return [*rows, row("  largest", f"--micro_batch {room.largest}", "the largest that fits")]
+    return [*rows, row("  largest", "none", "not one window fits: take a smaller T or model")]
+
+
+def rows_of_cost(work: Work, machine: Machine, cost: Cost) -> list[str]:
+    "Say how fast the machine is, how long the run takes and what it costs."
+    c = work.config
+    rough = machine.speed_from == "rough"
+    peak_from = machine.peak_from if rough else f"{machine.dtype}, {machine.peak_from}"
+    timed = machine.speed_from == "measured"
+    by = "predicted from timed parts of a step" if timed else "assumed: --assume_mfu"
+    share = mfu(machine.tokens_per_s, work.flops, machine.peak)
+    alone = "exchange between ranks not counted" if c.gpus > 1 else ""
+    note = f"{cost.judging:.1%} of it for validation; samples and other scores not counted"
+    if rough:
+        note = "rough: half or double is possible; --measure times a step here"
+    rows = [
+        "time and cost: an estimate",
+        row("  peak", f"{machine.peak / 1e12:,.3f} TFLOP/s", peak_from),
+        row("  MFU", f"{share:.1%}", by),
+        row("  tokens/s", f"{machine.tokens_per_s * c.gpus:,.0f}", alone),
+        row("  time", duration(cost.seconds), note),
+    ]
+    if cost.dollars is not None:
+        hours = f"{cost.gpu_hours:,.1f} GPU-hours at ${c.price:g}: --price"
+        rows.append(row("  cost", f"${cost.dollars:,.2f}", hours))
+    return rows
+
+
+def saved_bytes(room: Room) -> int:  # of one checkpoint
+    "Count what a checkpoint holds: the weights, and what the optimizer remembers."
+    return room.parts["weights"] + room.parts["optimizer"]
+
+
+def rows_of_disk(work: Work, room: Room) -> list[str]:
+    "Say what the run writes."
+    rows = ["disk"]
+    if work.train_tokens:
+        rows.append(row("  shards", gigabytes(2 * work.train_tokens), "two bytes a token"))
+    saved = saved_bytes(room)
+    n = work.config.keep_last + 1
+    note = f"= {n} x {gigabytes(saved)}: --keep_last, and the one being written"
+    return [*rows, row("  checkpoints", gigabytes(n * saved), note)]
+
+# %% ../../nbs/tough/ch14b_planner.ipynb #0bccb4e6
+def in_numbers(work: Work, machine: Machine, room: Room, cost: Cost) -> dict:
+    "List the numbers of a plan; documented in book/commands.qmd."
+    c, m = work.config, room.parts
+    parts = ("weights", "gradients", "optimizer", "activations", "loss", "peak")
+    checkpoints = (c.keep_last + 1) * saved_bytes(room)
+    return {
         "preset": c.preset,
         "machine": machine.name,
         "device": machine.kind,
         "dtype": machine.dtype,
         "ranks": c.gpus,
-        "parameters": N,
-        "tokenizer_ids": n_vocab,
-        "vocabulary_rows": V,
-        "flops_per_token": flops,
+        "parameters": work.parameters,
+        "tokenizer_ids": work.n_vocab,
+        "vocabulary_rows": work.vocab_size,
+        "flops_per_token": work.flops,
         "tokens_per_step": c.total_batch,
-        # fmt: skip
-        "steps": steps,
-        "tokens": tokens,
-        "train_tokens": train_tokens,
+        "steps": work.steps,
+        "tokens": work.tokens,
+        "train_tokens": work.train_tokens,
         "peak_moment": m["when"],
+        **{f"{part}_bytes": m[part] for part in parts},
+        "device_bytes": room.capacity,
+        "fits": room.fits,
+        "largest_micro_batch": room.largest,
+        "peak_flops_per_second": machine.peak,
+        "mfu": mfu(machine.tokens_per_s, work.flops, machine.peak),
+        "speed_from": machine.speed_from,
+        "tokens_per_second": machine.tokens_per_s * c.gpus,
+        "seconds": cost.seconds,
+        "cost_dollars": cost.dollars,
+        "shards_bytes": 2 * work.train_tokens if work.train_tokens else None,
+        "checkpoints_bytes": checkpoints,
     }
-    out |= {
-        f"{part}_bytes": m[part]
-        for part in ("weights", "gradients", "optimizer", "activations", "loss", "peak")
-    }
-    return out | {
-        "device_bytes": capacity, "fits": fits, "largest_micro_batch": most, "peak_flops_per_second": peak, "mfu": mfu(rate, flops, peak),
-        "speed_from": machine.speed_from, "tokens_per_second": rate * c.gpus, "seconds": seconds,
-        "cost_dollars": hours * c.price if machine.kind == "cuda" else None,
-        "shards_bytes": 2 * train_tokens if train_tokens else None, "checkpoints_bytes": (c.keep_last + 1) * saved,
-    }  # fmt: skip
+
+
+def plan(
+    config: PlanConfig,
+    say: Callable,  # told the plan, line by line
+) -> dict:  # the numbers behind the lines
+    "Say what a run would need and cost. ValueError, OSError: one line."
+    work = count_work(config)
+    machine = look_at_machine(config, work.vocab_size, work.flops)
+    room = find_room(work, machine)
+    cost = find_cost(work, machine)
+    rows = rows_of_work(work, machine) + rows_of_room(room, machine)
+    rows += rows_of_cost(work, machine, cost) + rows_of_disk(work, room)
+    for line in rows:
+        say(line)
+    return in_numbers(work, machine, room, cost)

@@ -257,7 +257,7 @@ def optimizer_bytes(
     vocab_size: int,  # V, rows of the token table
     optimizer: str = "adamw",  # or muon: Muon for the matrices of the blocks, AdamW for the rest
 ) -> int:  # bytes
-    "Count what the optimizer remembers: fp32 moments, two for AdamW, one for Muon, and AdamW's steps."
+    "Count the optimizer's memory: two fp32 moments for AdamW, one for Muon, and AdamW's steps."
     n = count_params(n_layer, n_embd, block_size, vocab_size)
     matrices = 12 * n_layer * n_embd**2  # numbers in those of the blocks
     tensors = 12 * n_layer + 4  # 12 in a block, the two tables, and two of the last LayerNorm
@@ -290,7 +290,7 @@ def measure_peak(
     dtype,  # torch.dtype of the matrices
     seconds: float = 0.3,  # how long to look, all sizes together
 ) -> float:  # FLOP/s, the best that was seen
-    "Measure the rate of large square products: this process's peak, with its threads and precision."
+    "Measure the rate of large square products: the peak with this process's threads and precision."
     import torch  # not at the top: reading flags must not load it
 
     device = torch.device(device)
