@@ -42,7 +42,8 @@ EVALUATION = {
 class Parrot(Task):
     "Whether a model tells the end of a sentence from noise."
 
-    name, figure = "parrot", "parrot"
+    name = figure = "parrot"
+    title = "end of a sentence"
 
     def applies(self, run: TrainConfig) -> bool:
         return True

@@ -96,9 +96,27 @@ def readme_table() -> str:
     for tier in TIERS:
         for chapter, appendices in chapters(tier):
             title = f"[{chapter.title}]({REPOSITORY}/{chapter.notebook})"
-            modules = [f"`gpt2edu.{p.module}`" for p in (chapter, *appendices) if p.module]
-            rows.append(f"| {chapter.number} | {title} | {', '.join(modules)} |")
+            links = [
+                f"[`{p.module}`]({REPOSITORY}/{p.notebook})"
+                for p in (chapter, *appendices)
+                if p.module
+            ]
+            rows.append(f"| {chapter.number} | {title} | {', '.join(links)} |")
     return "\n".join(rows)
+
+
+def modules() -> str:
+    "Every module with its page, room by room; the rooms stand in the order of the page's table."
+    design = (ROOT / "book" / "design.qmd").read_text(encoding="utf-8")
+    rooms = re.findall(r"^\| `(\w+)` \| [^|`]+ \|$", design, re.M)
+    found = {}
+    for p in (p for tier in TIERS for p in pages(tier) if p.module):
+        room = p.module.split(".")[0] if "." in p.module else ""
+        title = f"{p.title[0].upper()}{p.title[1:]}"
+        row = f"| `{p.module}` | {title} | [{p.number}](../{p.notebook}) |"
+        found.setdefault(room, []).append(row)
+    rows = ["| module | what it is | page |", "|:---|:---|---:|"]
+    return "\n".join([*rows, *(row for room in (*rooms, "") for row in found.pop(room, ()))])
 
 
 def readme_tree() -> str:
@@ -120,8 +138,9 @@ def between(text: str, begin: str, end: str, new: str) -> str:
 
 def written() -> dict[Path, str]:
     "Each file as it should be."
-    quarto, page, readme = (ROOT / p for p in ("_quarto.yml", "book/course.qmd", "README.md"))
-    texts = {p: p.read_text(encoding="utf-8") for p in (quarto, page, readme)}
+    names = ("_quarto.yml", "book/course.qmd", "book/design.qmd", "README.md")
+    quarto, page, design, readme = (ROOT / name for name in names)
+    texts = {p: p.read_text(encoding="utf-8") for p in (quarto, page, design, readme)}
     marks = "      # chapters: tools/lists.py", "      # end of chapters"
     texts[quarto] = between(texts[quarto], *marks, sidebar())
     marks = "      # checks: tools/lists.py", "      # end of checks"
@@ -130,6 +149,8 @@ def written() -> dict[Path, str]:
         marks = f"<!-- chapters: {tier} -->\n", "\n<!-- end -->"
         head, _, rest = texts[page].partition(marks[0])
         texts[page] = head + marks[0] + "\n" + course(tier) + "\n" + rest[rest.index(marks[1]) :]
+    marks = "<!-- modules: tools/lists.py -->\n", "\n<!-- end -->"
+    texts[design] = between(texts[design], *marks, modules())
     marks = "<!-- chapters: tools/lists.py -->\n", "\n<!-- end -->"
     texts[readme] = between(texts[readme], *marks, readme_table())
     tree = r"(?:^book/(?:easy|medium|tough)/.*\n)+"

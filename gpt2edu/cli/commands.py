@@ -226,7 +226,7 @@ def train_here(config: TrainConfig, resume: Path | None, stop):
         failed = False
         stop.waits = True  # a signal that comes now changes nothing
         if done and ranks.is_main:
-            report(done | {"step": trainer.step}, folder, config.choice_items, say)
+            report(done | {"step": trainer.step}, folder, config, say)
     finally:
         stop.waits = True
         lock.close()

@@ -1,4 +1,4 @@
-"""Seven choices decide what is in the shards, and one object holds them."""
+"""Seven choices say what a run reads, and one object holds them."""
 
 # Made by tools/book.py from ../../book/easy/ch05b_config.md: edit that, then `make book`.
 

@@ -130,6 +130,7 @@ class Task:
     name = ""  # in `gpt2edu_eval --tasks`, and of its result
     figure = ""  # its accuracy's name in log.jsonl; its error is `<figure>_error`
     conventions = ("plain",)  # those that it can be scored by
+    title = ""  # in the last table of a training
     tokens = 0  # that one item takes, about: for the estimate of the time to the end
 
     def __init_subclass__(cls):
@@ -168,6 +169,11 @@ class Task:
         found = self.run(subject, items)["acc_norm"]
         return {self.figure: found["accuracy"], f"{self.figure}_error": found["error"]}
 
+    def row(self, done: dict, run: TrainConfig) -> str:
+        "Say in the last table what `logged` found, of a finished run."
+        accuracy, error = done[self.figure], done[f"{self.figure}_error"]
+        return f"{accuracy:.4f} ± {error:.4f}, convention plain; chance 0.25"
+
 
 TASKS: dict[str, Task] = {}
 
@@ -176,6 +182,7 @@ class HellaSwag(Task):
     "HellaSwag (Zellers et al. 2019), or items in its fields."
 
     name = figure = "hellaswag"
+    title = "HellaSwag"
     conventions = ("plain", "harness")
     tokens = 250
 
@@ -193,6 +200,7 @@ class StoryChoice(Task):
     "Multiple-choice stories of the embedded grammar."
 
     name, figure = "stories", "story_choice"
+    title = "story choice"
     tokens = 100
 
     def applies(self, run: TrainConfig) -> bool:
@@ -206,3 +214,7 @@ class StoryChoice(Task):
 
     def start(self, tokenizer) -> list[int]:
         return [tokenizer.eot]
+
+    def row(self, done: dict, run: TrainConfig) -> str:
+        accuracy, error = done[self.figure], done[f"{self.figure}_error"]
+        return f"{accuracy:.3f} ± {error:.3f} of {run.choice_items} items; chance 0.250"

@@ -16,8 +16,10 @@ import torch
 from gpt2edu.machine import device as devices
 from gpt2edu.text.corpus import read_back, story_items
 from gpt2edu.machine.distributed import Ranks, mean_over_ranks
+from gpt2edu.evaluate.tasks import TASKS
 from gpt2edu.evaluate.hellaswag import choice_accuracy
 from gpt2edu.text.ngram import bigram_loss
+from gpt2edu.train.config import TrainConfig
 from gpt2edu.model.gpt import IGNORE
 from gpt2edu.data.shards import ShardSet
 
@@ -91,7 +93,7 @@ def story_choice(
 def report(
     done: dict,  # the last event of the log, and the step
     folder: Path,  # of the run
-    items: int,  # multiple-choice stories that were asked
+    run: TrainConfig,
     say: Callable,  # told each line
 ):
     "Say what a run has reached, and what to type next."
@@ -104,12 +106,8 @@ def report(
         closed = f"{(bigram - loss) / (bigram - floor):.1%} of the way from the bigram model"
         rows.append(("floor", f"{floor:.4f} nats/token (no model gets under it)"))
         rows.append(("gap to the floor", f"{loss - floor:.4f} nats/token; {closed}"))
-    if done["story_choice"] is not None:
-        found = f"{done['story_choice']:.3f} ± {done['story_choice_error']:.3f}"
-        rows.append(("story choice", f"{found} of {items} items; chance 0.250"))
-    if done["hellaswag"] is not None:
-        found = f"{done['hellaswag']:.4f} ± {done['hellaswag_error']:.4f}"
-        rows.append(("HellaSwag", f"{found}, convention plain; chance 0.25"))
+    asked = [task for task in TASKS.values() if done.get(task.figure) is not None]
+    rows += [(task.title, task.row(done, run)) for task in reversed(asked)]
     rows.append(("tokens, seconds", f"{done['tokens']:,} in {done['seconds']:.0f} s"))
     rows.append(("loss curve", str(folder / "loss.png")))
     for i, text in enumerate(done["samples"], start=1):

@@ -44,7 +44,8 @@ def read_ranks(
     ValueError if it makes no sense.
     """
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-    given, missing = [n for n in names if n in env], [n for n in names if n not in env]
+    given = [n for n in names if n in env]
+    missing = [n for n in names if n not in env]
     if not given:
         return Ranks()
     if missing:
@@ -90,10 +91,9 @@ def _within(seconds: float, work, what: str):
     thread.join(seconds)
     if "error" in box:
         reason = str(box["error"]).splitlines()[0]
-        hint = (
-            "another program holds this port; choose another" if "EADDRINUSE" in reason else reason
-        )
-        raise ValueError(f"{what}: {hint}")
+        if "EADDRINUSE" in reason:
+            reason = "another program holds this port; choose another"
+        raise ValueError(f"{what}: {reason}")
     if "result" not in box:
         raise ValueError(
             f"{what}: no answer in {seconds:g} s; "
@@ -110,9 +110,8 @@ def _wait_for_port(host: str, port: int, seconds: float, what: str) -> None:
             return socket.create_connection((host, port), timeout=1).close()
         except OSError as e:
             if time.monotonic() > end:
-                raise ValueError(
-                    f"{what}: {e} for {seconds:g} s; is rank 0 running there?"
-                ) from None
+                why = f"{e} for {seconds:g} s; is rank 0 running there?"
+                raise ValueError(f"{what}: {why}") from None
         time.sleep(0.1)
 
 
@@ -121,8 +120,8 @@ def _check_device(device_type: str, ranks: Ranks) -> None:
     if device_type == "cuda":
         if not torch.cuda.is_available():
             raise ValueError(
-                f"device=cuda needs a GPU for NCCL, and PyTorch {torch.__version__} finds none "
-                "here; use device=cpu (gloo)"
+                f"device=cuda needs a GPU for NCCL, and PyTorch {torch.__version__} "
+                "finds none here; use device=cpu (gloo)"
             )
         if ranks.local_rank >= (n := torch.cuda.device_count()):
             raise ValueError(
@@ -141,7 +140,8 @@ def _new_name(store, ranks: Ranks, seconds: float) -> str:
 
     TimeoutError if they are not all there in time.
     """
-    mine, end = os.urandom(8).hex(), time.monotonic() + seconds
+    mine = os.urandom(8).hex()
+    end = time.monotonic() + seconds
 
     def wait_for(key: str, until: float) -> bool:
         while not (there := store.check([key])) and time.monotonic() < until:
@@ -176,12 +176,12 @@ def start(
         torch.cuda.set_device(ranks.local_rank)
     if ranks.world_size == 1:
         return ranks
-    host, port = os.environ.get("MASTER_ADDR", ""), os.environ.get("MASTER_PORT", "")
+    host = os.environ.get("MASTER_ADDR", "")
+    port = os.environ.get("MASTER_PORT", "")
     if not host or not port.isdecimal():
         raise ValueError(
-            f"got MASTER_ADDR={host!r} and MASTER_PORT={port!r}, expected the host and port of "
-            "rank 0; "
-            "start with torchrun, which sets them"
+            f"got MASTER_ADDR={host!r} and MASTER_PORT={port!r}, "
+            "expected the host and port of rank 0; start with torchrun, which sets them"
         )
     what = f"rank {ranks.rank} of {ranks.world_size} cannot meet the others at {host}:{port}"
     if not ranks.is_main:
@@ -193,13 +193,11 @@ def start(
         return next(dist.rendezvous("env://", ranks.rank, ranks.world_size, timeout=limit))[0]
 
     store = _within(patience + 1, join, what)
-    store = dist.PrefixStore(_within(meet + 1, lambda: _new_name(store, ranks, meet), what), store)
-    store.set_timeout(timedelta(seconds=timeout))
-    options = {
-        "rank": ranks.rank,
-        "world_size": ranks.world_size,
-        "timeout": timedelta(seconds=timeout),
-    }
+    name = _within(meet + 1, lambda: _new_name(store, ranks, meet), what)
+    store = dist.PrefixStore(name, store)
+    limit = timedelta(seconds=timeout)
+    store.set_timeout(limit)
+    options = {"rank": ranks.rank, "world_size": ranks.world_size, "timeout": limit}
     try:
         dist.init_process_group(BACKENDS[device_type], store=store, **options)
     except RuntimeError as e:
@@ -213,9 +211,9 @@ def stop(
     """Leave the group, if there is one. Call it at the end, so that no rank waits for a lost one.
 
     With NCCL the ranks leave together: one that fails alone would wait for the others before it
-    says why. So it does not. A thread of gloo that still holds a tensor when Python ends aborts the
-    process (pytorch issue 190489), and after DDP the threads live on. A pause lets them put down
-    what they hold.
+    says why. So it does not.
+    A thread of gloo that still holds a tensor when Python ends aborts the process (pytorch issue
+    190489), and after DDP the threads live on. A pause lets them put down what they hold.
     """
     if dist.is_initialized() and not (failed and dist.get_backend() == "nccl"):
         dist.destroy_process_group()
@@ -298,9 +296,7 @@ def from_rank0(
 # %% ../../nbs/tough/ch15_distributed.ipynb #04fd24eb
 def agreement(
     ranks: Ranks,  # from `start`
-) -> (
-    Callable[[str], str] | None
-):  # what this rank has found -> what the first rank that found something has; None alone
+) -> Callable[[str], str] | None:  # found here -> found by the first rank; None alone
     """Make one finding of those of all ranks; '' stands for nothing.
 
     Every rank has to call what this returns.
@@ -309,7 +305,8 @@ def agreement(
         return None
 
     def agree(found: str) -> str:
-        group, all_found = dist.new_group(backend="gloo"), [""] * ranks.world_size
+        group = dist.new_group(backend="gloo")
+        all_found = [""] * ranks.world_size
         dist.all_gather_object(all_found, found, group=group)
         dist.destroy_process_group(group)
         return next((f"{text} (rank {rank})" for rank, text in enumerate(all_found) if text), "")
@@ -324,10 +321,8 @@ def wrap(
     "Make `backward` end with the mean of the gradients over ranks; alone, return the model itself."
     if ranks.world_size == 1:
         return model
-    on_gpu = next(model.parameters()).is_cuda
-    return nn.parallel.DistributedDataParallel(
-        model, device_ids=[ranks.local_rank] if on_gpu else None, gradient_as_bucket_view=True
-    )
+    mine = [ranks.local_rank] if next(model.parameters()).is_cuda else None
+    return nn.parallel.DistributedDataParallel(model, device_ids=mine, gradient_as_bucket_view=True)
 
 
 def sync_if(

@@ -57,7 +57,8 @@ def loss_bytes(
         kept = logits + (width * (V * C + n * C) if halves else stream)
         return kept + logits + halves * stream, kept + 2 * logits
     # kept: the gradients of the stream and of the token table
-    kept, chunk = stream + table, math.ceil(n / chunks) * V
+    kept = stream + table
+    chunk = math.ceil(n / chunks) * V  # numbers
     forward = kept + stream + (8 + halves * width) * chunk + halves * width * V * C
     return forward, 2 * kept
 
@@ -228,7 +229,8 @@ def time_update(
 
     from gpt2edu.train.optim import build_optimizers
 
-    c, V = probe.config, vocab_size
+    c = probe.config
+    V = vocab_size
     betas = (c.beta1, c.beta2)
     optimizers = build_optimizers(probe.model, c.optimizer, c.lr, c.weight_decay, betas, c.muon_lr)
     for p in probe.model.parameters():

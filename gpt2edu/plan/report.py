@@ -321,7 +321,8 @@ class Room:
 
 def find_room(work: Work, machine: Machine) -> Room:
     "Compare the memory of a step with that of the device."
-    c, cpu = work.config, machine.kind == "cpu"
+    c = work.config
+    cpu = machine.kind == "cpu"
     width = 4 if machine.dtype == "fp32" else 2
     parts = memory(c, work.vocab_size, width, c.gpus, cpu=cpu)
     capacity = c.memory * 1e9 or machine.memory
@@ -359,7 +360,8 @@ def row(name: str, value: str, note: str = "") -> str:
 
 def rows_of_work(work: Work, machine: Machine) -> list[str]:
     "Say what the run is, and how long."
-    c, w = work.config, work
+    w = work
+    c = work.config
     chosen = " (no GPU is here: --gpu this plans for this machine)"
     chosen *= c.gpu == "auto" and machine.speed_from == "data sheet"
     trained = c.measure or w.known_from.startswith("estimated")  # as the run will train it
@@ -447,7 +449,8 @@ def rows_of_disk(work: Work, room: Room) -> list[str]:
 # %% ../../nbs/tough/ch14b_planner.ipynb #0bccb4e6
 def in_numbers(work: Work, machine: Machine, room: Room, cost: Cost) -> dict:
     "List the numbers of a plan; documented in book/commands.qmd."
-    c, m = work.config, room.parts
+    c = work.config
+    m = room.parts
     parts = ("weights", "gradients", "optimizer", "activations", "loss", "peak")
     checkpoints = (c.keep_last + 1) * saved_bytes(room)
     return {

@@ -6,7 +6,7 @@
 __all__ = ['FORMAT', 'MODEL', 'OPTIM', 'STATE', 'DTYPES', 'pack', 'untie', 'flatten', 'unflatten',
            'rng_state', 'set_rng_state', 'sealed', 'unseal', 'write_file', 'discard', 'is_whole',
            'saved_steps', 'latest', 'write', 'prepare', 'save', 'Checkpoint', 'first_difference',
-           'load', 'AsyncSaver']
+           'read_checked', 'check_config', 'load', 'AsyncSaver']
 
 # %% ../../nbs/tough/ch16_checkpoint.ipynb #d9b041e4
 import base64
@@ -30,60 +30,42 @@ from gpt2edu.machine.atomic import sync_folder
 # %% ../../nbs/tough/ch16_checkpoint.ipynb #a390ff23
 FORMAT = "gpt2edu checkpoint 1"
 MODEL, OPTIM, STATE = "model.safetensors", "optim.safetensors", "state.json"
-DTYPES = {
-    "float64": "F64",
-    "float32": "F32",
-    "float16": "F16",
-    "bfloat16": "BF16",
-    "int64": "I64",
-    "int32": "I32",
-}
-DTYPES |= {
-    "int16": "I16",
-    "int8": "I8",
-    "uint8": "U8",
-    "bool": "BOOL",
-}  # torch's name: the format's name
+# torch's name: the format's name
+DTYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+DTYPES |= {"int64": "I64", "int32": "I32", "int16": "I16", "int8": "I8"}
+DTYPES |= {"uint8": "U8", "bool": "BOOL"}
 
 
 def pack(
     tensors: dict[str, Tensor],  # by name, any shapes; on any device
     metadata: dict[str, str] | None = None,  # free text that travels in the header
-) -> Iterator[
-    bytes | memoryview
-]:  # chunks: 8 bytes of length, a JSON header, then each tensor's bytes
+) -> Iterator[bytes | memoryview]:  # 8 bytes of length, a JSON header, then each tensor's bytes
     """Lay tensors out as a safetensors file, piece by piece.
 
     Source: github.com/huggingface/safetensors, Format.
     """
-    header, at = {"__metadata__": metadata} if metadata else {}, 0
-    tensors = dict(
-        sorted(tensors.items(), key=lambda kv: (-kv[1].element_size(), kv[0]))
-    )  # wide first: all aligned
-    for name, t in tensors.items():
-        at, start = at + t.nbytes, at
-        header[name] = {
-            "dtype": DTYPES[str(t.dtype)[6:]],
-            "shape": list(t.shape),
-            "data_offsets": [start, at],
-        }
+    header = {"__metadata__": metadata} if metadata else {}
+    # wide first: all aligned
+    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+    at = 0
+    for name in names:
+        t = tensors[name]
+        entry = {"dtype": DTYPES[str(t.dtype).removeprefix("torch.")], "shape": list(t.shape)}
+        header[name] = entry | {"data_offsets": [at, at + t.nbytes]}
+        at += t.nbytes
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # to a multiple of 8
     yield len(text).to_bytes(8, "little") + text
-    for t in tensors.values():
-        flat = (
-            t.detach().cpu().contiguous().reshape(-1)
-        )  # (n,) also for a scalar, whose shape is ()
+    for name in names:
+        # (n,) also for a scalar, whose shape is ()
+        flat = tensors[name].detach().cpu().contiguous().reshape(-1)
         yield memoryview(flat.view(torch.uint8).numpy())
 
 # %% ../../nbs/tough/ch16_checkpoint.ipynb #c6ab6a04
 def untie(
     model_state: dict[str, Tensor],  # a model's state_dict
-) -> tuple[
-    dict[str, Tensor], dict[str, str]
-]:  # each tensor once, by its plain name; {second name: first name}
-    "Store once what two names share (`lm_head.weight`), and drop the prefixes that"
-    "`torch.compile` and DDP add."
+) -> tuple[dict[str, Tensor], dict[str, str]]:  # each tensor once; {second name: first name}
+    "Store once what two names share, without the prefixes that `torch.compile` and DDP add."
     first, tensors, tied = {}, {}, {}
     for wrapped, t in model_state.items():
         name = re.sub(r"^((_orig_mod|module)\.)+", "", wrapped)
@@ -96,46 +78,45 @@ def untie(
 
 # %% ../../nbs/tough/ch16_checkpoint.ipynb #a4ac09e1
 def flatten(optim_states: list[dict]) -> tuple[dict[str, Tensor], str]:
-    "Part optimizers' state_dicts into tensors, named like `0.3.exp_avg` (optimizer, parameter,"
-    "key), and JSON."
+    """Part optimizers' state_dicts into tensors and JSON.
+
+    A tensor is named like `0.3.exp_avg`: optimizer, parameter, key.
+    """
     tensors, rest = {}, []
     for i, saved in enumerate(optim_states):
-        entries = [
-            (j, key, value) for j, entry in saved["state"].items() for key, value in entry.items()
-        ]
-        tensors |= {
-            f"{i}.{j}.{key}": value for j, key, value in entries if isinstance(value, Tensor)
-        }
-        plain = [e for e in entries if not isinstance(e[2], Tensor)]
+        plain = []
+        for j, entry in saved["state"].items():
+            for key, value in entry.items():
+                if isinstance(value, Tensor):
+                    tensors[f"{i}.{j}.{key}"] = value
+                else:
+                    plain.append((j, key, value))
         rest.append({"plain": plain, "param_groups": saved["param_groups"]})
     return tensors, json.dumps(rest)
 
 
 def unflatten(tensors: dict[str, Tensor], text: str) -> list[dict]:
     "Undo `flatten`. JSON made lists of tuples (betas): all but the list of parameters turn back."
+
+    def turn_back(key, value):
+        return tuple(value) if isinstance(value, list) and key != "params" else value
+
     optim_states = []
     for i, rest in enumerate(json.loads(text)):
-        entries = [
-            (*name.split(".", 2)[1:], t) for name, t in tensors.items() if name.startswith(f"{i}.")
-        ]
-        groups = [g.items() for g in rest["param_groups"]]
-        groups = [
-            {k: tuple(v) if isinstance(v, list) and k != "params" else v for k, v in g}
-            for g in groups
-        ]
+        mine = [(name.split(".", 2), t) for name, t in tensors.items()]
+        entries = [(j, key, t) for (owner, j, key), t in mine if owner == str(i)]
         state = {}
         for j, key, value in entries + rest["plain"]:
             state.setdefault(int(j), {})[key] = value
+        groups = [{k: turn_back(k, v) for k, v in g.items()} for g in rest["param_groups"]]
         optim_states.append({"state": state, "param_groups": groups})
     return optim_states
 
 # %% ../../nbs/tough/ch16_checkpoint.ipynb #bececfaa
 def rng_state(generators: dict[str, torch.Generator] | None = None) -> dict[str, str]:
-    "Write as base64 text the state of torch's own generators (cpu, cuda) and of explicit ones, by"
-    "a name of yours."
-    states = {name: g.get_state() for name, g in (generators or {}).items()} | {
-        "cpu": torch.get_rng_state()
-    }
+    "Write the state of torch's own generators and of explicit ones as base64 text, by name."
+    states = {name: g.get_state() for name, g in (generators or {}).items()}
+    states["cpu"] = torch.get_rng_state()
     if torch.cuda.is_available():
         states["cuda"] = torch.cuda.get_rng_state()
     return {name: base64.b64encode(s.numpy().tobytes()).decode() for name, s in states.items()}
@@ -144,12 +125,12 @@ def rng_state(generators: dict[str, torch.Generator] | None = None) -> dict[str,
 def set_rng_state(
     saved: dict[str, str], generators: dict[str, torch.Generator] | None = None
 ) -> None:
-    "Set back what `rng_state` wrote, for the same names;"
-    "a GPU's state is skipped where there is no GPU."
-    states = {
-        k: torch.frombuffer(bytearray(base64.b64decode(v)), dtype=torch.uint8)
-        for k, v in saved.items()
-    }
+    "Set back what `rng_state` wrote, for the same names; without a GPU, its state is skipped."
+
+    def decode(text):
+        return torch.frombuffer(bytearray(base64.b64decode(text)), dtype=torch.uint8)
+
+    states = {name: decode(text) for name, text in saved.items()}
     torch.set_rng_state(states["cpu"])
     if "cuda" in states and torch.cuda.is_available():
         torch.cuda.set_rng_state(states["cuda"])
@@ -175,7 +156,8 @@ def unseal(raw: bytes) -> dict:
 # %% ../../nbs/tough/ch16_checkpoint.ipynb #93ee93b4
 def write_file(path: Path, chunks) -> dict:
     "Write chunks and flush them to the disk; return size and SHA-256."
-    digest, size = hashlib.sha256(), 0
+    digest = hashlib.sha256()
+    size = 0
     with open(path, "xb") as f:
         for chunk in chunks:
             f.write(chunk)
@@ -207,14 +189,11 @@ def is_whole(path: Path) -> bool:
 
 def saved_steps(folder: Path) -> list[Path]:
     "List the whole checkpoints of a folder, lowest step first."
-    paths = [
-        *folder.glob(".old-step_*"),
-        *folder.glob("step_*"),
-    ]  # .old-: see `write`; the sort is stable
-    named = [
-        (int(p.name.rpartition("_")[2]), p) for p in paths if p.name.rpartition("_")[2].isdigit()
-    ]
-    return [p for _, p in sorted(named, key=lambda pair: pair[0]) if is_whole(p)]
+    # .old-: see `write`; the sort is stable
+    paths = [*folder.glob(".old-step_*"), *folder.glob("step_*")]
+    steps = {p: p.name.rpartition("_")[2] for p in paths}
+    numbered = [p for p in paths if steps[p].isdigit()]
+    return [p for p in sorted(numbered, key=lambda p: int(steps[p])) if is_whole(p)]
 
 
 def latest(folder: str | Path) -> Path | None:
@@ -227,7 +206,8 @@ def write(
 ) -> Path:
     "Write to a temporary folder, flush, rename: the checkpoint is there whole, or not at all."
     final = folder / f"step_{int(content['state']['step']):08d}"
-    temp, old = folder / f".tmp-{final.name}-{os.getpid()}", folder / f".old-{final.name}"
+    temp = folder / f".tmp-{final.name}-{os.getpid()}"
+    old = folder / f".old-{final.name}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for leftover in folder.glob(".tmp-*"):  # of a process that was killed
@@ -237,9 +217,7 @@ def write(
         files[OPTIM] = write_file(temp / OPTIM, pack(optim, {"optim": optim_json}))
         write_file(temp / STATE, [sealed(content | {"files": files})])
         sync_folder(temp)
-        if (
-            final.exists()
-        ):  # the same step again: the old one steps aside, and `latest` still finds it
+        if final.exists():  # the old one steps aside, and `latest` still finds it
             if old.exists():
                 discard(old)
             final.rename(old)
@@ -277,11 +255,8 @@ def prepare(
             f"keep_last={keep_last} would keep no checkpoint; use 1 or more, or None to keep all"
         )
     model, tied = untie(model_state)
-    content = {
-        "format": FORMAT,
-        "state": json.loads(json.dumps(state)),
-        "tied": tied,
-    }  # a copy, as JSON will hold it
+    as_json = json.loads(json.dumps(state))  # a copy, as the file will hold it
+    content = {"format": FORMAT, "state": as_json, "tied": tied}
     return Path(folder), model, *flatten(optim_states), content, keep_last
 
 
@@ -312,31 +287,19 @@ class Checkpoint:
 
 
 def first_difference(saved, asked, name: str = "") -> tuple | None:
-    "Find the first field of `asked` that `saved` has not, or has otherwise: (name, saved value,"
-    "asked value)."
+    "Find the first field of `asked` that `saved` lacks or has otherwise: (name, saved, asked)."
     if isinstance(saved, dict) and isinstance(asked, dict):
         pairs = ((saved.get(k, "absent"), v, f"{name}.{k}".strip(".")) for k, v in asked.items())
         return next((d for d in (first_difference(*p) for p in pairs) if d), None)
     return None if saved == asked else (name, saved, asked)
 
 
-def load(
-    path: str | Path,  # one checkpoint, such as `latest` returns
-    *,
-    # dataclass or dict: the fields of state["config"] that must agree, by default none
-    config=None,
-) -> Checkpoint:
-    """Load a checkpoint after checking every byte.
-
-    Raise ValueError naming the bad file or field; nothing is unpickled.
-    """
-    path, remedy = Path(path), "use an earlier checkpoint"
-    if not path.is_dir():
-        raise FileNotFoundError(f"{path}: no such checkpoint; expected a folder like step_00000250")
-    if missing := [
-        str(path / name) for name in (STATE, MODEL, OPTIM) if not (path / name).is_file()
-    ]:
-        raise ValueError(f"{missing[0]} is missing: the checkpoint is incomplete; {remedy}")
+def read_checked(path: Path) -> tuple[dict, dict[str, bytes]]:  # what state.json says; the files
+    "Read the files of a checkpoint and check every byte. ValueError names the bad file."
+    remedy = "use an earlier checkpoint"
+    for name in (STATE, MODEL, OPTIM):
+        if not (path / name).is_file():
+            raise ValueError(f"{path / name} is missing: the checkpoint is incomplete; {remedy}")
     raw = {name: (path / name).read_bytes() for name in (STATE, MODEL, OPTIM)}
     try:
         content = unseal(raw[STATE])
@@ -358,34 +321,59 @@ def load(
             raise ValueError(
                 f"{path / name} was altered: its SHA-256 is not the one in {STATE}; {remedy}"
             )
+    return content, raw
+
+
+def check_config(
+    path: Path,  # of the checkpoint
+    saved: dict,  # the config in it
+    config,  # dataclass or dict: the fields that must agree
+) -> None:
+    "Raise ValueError, one line, for the first field in which a checkpoint is of another model."
+    asked = json.loads(json.dumps(asdict(config) if is_dataclass(config) else config))
+    if found := first_difference(saved, asked):
+        field, has, want = found
+        raise ValueError(
+            f"{path} has {field}={has!r}, not {want!r}; use {field}={has!r} or another run folder"
+        )
+
+
+def load(
+    path: str | Path,  # one checkpoint, such as `latest` returns
+    *,
+    # dataclass or dict: the fields of state["config"] that must agree, by default none
+    config=None,
+) -> Checkpoint:
+    """Load a checkpoint after checking every byte.
+
+    Raise ValueError naming the bad file or field; nothing is unpickled.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise FileNotFoundError(f"{path}: no such checkpoint; expected a folder like step_00000250")
+    content, raw = read_checked(path)
     if config is not None:
-        asked = json.loads(json.dumps(asdict(config) if is_dataclass(config) else config))
-        if found := first_difference(content["state"].get("config", {}), asked):
-            field, has, want = found
-            raise ValueError(
-                f"{path} has {field}={has!r}, not {want!r}; "
-                f"use {field}={has!r} or another run folder"
-            )
-    tensors, head = {}, raw[OPTIM][8 : 8 + int.from_bytes(raw[OPTIM][:8], "little")]
+        check_config(path, content["state"].get("config", {}), config)
+    head = raw[OPTIM][8 : 8 + int.from_bytes(raw[OPTIM][:8], "little")]
+    tensors = {}
     for name in (MODEL, OPTIM):
         try:
             tensors[name] = safetensors.torch.load(raw.pop(name))
         except SafetensorError as e:
-            raise ValueError(f"{path / name} is not a safetensors file ({e}); {remedy}") from None
-    model = tensors[MODEL] | {
-        name: tensors[MODEL][first] for name, first in content["tied"].items()
-    }
+            fault = f"{path / name} is not a safetensors file ({e})"
+            raise ValueError(f"{fault}; use an earlier checkpoint") from None
+    model = tensors[MODEL]
+    model |= {name: model[first] for name, first in content["tied"].items()}
     optim = unflatten(tensors[OPTIM], json.loads(head)["__metadata__"]["optim"])
     return Checkpoint(model, optim, content["state"])
 
 # %% ../../nbs/tough/ch16_checkpoint.ipynb #1f0fa4a2
 class AsyncSaver:
-    "Save in a thread: `save` returns once the tensors are copied;"
-
-    "an error of one save surfaces at the next call."
+    "Save in a thread: `save` returns once all is copied; an error surfaces at the next call."
 
     def __init__(self):
-        self._pool, self._job = ThreadPoolExecutor(1, "checkpoint"), None
+        self._pool = ThreadPoolExecutor(1, "checkpoint")
+        self._job = None
 
     def save(
         self, folder: str | Path, model_state: dict, optim_states: list, state: dict, keep_last=None
@@ -393,9 +381,11 @@ class AsyncSaver:
         "Do as the function `save`, after waiting for the save before this one."
         self.wait()
         folder, model, optim, *rest = prepare(folder, model_state, optim_states, state, keep_last)
-        copies = (
-            {k: t.detach().to("cpu", copy=True) for k, t in ts.items()} for ts in (model, optim)
-        )
+
+        def copied(tensors):
+            return {name: t.detach().to("cpu", copy=True) for name, t in tensors.items()}
+
+        copies = (copied(model), copied(optim))
         self._job = self._pool.submit(write, folder, *copies, *rest)
 
     def wait(self) -> Path | None:

@@ -43,13 +43,9 @@ def find_run(name: str | None, out_dir: str | Path) -> Path:
 
 
 def auto_run(out_dir: str | Path, name: str) -> Path | None:  # None where there is none yet
-    "Find the latest run of this name, or of this preset: `tiny`, `tiny-2`, … For launchers, which"
-    "start again what was killed."
-    found = [
-        p.parent
-        for p in Path(out_dir).glob(f"{name}*/config.json")
-        if re.fullmatch(rf"{re.escape(name)}(-\d+)?", p.parent.name)
-    ]
+    "Find the latest run of this name, or of this preset: `tiny`, `tiny-2`, …"
+    all_runs = [p.parent for p in Path(out_dir).glob(f"{name}*/config.json")]
+    found = [run for run in all_runs if re.fullmatch(rf"{re.escape(name)}(-\d+)?", run.name)]
     return max(found, key=written, default=None)
 
 
@@ -58,9 +54,8 @@ def new_run(config: TrainConfig) -> Path:
     root = Path(config.out_dir)
 
     def taken(name):
-        return any(
-            (root / name / part).exists() for part in ("config.json", "log.jsonl", "checkpoints")
-        )
+        parts = ("config.json", "log.jsonl", "checkpoints")
+        return any((root / name / part).exists() for part in parts)
 
     if config.name:
         if taken(config.name):
@@ -90,14 +85,14 @@ def load_run(folder: Path, where="cpu"):  # a GPT in evaluation mode, its tokeni
     from gpt2edu.text.tokenizer import Tokenizer
 
     steps = Path(folder) / "checkpoints"
-    path = checkpoint.latest(steps) or max(
-        steps.glob("step_*"), default=None
-    )  # `load` says what is broken in it
+    broken = max(steps.glob("step_*"), default=None)  # `load` says what is wrong with it
+    path = checkpoint.latest(steps) or broken
     if path is None:
         raise FileNotFoundError(
             f"{folder} has no checkpoint yet; go on with: gpt2edu_train --resume {folder}"
         )
-    saved, tokenizer = checkpoint.load(path), Tokenizer.load(folder)
+    saved = checkpoint.load(path)
+    tokenizer = Tokenizer.load(folder)
     c = saved.state["config"]
     if c["tokenizer_hash"] != tokenizer.hash:
         raise ValueError(
@@ -111,7 +106,9 @@ def load_run(folder: Path, where="cpu"):  # a GPT in evaluation mode, its tokeni
 
 
 def load_model(
-    name: str | None, out_dir: str | Path = "runs", where="cpu"
+    name: str | None,  # a run's folder or name, an exported folder, or a name of OpenAI's
+    out_dir: str | Path = "runs",  # where runs are kept
+    where="cpu",  # device
 ):  # a GPT in evaluation mode, its tokenizer
     """Load a run, an exported folder, or a model of the hub such as `gpt2`.
 
