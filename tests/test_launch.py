@@ -317,12 +317,12 @@ def test_an_example_is_understood(line):
         )
         return
     classes = {
-        "generate": "cli.GenerateConfig",
-        "export": "cli.ExportConfig",
-        "prepare": "fineweb.PrepareConfig",
+        "generate": "cli.commands.GenerateConfig",
+        "export": "cli.commands.ExportConfig",
+        "prepare": "data.prepare.PrepareConfig",
     }
-    classes |= {"eval": "evaluate.EvalConfig", "plan": "estimate.PlanConfig"}
-    module, kind = classes[name.removeprefix("gpt2edu_")].split(".")
+    classes |= {"eval": "evaluate.report.EvalConfig", "plan": "plan.report.PlanConfig"}
+    module, kind = classes[name.removeprefix("gpt2edu_")].rsplit(".", 1)
     kind = getattr(import_module(f"gpt2edu.{module}"), kind)
     if name == "gpt2edu_plan":
         config = cli.read_train_flags(flags, name, kind, cli.PlanFlags)[0]

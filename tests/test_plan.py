@@ -21,6 +21,7 @@ from gpt2edu.machine.progress import duration, gigabytes
 from gpt2edu.model import attention
 from gpt2edu.model.gpt import GPT, LOGITS_AT_ONCE, Block, GPTConfig, num_params
 from gpt2edu.plan import memory as budget
+from gpt2edu.plan import report as estimate
 from gpt2edu.plan.report import GPUS, PlanConfig, look_at_data
 from gpt2edu.train.checkpoint import save
 from gpt2edu.train.config import (
@@ -134,6 +135,7 @@ def test_flops_against_the_counter():
 
 
 def test_the_constant_is_the_models():
+    "A plan loads no PyTorch, so it cannot ask the model."
     assert budget.LOGITS_AT_ONCE == LOGITS_AT_ONCE and budget.SHORT == attention.SHORT
 
 
@@ -166,7 +168,8 @@ def measured_ratio(case):
 @pytest.fixture(scope="module")
 def few_stories(tmp_path_factory):  # a folder of shards is made once, and from fewer stories
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prepare, "N_STORIES", 4000)
+        for module in (prepare, estimate):
+            patch.setattr(module, "N_STORIES", 4000)
         yield str(tmp_path_factory.mktemp("data"))
 
 

@@ -52,9 +52,10 @@ def own_flags(config):
 def flags(config):
     "The rows of a class, and of each class it takes fields from that has no table of its own."
     tables = PAGE.read_text(encoding="utf-8")
-    for kind in reversed(config.__mro__):
-        shown = f".{kind.__name__} -->" in tables
-        if is_dataclass(kind) and (kind is config or not shown):
+    kinds = [kind for kind in reversed(config.__mro__) if is_dataclass(kind)]
+    shown = {k for kind in kinds[:-1] if f".{kind.__name__} -->" in tables for k in kind.__mro__}
+    for kind in kinds:
+        if kind not in shown:
             yield from own_flags(kind)
 
 

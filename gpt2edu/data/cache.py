@@ -3,9 +3,9 @@
 # Made by tools/book.py from ../../book/easy/ch05a_cache.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['N_STORIES', 'TOKENIZER_CHARS', 'STRETCH', 'HUB', 'fingerprint', 'take_text',
-           'not_writable', 'all_stories', 'try_lock', 'one_writer', 'hub_name', 'hub_folder',
-           'prepared_before', 'shards_folder', 'prepare_data']
+__all__ = ['STRETCH', 'HUB', 'fingerprint', 'take_text', 'not_writable', 'all_stories', 'try_lock',
+           'one_writer', 'hub_name', 'hub_folder', 'prepared_before', 'shards_folder',
+           'prepare_data']
 
 # %% ../../nbs/easy/ch05a_cache.ipynb #a4c7475f
 import errno
@@ -22,15 +22,11 @@ from pathlib import Path
 
 import gpt2edu
 from gpt2edu.text.corpus import EMBEDDED, documents, find_files, is_hub_name, stories
-from gpt2edu.data.config import DataConfig
+from gpt2edu.data.config import N_STORIES, TOKENIZER_CHARS, DataConfig
 from gpt2edu.data.shards import MANIFEST, UNFINISHED, write_shards
 from gpt2edu.text.tokenizer import Tokenizer, get_tokenizer
 
 # %% ../../nbs/easy/ch05a_cache.ipynb #31053674
-N_STORIES = 24_000  # documents of the embedded corpus: two million tokens
-TOKENIZER_CHARS = 1_000_000  # text that a tokenizer is trained on
-
-
 def fingerprint(
     config: DataConfig,
 ) -> tuple[str, int]:  # SHA-256 of the source, hex; its size in bytes, about

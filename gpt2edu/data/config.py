@@ -3,11 +3,13 @@
 # Made by tools/book.py from ../../book/easy/ch05b_config.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['GPT2_VAL_TOKENS', 'DataConfig']
+__all__ = ['N_STORIES', 'TOKENIZER_CHARS', 'GPT2_VAL_TOKENS', 'DataConfig']
 
 # %% ../../nbs/easy/ch05b_config.ipynb #05e69c8a
 from dataclasses import dataclass
 
+N_STORIES = 24_000  # documents of the embedded corpus: two million tokens
+TOKENIZER_CHARS = 1_000_000  # text that a tokenizer is trained on
 GPT2_VAL_TOKENS = 10_485_760  # what GPT-2's presets validate on, 20 steps of 524,288
 
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gpt2edu.choices import check_choice
+from gpt2edu.data.config import N_STORIES, TOKENIZER_CHARS
 from gpt2edu.machine.progress import duration, gigabytes
 from gpt2edu.plan.memory import USABLE, largest_micro_batch, machine_memory, memory, time_parts
 from gpt2edu.text.corpus import documents, find_files
@@ -95,13 +96,18 @@ def first_documents(
     estimates: bool,  # whether something will be estimated from them
 ) -> list[str]:  # a million characters, or all there are; [] if they are not needed
     "Read the first documents of a dataset, or look whether it is there at all; without a download."
-    from gpt2edu.data.cache import N_STORIES, TOKENIZER_CHARS, take_text
-
     if config.shards or config.dataset[0] in ("fineweb-edu", "tinyshakespeare"):
         return []
-    texts = documents(config.dataset, config.text_key, N_STORIES)
-    found = list(take_text(texts, TOKENIZER_CHARS if estimates else 1))
-    return found if estimates else []
+    found = []
+    characters = 0
+    for text in documents(config.dataset, config.text_key, N_STORIES):
+        if not estimates:
+            break  # it is there
+        found.append(text)
+        characters += len(text)
+        if characters >= TOKENIZER_CHARS:
+            break
+    return found
 
 
 def extrapolate(
@@ -110,8 +116,6 @@ def extrapolate(
     tokenizer,
 ) -> int:  # training tokens
     "Estimate the tokens of a dataset from its first documents and its size. ValueError if empty."
-    from gpt2edu.data.cache import N_STORIES, TOKENIZER_CHARS
-
     read = whole = sum(len(text.encode()) for text in sample)  # bytes
     if not read:
         raise ValueError(f"{', '.join(config.dataset)}: holds no text")
@@ -146,7 +150,7 @@ def look_at_data(
     if c.train_tokens:
         return n_vocab, c.train_tokens, "--train_tokens"
     if c.shards:
-        from gpt2edu.data.shards import open_shards
+        from gpt2edu.data.shards import open_shards  # NumPy is loaded only where it is needed
 
         return n_vocab, len(open_shards(c.shards, "train", verify=False)), f"counted in {c.shards}"
     if c.dataset[0] == "fineweb-edu":

@@ -3,9 +3,9 @@
 # Made by tools/book.py from ../../book/tough/ch14_accounting.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['GPT2_RUN', 'PRESETS', 'HORIZONS', 'MAY_CHANGE', 'PEAK_SIZES', 'FromPreset',
-           'TrainConfig', 'batch_advice', 'preset', 'count_params', 'padded', 'flops_per_token',
-           'horizon', 'optimizer_bytes', 'kept_bytes', 'measure_peak', 'mfu']
+__all__ = ['GPT2_RUN', 'PRESETS', 'HORIZONS', 'MODEL_SIZES', 'MAY_CHANGE', 'PEAK_SIZES',
+           'FromPreset', 'TrainConfig', 'batch_advice', 'preset', 'count_params', 'padded',
+           'flops_per_token', 'horizon', 'optimizer_bytes', 'kept_bytes', 'measure_peak', 'mfu']
 
 # %% ../../nbs/tough/ch14_accounting.ipynb #f2c924c9
 import time
@@ -186,6 +186,8 @@ PRESETS = {
     "gpt2-1558m": GPT2_RUN | {"n_layer": 48, "n_head": 25, "n_embd": 1600, "micro_batch": 4},
 }
 HORIZONS = ("max_steps", "max_tokens", "num_epochs")
+# of the model; the vocabulary is the tokenizer's
+MODEL_SIZES = ("n_layer", "n_head", "n_embd", "block_size")
 # all else stays as it was when a run is resumed
 MAY_CHANGE = frozenset(HORIZONS) | set(
     """lr min_lr muon_lr eval_every sample_every save_every keep_last choice_items hellaswag

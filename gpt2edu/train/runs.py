@@ -11,7 +11,7 @@ import json
 import re
 from pathlib import Path
 
-from gpt2edu.train.config import TrainConfig, padded
+from gpt2edu.train.config import MODEL_SIZES, TrainConfig, padded
 
 OPENAI = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
 
@@ -99,7 +99,7 @@ def load_run(folder: Path, where="cpu"):  # a GPT in evaluation mode, its tokeni
             f"{folder}/tokenizer.json is not the tokenizer of {path}; "
             "restore the one it was trained with"
         )
-    sizes = {k: c[k] for k in ("n_layer", "n_head", "n_embd", "block_size")}
+    sizes = {k: c[k] for k in MODEL_SIZES}
     model = GPT(GPTConfig(**sizes, vocab_size=padded(tokenizer.n_vocab)))
     model.load_state_dict(saved.model)
     return model.to(where).eval(), tokenizer

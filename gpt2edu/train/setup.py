@@ -30,6 +30,7 @@ from gpt2edu.text.tokenizer import Tokenizer
 from gpt2edu.train import selftest
 from gpt2edu.train.config import (
     MAY_CHANGE,
+    MODEL_SIZES,
     TrainConfig,
     flops_per_token,
     horizon,
@@ -117,7 +118,7 @@ def open_data(config: TrainConfig, folder: Path, ranks: Ranks, say: Callable) ->
 # %% ../../nbs/tough/ch18c_setup.ipynb #35dd2cb3
 def sizes(config: TrainConfig) -> dict[str, int]:
     "The sizes of the model that do not depend on the tokenizer."
-    return {k: getattr(config, k) for k in ("n_layer", "n_head", "n_embd", "block_size")}
+    return {k: getattr(config, k) for k in MODEL_SIZES}
 
 
 def build_model(
