@@ -307,6 +307,38 @@ def test_a_chapter_has_its_frame(path):
         assert 3 <= stubs <= 5 and text.count("#| code-summary: ") >= stubs
 
 
+PAGES = [p for p in NOTEBOOKS if p.parent.name != "exercises"]  # a check's why is its exercise
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda p: p.stem)
+def test_an_exported_function_has_its_why_before_it(path):
+    "Defect: functions of the upper floors stood on pages that nobody had written to be read."
+    prose = False
+    for cell in notebook(path).cells:
+        if cell.cell_type == "markdown":
+            prose = True
+        elif re.search(r"^#\| export: true", cell.source, re.M):
+            names = re.findall(r"^(?:def|class) ([^_]\w*)", cell.source, re.M)
+            assert prose or not names, f"{path.stem}: say before the cell why {names[0]} is there"
+            prose = prose and not names
+
+
+@pytest.mark.parametrize("path", [p for p in PAGES if APPENDIX.match(p.stem)], ids=lambda p: p.stem)
+def test_an_appendix_is_numbered_and_linked_from_its_chapter(path):
+    "Defect: eight pages were linked from nowhere."
+    number = re.match(r"ch0?(\d+)([a-z])_", path.stem)
+    title = re.search(r"^# (.+)$", manuscript(path).read_text(encoding="utf-8"), re.M)[1]
+    assert title.startswith(f"Appendix {number[1]}{number[2]}: ")
+    (chapter,) = [p for p in PAGES if re.match(rf"ch{int(number[1]):02}_", p.stem)]
+    assert f"]({path.name}" in manuscript(chapter).read_text(encoding="utf-8"), chapter.stem
+
+
+def test_every_page_is_in_the_sidebar():
+    sidebar = (ROOT / "_quarto.yml").read_text(encoding="utf-8")
+    missing = [p.stem for p in NOTEBOOKS if p.relative_to(ROOT).as_posix() not in sidebar]
+    assert not missing, f"run python tools/lists.py for {', '.join(missing)}"
+
+
 # one URL, one version, one list of requirements
 
 

@@ -213,7 +213,9 @@ def pack(
     owners, ending_number = [], 0
     for b, (context, endings, _) in enumerate(batch):
         *before, last = context
-        row, place, judged, branch = [*before], [*range(len(before))], [IGNORE] * len(before), []
+        row = [*before]
+        place = [*range(len(before))]
+        judged = [IGNORE] * len(before)
         branch = [0] * len(before)
         for j, ending in enumerate(endings, start=1):
             n = len(ending)

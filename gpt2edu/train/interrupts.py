@@ -66,7 +66,9 @@ class SpikeWatch:
     def __init__(
         self, limit: float
     ):  # nats/token above the mean of the last 100 steps; 0 never stops
-        self.limit, self.recent, self.high = limit, deque(maxlen=100), []
+        self.limit = limit
+        self.recent = deque(maxlen=100)  # losses that were no spike
+        self.high = []  # where the steps of a spike began
 
     def sees(
         self, loss: float, position: int

@@ -81,7 +81,10 @@ class LivePlot:
 
     def __init__(self, log: RunLog, seconds: float = 2.0):
         shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-        self.log, self.seconds, self.last, self.handle = log, seconds, 0.0, None
+        self.log = log
+        self.seconds = seconds
+        self.last = 0.0  # when it was drawn
+        self.handle = None  # of the cell's output
         self.on = shell is not None and hasattr(shell, "kernel")
 
     def update(self, last: bool = False):

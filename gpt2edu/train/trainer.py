@@ -330,7 +330,9 @@ class Trainer:
 
     def loop(self, stop: Stop, plot: LivePlot | None) -> dict | None:
         "Take the steps that are left, and do on the clock what is due; then finish."
-        c, watch, pace = self.config, SpikeWatch(self.config.max_spike), Pace(self.step)
+        c = self.config
+        watch = SpikeWatch(c.max_spike)
+        pace = Pace(self.step)
         off = not (sys.stderr.isatty() and self.ranks.is_main)
         with tqdm(total=self.max_steps, initial=self.step, unit="step", disable=off) as bar:
             if self.step and self.judged < self.step and self.step % c.eval_every == 0:
