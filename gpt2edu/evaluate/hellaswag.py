@@ -29,10 +29,8 @@ def clean(text: str) -> str:
     return re.sub(r"\[.*?\]", "", text).replace("  ", " ")
 
 # %% ../../nbs/tough/ch17_hellaswag.ipynb #d07dba4b
-READS = {
-    "plain": ("ctx",),
-    "harness": ("activity_label", "ctx_a", "ctx_b"),
-}  # fields, beside endings and label
+# fields, beside endings and label
+READS = {"plain": ("ctx",), "harness": ("activity_label", "ctx_a", "ctx_b")}
 
 
 def check_item(
@@ -98,10 +96,11 @@ def encode_item(
     return Encoded([*start, *context] or [tokenizer.eot], endings, texts, int(item["label"]))
 
 # %% ../../nbs/tough/ch17_hellaswag.ipynb #ceadb3d7
+# name of the figure: what the surprise of an ending is counted by
 MEASURES = {
     "plain": {"acc": "ending", "acc_norm": "token"},
     "harness": {"acc": "ending", "acc_norm": "character", "acc_bytes": "byte"},
-}  # name of the figure: what the surprise of an ending is counted by
+}
 
 
 def lengths(
@@ -142,9 +141,8 @@ def score(
         )
     found = {}
     for name, unit in MEASURES[convention].items():
-        by = torch.tensor(
-            [lengths(item, unit, longest) for item in items]
-        )  # (n, 4); an empty text: 0, so it never wins
+        # (n, 4); an empty text: 0, so it never wins
+        by = torch.tensor([lengths(item, unit, longest) for item in items])
         rows = (nats / by).tolist()
         predictions = [row.index(min(row)) for row in rows]
         right = sum(p == item.label for p, item in zip(predictions, items, strict=True))

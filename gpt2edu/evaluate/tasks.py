@@ -59,9 +59,8 @@ def hub_items(
     from gpt2edu.evaluate.hellaswag import check_item
 
     if not reachable(constants.ENDPOINT):
-        datasets.config.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE = (
-            True  # what is in the cache is found at once
-        )
+        # what is in the cache is found at once
+        datasets.config.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE = True
     level = logging.get_verbosity()
     logging.set_verbosity_error()  # it would write a line for each attempt
     try:

@@ -59,9 +59,8 @@ def validation_loss(
             total += torch.tensor(
                 [float(model(x, y.to(device))[1]) * judged, judged], dtype=torch.float64
             )
-    where = (
-        device if torch.device(device).type == "cuda" else "cpu"
-    )  # NCCL exchanges what is on the GPU
+    # NCCL exchanges what is on the GPU
+    where = device if torch.device(device).type == "cuda" else "cpu"
     nats, count = mean_over_ranks(total.to(where)).tolist()
     return nats / count
 
@@ -72,7 +71,7 @@ def bigram_and_floor(
     tokenizer,
     is_stories: bool,  # whether this is the embedded corpus, whose probabilities are known
 ) -> dict:  # bigram, floor: nats/token; the floor is None where it is not known
-    "Compute what a loss stands between."
+    "Compute the bigram loss and, for stories, the entropy floor."
     floor = None
     if is_stories:
         ids, ends = val.tolist(), np.flatnonzero(val == tokenizer.eot).tolist()

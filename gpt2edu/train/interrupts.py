@@ -64,8 +64,9 @@ class SpikeWatch:
     "Notice a loss that has left its recent level and does not come back."
 
     def __init__(
-        self, limit: float
-    ):  # nats/token above the mean of the last 100 steps; 0 never stops
+        self,
+        limit: float,  # nats/token above the mean of the last 100 steps; 0 never stops
+    ):
         self.limit = limit
         self.recent = deque(maxlen=100)  # losses that were no spike
         self.high = []  # where the steps of a spike began

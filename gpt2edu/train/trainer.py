@@ -291,9 +291,8 @@ class Trainer:
         try:
             with nullcontext(stop) if stop else stop_signals() as stop:
                 try:
-                    with (
-                        stop.held() if many else nullcontext()
-                    ):  # ranks stop together, after a step
+                    # ranks stop together, after a step
+                    with stop.held() if many else nullcontext():
                         done = self.loop(stop, plot)
                 except Stopped:  # while the model was judged or wrote samples
                     done = None
