@@ -348,8 +348,7 @@ def test_folding_survives_jupytext_in_both_directions(small):
 
     # for jupytext these are new cells
     replace(md, "# @title Solution\n", "# @title Solution\n# another way\n")
-    book.update(md)
-    book.clean(ipynb)
+    book.make(md, book.edited(md), run=False, always=False)
     assert "another way" in ipynb.read_text(encoding="utf-8") and metadata(ipynb) == [HIDDEN] * 5
 
 
@@ -364,5 +363,5 @@ def test_the_install_cell_comes_from_one_file(small):
     md, ipynb, book = small
     replace(md.parents[2] / "gpt2edu" / "__init__.py", gpt2edu.__version__, "9.8.7")
     assert "9.8.7" not in md.read_text(encoding="utf-8")
-    assert book.update(md)
+    book.make(md, book.edited(md), run=False, always=False)
     assert install_cell(ipynb).count("@v9.8.7") == 2 and TAG not in md.read_text(encoding="utf-8")
