@@ -393,10 +393,15 @@ def test_a_text_edited_since_the_run_began(tmp_path, monkeypatch, capsys):
         err = capsys.readouterr().err
         assert e.value.code == 2 and err.count("\n") == 1, err
         assert f"{data}: the {what} changed since the run began" in err
+        with pytest.raises(SystemExit):  # nor is the model judged by another text
+            cli.eval_(["--model", what, "--tasks", "val", "--device", "cpu"])
+        assert f"{data}: the {what} changed since the run began" in capsys.readouterr().err
         assert sorted(Path("data").iterdir()) == prepared
         Path(file).write_text(before, encoding="utf-8")
         cli.train(["--resume", what, "--max_steps", "2"])
         assert "step_00000001, step 1" in capsys.readouterr().out
+        cli.eval_(["--model", what, "--tasks", "val", "--device", "cpu"])
+        assert "validation loss" in capsys.readouterr().out
 
 
 def test_the_last_of_two_presets_counts(capsys):

@@ -6,7 +6,8 @@
 __all__ = ['FORMAT', 'MODEL', 'OPTIM', 'STATE', 'DTYPES', 'pack', 'untie', 'flatten', 'unflatten',
            'rng_state', 'set_rng_state', 'sealed', 'unseal', 'write_file', 'discard', 'is_whole',
            'saved_steps', 'latest', 'write', 'prepare', 'save', 'Checkpoint', 'first_difference',
-           'read_checked', 'check_config', 'load', 'names_and_marks', 'load_latest', 'AsyncSaver']
+           'read_checked', 'check_config', 'load', 'names_and_marks', 'latest_state', 'load_latest',
+           'AsyncSaver']
 
 # %% ../../nbs/tough/ch16_checkpoint.ipynb #d9b041e4
 import base64
@@ -378,6 +379,16 @@ def names_and_marks(folder: Path) -> dict[str, tuple | None]:
         except OSError:
             marks[path.name] = None
     return marks
+
+
+def latest_state(folder: str | Path) -> dict:  # {}: there is no whole checkpoint
+    "Read what the latest checkpoint says of itself, without its tensors."
+    while path := latest(folder):
+        try:
+            return unseal((path / STATE).read_bytes())["state"]
+        except FileNotFoundError:
+            pass  # deleted since it was found
+    return {}
 
 
 def load_latest(

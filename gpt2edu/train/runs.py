@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['OPENAI', 'written', 'latest_run', 'find_run', 'auto_run', 'holds_run', 'new_run',
-           'read_config', 'load_run', 'load_model']
+           'read_config', 'begun_source', 'load_run', 'load_model']
 
 # %% ../../nbs/tough/ch16a_runs.ipynb #9c06b0bb
 import json
@@ -77,6 +77,23 @@ def read_config(folder: Path) -> TrainConfig:
     except (ValueError, TypeError, KeyError) as e:
         why = f"is not the config of a run ({e}); restore it"
         raise ValueError(f"{folder}/config.json {why}") from None
+
+# %% ../../nbs/tough/ch16a_runs.ipynb #04b7645a
+def begun_source(
+    config: TrainConfig,  # what is asked for now
+    state: dict,  # of the run's latest checkpoint; {}: there is none
+) -> str | None:  # SHA-256 of the text that the run was begun with; None: not known
+    "Say what text a run has read so far."
+    from gpt2edu.data.shards import MANIFEST, read_manifest
+
+    choices = state.get("config", {})
+    if choices.get("dataset") != [*config.dataset]:
+        return None  # another dataset is another mistake, with a line of its own
+    if "data" in state:
+        return state["data"]["source"].get("sha256")
+    folder = Path(config.data_dir) / str(choices.get("data"))
+    manifest = read_manifest(folder) if (folder / MANIFEST).exists() else None
+    return (manifest or {}).get("source", {}).get("sha256")
 
 # %% ../../nbs/tough/ch16a_runs.ipynb #53b11475
 def load_run(folder: Path, where="cpu"):  # a GPT in evaluation mode, its tokenizer

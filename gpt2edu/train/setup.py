@@ -3,9 +3,9 @@
 # Made by tools/book.py from ../../book/tough/ch18c_setup.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['share_step', 'begun_with', 'begun_source', 'Machine', 'choose_machine', 'Data',
-           'open_data', 'sizes', 'build_model', 'choose_optimizers', 'Parts', 'build',
-           'fixed_choices', 'data_facts', 'check_data', 'describe_machine', 'describe_parts']
+__all__ = ['share_step', 'begun_with', 'Machine', 'choose_machine', 'Data', 'open_data', 'sizes',
+           'build_model', 'choose_optimizers', 'Parts', 'build', 'fixed_choices', 'data_facts',
+           'check_data', 'describe_machine', 'describe_parts']
 
 # %% ../../nbs/tough/ch18c_setup.ipynb #ee5078b0
 import json
@@ -19,7 +19,7 @@ from torch import nn
 
 from gpt2edu.data.cache import not_writable, prepare_data
 from gpt2edu.data.loader import Loader
-from gpt2edu.data.shards import MANIFEST, ShardSet, open_shards, read_manifest
+from gpt2edu.data.shards import ShardSet, open_shards
 from gpt2edu.evaluate.tasks import TASKS, Task, Wanted
 from gpt2edu.machine import device
 from gpt2edu.machine import distributed as dist
@@ -39,7 +39,7 @@ from gpt2edu.train.config import (
 )
 from gpt2edu.train.log import check_tracker
 from gpt2edu.train.optim import build_optimizers
-from gpt2edu.train.runs import holds_run
+from gpt2edu.train.runs import begun_source, holds_run
 
 # %% ../../nbs/tough/ch18c_setup.ipynb #7b19e710
 def share_step(
@@ -71,25 +71,8 @@ def begun_with(
                 "or choose another folder"
             )
         return {}
-    path = checkpoint.latest(folder / "checkpoints")
-    if path is None:
-        return {}
-    return checkpoint.unseal((path / checkpoint.STATE).read_bytes())["state"]
+    return checkpoint.latest_state(folder / "checkpoints")
 
-
-def begun_source(
-    config: TrainConfig,
-    begun: dict,  # from `begun_with`
-) -> str | None:  # SHA-256 of the text that the run was begun with; None: not known
-    "Say what text a run has read so far."
-    choices = begun.get("config", {})
-    if choices.get("dataset") != [*config.dataset]:
-        return None  # another dataset is another mistake, with a line of its own
-    if "data" in begun:
-        return begun["data"]["source"].get("sha256")
-    folder = Path(config.data_dir) / str(choices.get("data"))
-    manifest = read_manifest(folder) if (folder / MANIFEST).exists() else None
-    return (manifest or {}).get("source", {}).get("sha256")
 
 # %% ../../nbs/tough/ch18c_setup.ipynb #303ac517
 @dataclass
