@@ -73,7 +73,6 @@ def begun_with(
         return {}
     return checkpoint.latest_state(folder / "checkpoints")
 
-
 # %% ../../nbs/tough/ch18c_setup.ipynb #303ac517
 @dataclass
 class Machine:
