@@ -352,6 +352,7 @@ def test_one_run_has_one_writer(in_work, capsys):
     )
 
 
+@pytest.mark.skipif(os.name != "posix", reason="links need rights on Windows")
 def test_the_lock_is_on_the_folder_whatever_it_is_called(in_work, tmp_path, capsys, monkeypatch):
     "Two trainings of one run destroy each other; `.` and a link had a lock of their own."
     shutil.copytree(in_work / "runs" / "first", tmp_path / "runs" / "it")
