@@ -498,6 +498,64 @@ def killed_while_saving(tmp_path, times):
         before = found.state["step"]
 
 
+BUSY = """
+import sys
+from pathlib import Path
+from gpt2edu.train.config import preset
+from gpt2edu.train.trainer import Trainer
+place, shards = Path(sys.argv[1]), sys.argv[2]
+config = preset(
+    "tiny", dataset=("pydocs",), data_dir=shards, vocab_size=300, n_layer=1, n_head=2, n_embd=16,
+    block_size=32, total_batch=64, micro_batch=2, val_tokens=512, choice_items=0, device="cpu",
+    dtype="fp32", compile="off", max_steps=10**6, save_every=1, keep_last=1, eval_every=10**6,
+    sample_every=10**6,
+)
+Trainer(config, place).run()
+"""
+
+
+def readers_beside_a_trainer(tmp_path, times):
+    "Load a run while a training saves and prunes at every step, as often as it can."
+    from gpt2edu.train.runs import load_run
+
+    folder = tmp_path / "run"
+    command = [sys.executable, "-c", BUSY, folder, tmp_path / "data"]
+    training = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        while ck.latest(folder / "checkpoints") is None:
+            assert training.poll() is None, training.stderr.read()
+            time.sleep(0.05)
+        seen = set()
+        for _ in range(times):
+            model, _ = load_run(folder)
+            seen.add(model.transformer.wte.weight.sum().item())
+        assert training.poll() is None and len(seen) > times // 10  # it moved meanwhile
+    finally:
+        training.kill()
+        training.communicate()
+
+
+def test_readers_beside_a_trainer_that_prunes(tmp_path):
+    readers_beside_a_trainer(tmp_path, 30)
+
+
+@pytest.mark.slow
+def test_readers_beside_a_trainer_that_prunes_300(tmp_path):
+    readers_beside_a_trainer(tmp_path, 300)
+
+
+def test_a_broken_checkpoint_is_reported_and_not_asked_for_again(tmp_path):
+    assert ck.load_latest(tmp_path) is None
+    path = ck.save(tmp_path, {"w": torch.ones(3)}, [], {"step": 1})
+    assert ck.load_latest(tmp_path)[0] == path
+    (path / ck.MODEL).write_bytes(b"")
+    with pytest.raises(ValueError, match="cut short"):
+        ck.load_latest(tmp_path)
+    (path / ck.STATE).unlink()
+    with pytest.raises(ValueError, match="is missing"):
+        ck.load_latest(tmp_path)
+
+
 def test_killed_while_saving(tmp_path):
     killed_while_saving(tmp_path, 4)
 

@@ -352,6 +352,59 @@ def test_one_run_has_one_writer(in_work, capsys):
     )
 
 
+@pytest.mark.skipif(os.name != "posix", reason="links need rights on Windows")
+def test_the_lock_is_on_the_folder_whatever_it_is_called(in_work, tmp_path, capsys, monkeypatch):
+    "Two trainings of one run destroy each other; `.` and a link had a lock of their own."
+    shutil.copytree(in_work / "runs" / "first", tmp_path / "runs" / "it")
+    (tmp_path / "link").symlink_to("runs/it")
+    (tmp_path / "linked").symlink_to("runs")
+    names = ["runs/it", "link", "linked/it", "runs/../link", tmp_path / "runs" / "it", "../it", "."]
+    for held in names[:3]:
+        for name in names:
+            monkeypatch.chdir(tmp_path)
+            with prepare.one_writer(Path(held)), pytest.raises(SystemExit) as e:
+                monkeypatch.chdir(tmp_path / "runs/it" if str(name).startswith(".") else tmp_path)
+                cli.train(["--resume", str(name), "--max_steps", "14"])
+            err = capsys.readouterr().err
+            assert e.value.code == 2 and err.count("\n") == 1, (held, name, err)
+            assert "another process is writing there" in err
+    monkeypatch.chdir(tmp_path / "runs/it")
+    cli.train(["--resume", ".", "--max_steps", "13", "--data_dir", str(in_work / "data")])
+    assert "step_00000012, step 12" in capsys.readouterr().out
+    assert not [p for p in tmp_path.rglob(".*.lock")]
+
+
+def test_a_text_edited_since_the_run_began(tmp_path, monkeypatch, capsys):
+    "Case 14, and the same with a folder of texts."
+    monkeypatch.chdir(tmp_path)
+    Path("texts").mkdir()
+    for i in range(3):
+        text = "\n\n".join(s.text for s in corpus.stories(120, start=200 * i))
+        Path(f"texts/{i}.txt").write_text(text, encoding="utf-8")
+    shutil.copy("texts/0.txt", "t.txt")
+    for data, file, what in (("t.txt", "t.txt", "file"), ("texts", "texts/1.txt", "files")):
+        sizes = [*SIZES, "--choice_items", "0", "--val_tokens", "512"]
+        cli.train(["--dataset", data, *sizes, "--max_steps", "1", "--name", what])
+        before = Path(file).read_text(encoding="utf-8")
+        prepared = sorted(Path("data").iterdir())
+        Path(file).write_text(before + "one more line\n", encoding="utf-8")
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as e:
+            cli.train(["--resume", what, "--max_steps", "2"])
+        err = capsys.readouterr().err
+        assert e.value.code == 2 and err.count("\n") == 1, err
+        assert f"{data}: the {what} changed since the run began" in err
+        with pytest.raises(SystemExit):  # nor is the model judged by another text
+            cli.eval_(["--model", what, "--tasks", "val", "--device", "cpu"])
+        assert f"{data}: the {what} changed since the run began" in capsys.readouterr().err
+        assert sorted(Path("data").iterdir()) == prepared
+        Path(file).write_text(before, encoding="utf-8")
+        cli.train(["--resume", what, "--max_steps", "2"])
+        assert "step_00000001, step 1" in capsys.readouterr().out
+        cli.eval_(["--model", what, "--tasks", "val", "--device", "cpu"])
+        assert "validation loss" in capsys.readouterr().out
+
+
 def test_the_last_of_two_presets_counts(capsys):
     cli.train(["--preset", "tiny", "--preset", "small-cpu", "--dry_run"])
     assert "preset small-cpu, 3,487,232 parameters" in capsys.readouterr().out

@@ -292,6 +292,21 @@ def test_sigterm_at_twenty_random_times(one):
         check_term(one, f"term{i}", random.Random(i))
 
 
+def test_other_data_ends_every_rank(one):
+    "Rank 0 has read the shards and refuses; the other must not wait for it."
+    shutil.copytree(one / "runs" / "one", one / "runs" / "moved")
+    path = checkpoint.latest(one / "runs" / "moved" / "checkpoints") / checkpoint.STATE
+    content = checkpoint.unseal(path.read_bytes())
+    content["state"]["data"]["train"][-1] = "0" * 64
+    path.write_bytes(checkpoint.sealed(content))
+    line = command(one, 2, "moved", resume="auto")
+    done = subprocess.run(line, env=ENV, cwd=one, capture_output=True, text=True, timeout=600)
+    mine = [s for s in done.stderr.splitlines() if s.startswith("gpt2edu_train")]
+    assert any("was trained on other data" in s and "expected 000000000000" in s for s in mine)
+    codes = {int(c) for c in re.findall(r"exitcode\s*:\s*(-?\d+)", done.stderr)}
+    assert codes <= {2, -15} and 2 in codes and f'File "{one}' not in done.stderr, done.stderr
+
+
 BAD = [
     ({"RANK": "0"}, 0, {}, "got RANK without WORLD_SIZE and LOCAL_RANK"),
     ({}, 2, {"device": "cuda"}, "device=cuda"),

@@ -8,13 +8,16 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from gpt2edu.data import shards as S
+from gpt2edu.text.corpus import stories
 
 
 class Bytes:
@@ -412,6 +415,51 @@ def test_folder_that_is_not_writable(tmp_path):
     with pytest.raises(PermissionError) as e:
         make(tmp_path)
     one_line(e, tmp_path, "choose another folder")
+
+
+READER = """
+import os, sys
+from pathlib import Path
+from gpt2edu.data import prepare
+from gpt2edu.data.cache import prepare_data
+from gpt2edu.train.config import preset
+values = {"dataset": ("t.txt",), "data_dir": "data", "vocab_size": 300}
+
+def find():
+    folder = prepare_data(preset("tiny", **values, max_steps=1))[1]
+    more = {"tokenizer": "train", "num_proc": 1}
+    return folder, prepare.prepare(prepare.PrepareConfig(**values, **more))
+
+first = find()
+for folder in (Path("data"), Path(".")):
+    folder.chmod(0o555)
+if os.geteuid() == 0:
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+try:
+    Path("data/x").touch()
+    sys.exit("this user may write")
+except PermissionError:
+    assert find() == first
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no such rights")
+def test_finished_data_that_one_may_only_read():
+    "Case 12: the lock was taken beside the shards, where another user may not write."
+    with tempfile.TemporaryDirectory() as name:  # tmp_path is for its owner only
+        place = Path(name)
+        place.chmod(0o755)
+        text = "\n\n".join(s.text for s in stories(300))
+        (place / "t.txt").write_text(text, encoding="utf-8")
+        env = os.environ | {"PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path)}
+        command = [sys.executable, "-c", READER]
+        p = subprocess.run(command, cwd=name, env=env, capture_output=True, text=True)
+        for folder in (place, place / "data"):
+            folder.chmod(0o755)
+        assert p.returncode == 0, p.stderr
+        assert not list(place.rglob(".*.lock"))
 
 
 def test_file_where_the_folder_should_be(tmp_path):

@@ -22,11 +22,13 @@ import safetensors.torch
 import torch
 
 from gpt2edu.data import cache as prepare
+from gpt2edu.data.shards import write_shards
 from gpt2edu.evaluate import hellaswag
 from gpt2edu.text import corpus
 from gpt2edu.train import checkpoint, trainer
 from gpt2edu.train import config as plan
 from gpt2edu.train import interrupts as stops
+from gpt2edu.train.runs import load_run
 from gpt2edu.train.trainer import RunLog, Trainer
 
 TINY = {
@@ -282,9 +284,81 @@ def test_resume_on_changed_text_is_refused(config, tmp_path):
     )
     Trainer(config, tmp_path / "a").save()
     Trainer(config, tmp_path / "a", resume=True)
-    text.write_text(text.read_text(encoding="utf-8").replace("Mia", "Tom"), encoding="utf-8")
-    with pytest.raises(ValueError, match="data="):
+    known = saved_state(tmp_path / "a")["data"]
+    assert known["source"]["sha256"] and [len(sha) for sha in known["train"]] == [64]
+    before = text.read_text(encoding="utf-8")
+    shards = set(map(str, (tmp_path / "data").glob("*")))
+    text.write_text(before.replace("Mia", "Tom"), encoding="utf-8")
+    for forget in (False, True):  # a checkpoint of an earlier version knows a name only
+        if forget:
+            forget_data(tmp_path / "a")
+        with pytest.raises(ValueError, match=r"a\.txt: the file changed since the run began") as e:
+            Trainer(config, tmp_path / "a", resume=True)
+        assert "\n" not in str(e.value)
+    assert set(map(str, (tmp_path / "data").glob("*"))) == shards  # nothing was prepared
+    text.write_text(before, encoding="utf-8")
+    Trainer(config, tmp_path / "a", resume=True)
+
+
+def saved_state(folder):
+    raw = (checkpoint.latest(folder / "checkpoints") / checkpoint.STATE).read_bytes()
+    return checkpoint.unseal(raw)["state"]
+
+
+def forget_data(folder):
+    "Make the latest checkpoint one of an earlier version."
+    path = checkpoint.latest(folder / "checkpoints") / checkpoint.STATE
+    content = checkpoint.unseal(path.read_bytes())
+    del content["state"]["data"]
+    path.write_bytes(checkpoint.sealed(content))
+
+
+@pytest.mark.parametrize("manifest", [True, False])
+def test_resume_on_other_shards_of_the_same_name_is_refused(config, tmp_path, manifest):
+    "With --shards it was silent: only the folder's name was compared."
+    texts = [s.text * 5 for s in corpus.stories(60)]
+    tokenizer = prepare.get_tokenizer("gpt2")
+
+    def write(texts):
+        shutil.rmtree(tmp_path / "shards", ignore_errors=True)
+        write_shards(texts, tokenizer, tmp_path / "shards", "a", val_tokens=2048)
+        if not manifest:
+            (tmp_path / "shards" / "manifest.json").unlink()
+
+    write(texts)
+    sizes = {"total_batch": 64, "micro_batch": 2, "tokenizer": "gpt2"}
+    config = dataclasses.replace(config, shards=str(tmp_path / "shards"), **sizes)
+    run(dataclasses.replace(config, max_steps=2), tmp_path / "a")
+    write(texts)
+    Trainer(config, tmp_path / "a", resume=True)
+    write([t.replace("the", "a") for t in texts])
+    before = {p: p.read_bytes() for p in (tmp_path / "a").rglob("*") if p.is_file()}
+    with pytest.raises(ValueError, match=r"was trained on other data: .*_000.*bin has SHA") as e:
         Trainer(config, tmp_path / "a", resume=True)
+    assert "\n" not in str(e.value)
+    assert {p: p.read_bytes() for p in (tmp_path / "a").rglob("*") if p.is_file()} == before
+    forget_data(tmp_path / "a")
+    Trainer(config, tmp_path / "a", resume=True)  # nothing is known but the name
+
+
+def test_the_same_shards_may_lie_elsewhere(config, tmp_path):
+    run(dataclasses.replace(config, max_steps=2), tmp_path / "a")
+    shutil.copytree(config.data_dir, tmp_path / "moved")
+    moved = dataclasses.replace(config, data_dir=str(tmp_path / "moved"))
+    assert Trainer(moved, tmp_path / "a", resume=True).step == 2
+
+
+def test_a_second_run_in_a_folder_is_refused(config, tmp_path):
+    "Case 02: a cell was run again with fewer steps, and load_run gave the first run's weights."
+    first, _ = run(config, tmp_path / "a")
+    before = {p: p.read_bytes() for p in (tmp_path / "a").rglob("*") if p.is_file()}
+    for folder in (tmp_path / "a", str(tmp_path / "a")):
+        with pytest.raises(ValueError, match=r"holds a run already.*resume=True") as e:
+            Trainer(dataclasses.replace(config, max_steps=6, seed=7), folder)
+        assert "\n" not in str(e.value)
+    assert {p: p.read_bytes() for p in (tmp_path / "a").rglob("*") if p.is_file()} == before
+    wte = load_run(tmp_path / "a")[0].transformer.wte.weight
+    assert torch.equal(wte, first.model.transformer.wte.weight)
 
 
 def test_resume_with_a_longer_horizon_is_remembered(config, tmp_path):

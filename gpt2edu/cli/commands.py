@@ -341,7 +341,8 @@ def export(args: list[str]):
     from gpt2edu.model import pretrained
 
     model, tokenizer = load_run(folder)
-    path = pretrained.export(model, tokenizer, config.out or Path("exports") / folder.name)
+    out = config.out or Path("exports") / folder.resolve().name  # the run may be named `.`
+    path = pretrained.export(model, tokenizer, out)
     say(f"export: {path}")
     say(f'next: transformers.GPT2LMHeadModel.from_pretrained("{path}")')
     if config.push_to_hub:

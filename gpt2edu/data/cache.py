@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STRETCH', 'HUB', 'fingerprint', 'take_text', 'not_writable', 'all_stories', 'try_lock',
            'one_writer', 'hub_name', 'hub_folder', 'prepared_before', 'shards_folder',
-           'prepare_data']
+           'check_unchanged', 'find_finished', 'prepare_data']
 
 # %% ../../nbs/easy/ch05a_cache.ipynb #a4c7475f
 import errno
@@ -128,14 +128,15 @@ def try_lock(file) -> bool:
 
 @contextmanager
 def one_writer(
-    folder: Path,  # what is written; the lock is a hidden file beside it
+    folder: Path,  # what is written; the lock is a hidden file beside it, links followed
     waiting: Callable | None = None,  # called once if another process writes; None: ValueError
     flag: str = "--out",  # with which another folder is chosen
 ):
     "Hold the right to write a folder. Raises ValueError, OSError."
-    path = folder.parent / f".{folder.name}.lock"
+    real = Path(os.path.realpath(folder))
+    path = real.parent / f".{real.name}.lock"
     told = False
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     while True:
         with open(path, "a", encoding="utf-8") as file:
             if try_lock(file):
@@ -224,9 +225,38 @@ def shards_folder(
     return Path(config.data_dir) / f"{name}-{key}", name, source, val_tokens, size
 
 
+def check_unchanged(
+    dataset: tuple[str, ...],
+    begun: str | None,  # SHA-256 of the source when a run began; None: not known
+    now: str,
+):
+    "Refuse to go on with a text that is another one by now. ValueError, one line."
+    if begun in (None, now):
+        return
+    what = "the files" if len(dataset) > 1 or not Path(dataset[0]).is_file() else "the file"
+    if dataset[0] in EMBEDDED:
+        what = "the text"
+    raise ValueError(
+        f"{', '.join(dataset)}: {what} changed since the run began "
+        f"(SHA-256 {begun[:12]} then, {now[:12]} now); restore what was there, or begin another run"
+    )
+
+
+def find_finished(
+    folder: Path,
+    say: Callable,
+) -> tuple[Tokenizer, Path] | None:  # None: nothing is there, or its writer is not done
+    "Open shards that somebody has finished. Nothing is written, so anybody who may read can."
+    if not (folder / MANIFEST).exists():
+        return None
+    say(f"data: {folder} (prepared before)")
+    return Tokenizer.load(folder), folder
+
+
 def prepare_data(
     config: DataConfig,
     say: Callable = lambda line: None,  # told what is being done
+    begun: str | None = None,  # SHA-256 of the source of the run being resumed, if known
 ) -> tuple[Tokenizer, Path]:  # the tokenizer, the folder of shards
     "Find the shards of a dataset, or write them. ValueError, FileNotFoundError, OSError: one line."
     if config.shards:
@@ -242,7 +272,10 @@ def prepare_data(
         return Tokenizer.load(folder), folder
     tokenizer = None if config.tokenizer == "train" else get_tokenizer(config.tokenizer)
     folder, name, source, val_tokens, _ = shards_folder(config, tokenizer)
+    check_unchanged(config.dataset, begun, source)
 
+    if there := find_finished(folder, say):
+        return there
     written = []  # stories are short enough to keep
 
     def texts():
@@ -256,9 +289,8 @@ def prepare_data(
 
     try:
         with one_writer(folder, waiting):
-            if (folder / MANIFEST).exists():
-                say(f"data: {folder} (prepared before)")
-                return Tokenizer.load(folder), folder
+            if there := find_finished(folder, say):
+                return there
             if tokenizer is None:
                 say(f"data: training a tokenizer of at most {config.vocab_size:,} ids")
                 few = take_text(texts(), TOKENIZER_CHARS)

@@ -375,7 +375,9 @@ def prepare(
     "Turn a dataset into shards, or go on with it. ValueError, OSError: one line."
     folder, header, size, tokenizer = plan_run(config)
     try:
-        with nullcontext() if config.dry_run else one_writer(folder):
+        # what is finished needs no lock: whoever may read it can use it
+        free = config.dry_run or is_done(read_state(folder), config.max_tokens)
+        with nullcontext() if free else one_writer(folder):
             state = read_state(folder)
             if state:
                 check_same(folder, state, header)

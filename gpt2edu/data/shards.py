@@ -257,6 +257,7 @@ class ShardSet:
         if not self.paths:
             raise ValueError("got no shards, expected at least one path; prepare the data first")
         self.shards = [read_shard(p) for p in self.paths]
+        self.sha256 = [None] * len(self.paths)  # of each file, where `open_shards` knows it
         # of each shard, and the end; tokens
         self.starts = np.cumsum([0] + [len(s) for s in self.shards])
 
@@ -344,7 +345,7 @@ def _check_bytes(
     offset: int,  # bytes before the first token
     want: str | None,  # the manifest's SHA-256; None: not known
     n_vocab: int | None,  # ids at or above it are refused; None: any
-):
+) -> str:  # SHA-256 of the file, hex
     "Read every byte of a shard once: SHA-256 and the largest id. Raises ValueError."
     sha, largest = scan(path, offset)
     if want and sha != want:
@@ -354,6 +355,7 @@ def _check_bytes(
         raise ValueError(
             f"{path}: got id {largest}, expected 0 to {n_vocab - 1}; use the right tokenizer"
         )
+    return sha
 
 # %% ../../nbs/easy/ch05_shards.ipynb #7cdbe8ec
 def open_shards(
@@ -381,11 +383,12 @@ def open_shards(
             f"{folder}: no {split} shards, expected *_{split}_*.bin or .npy; prepare the data"
         )
     shards = ShardSet([path for path, _, _ in entries], manifest)
-    for (path, n, want), tokens in zip(entries, shards.shards, strict=True):
+    shards.sha256 = [want for _, _, want in entries]
+    for i, ((path, n, want), tokens) in enumerate(zip(entries, shards.shards, strict=True)):
         if n is not None and n != len(tokens):
             raise ValueError(
                 f"{path}: got {len(tokens):,} tokens, {MANIFEST} expected {n:,}; {_AGAIN}"
             )
         if verify:
-            _check_bytes(path, tokens.offset, want, n_vocab)
+            shards.sha256[i] = _check_bytes(path, tokens.offset, want, n_vocab)
     return shards

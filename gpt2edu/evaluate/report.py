@@ -20,7 +20,7 @@ from gpt2edu.choices import Device, Dtype, check_choice
 from gpt2edu.machine.atomic import write_atomically
 from gpt2edu.evaluate.tasks import HUB, TASKS, Subject, Task, Wanted, is_hub_name
 from gpt2edu.train.config import GPT2_RUN, TrainConfig
-from gpt2edu.train.runs import OPENAI, find_run, load_model, read_config
+from gpt2edu.train.runs import OPENAI, begun_source, find_run, load_model, read_config
 
 # %% ../../nbs/tough/ch17b_report.ipynb #ff63f424
 EVERY = (*TASKS, "val")  # what --tasks may name: questions, and the loss on a text
@@ -149,16 +149,26 @@ def validation(
     from gpt2edu.data.shards import open_shards
     from gpt2edu.evaluate.validation import validation_loss
     from gpt2edu.machine.distributed import rank0_first
+    from gpt2edu.train.checkpoint import latest_state
 
     model, tokenizer, device, dtype, ranks, batch = subject
     default = run.val_tokens if run and not config.shards else GPT2_RUN["val_tokens"]
     n = config.val_tokens or default
+    state, begun = {}, None
+    if run and not config.shards:  # the text may have been edited since
+        state = latest_state(find_run(config.model, config.out_dir) / "checkpoints")
+        begun = begun_source(run, state)
     with rank0_first(ranks):
-        folder = Path(config.shards) if config.shards else prepare_data(run, say)[1]
+        folder = Path(config.shards) if config.shards else prepare_data(run, say, begun)[1]
         if not folder.is_dir():
             what = "expected shards, as gpt2edu_prepare writes them"
             raise FileNotFoundError(f"no folder {folder}; {what}")
         shards = open_shards(folder, "val", tokenizer.hash, n_vocab=tokenizer.n_vocab)
+        if "data" in state and shards.sha256 != state["data"]["val"]:
+            raise ValueError(
+                f"{folder}: the validation text is not that of the run; "
+                "restore it, or name these shards with --shards to judge by them"
+            )
     T, overlap = model.config.block_size, run.val_overlap if run else 0.0
     loss = validation_loss(model, shards, n, T, batch, overlap, device, dtype, ranks)
     n = min(n, len(shards) - 1)

@@ -6,7 +6,8 @@
 __all__ = ['FORMAT', 'MODEL', 'OPTIM', 'STATE', 'DTYPES', 'pack', 'untie', 'flatten', 'unflatten',
            'rng_state', 'set_rng_state', 'sealed', 'unseal', 'write_file', 'discard', 'is_whole',
            'saved_steps', 'latest', 'write', 'prepare', 'save', 'Checkpoint', 'first_difference',
-           'read_checked', 'check_config', 'load', 'AsyncSaver']
+           'read_checked', 'check_config', 'load', 'names_and_marks', 'latest_state', 'load_latest',
+           'AsyncSaver']
 
 # %% ../../nbs/tough/ch16_checkpoint.ipynb #d9b041e4
 import base64
@@ -366,6 +367,48 @@ def load(
     model |= {name: model[first] for name, first in content["tied"].items()}
     optim = unflatten(tensors[OPTIM], json.loads(head)["__metadata__"]["optim"])
     return Checkpoint(model, optim, content["state"])
+
+# %% ../../nbs/tough/ch16_checkpoint.ipynb #e424e586
+def names_and_marks(folder: Path) -> dict[str, tuple | None]:
+    "Say which checkpoints a folder holds, and which writing of each; None: half-written or gone."
+    marks = {}
+    for path in [*folder.glob(".old-step_*"), *folder.glob("step_*")]:
+        try:
+            found = (path / STATE).stat()
+            marks[path.name] = (found.st_ino, found.st_mtime_ns)
+        except OSError:
+            marks[path.name] = None
+    return marks
+
+
+def latest_state(folder: str | Path) -> dict:  # {}: there is no whole checkpoint
+    "Read what the latest checkpoint says of itself, without its tensors."
+    while path := latest(folder):
+        try:
+            return unseal((path / STATE).read_bytes())["state"]
+        except FileNotFoundError:
+            pass  # deleted since it was found
+    return {}
+
+
+def load_latest(
+    folder: str | Path,  # the run's checkpoints; a trainer may be writing there
+    *,
+    config=None,  # as for `load`
+) -> tuple[Path, Checkpoint] | None:  # None: there is no checkpoint
+    "Load the latest checkpoint; where it was replaced or deleted meanwhile, the one after it."
+    folder = Path(folder)
+    while True:
+        before = names_and_marks(folder)
+        path = latest(folder) or max(folder.glob("step_*"), default=None)
+        try:
+            if path is not None:
+                return path, load(path, config=config)
+            if names_and_marks(folder) == before:
+                return None
+        except (OSError, ValueError):
+            if names_and_marks(folder) == before:
+                raise
 
 # %% ../../nbs/tough/ch16_checkpoint.ipynb #1f0fa4a2
 class AsyncSaver:

@@ -3,8 +3,8 @@
 # Made by tools/book.py from ../../book/tough/ch16a_runs.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['OPENAI', 'written', 'latest_run', 'find_run', 'auto_run', 'new_run', 'read_config',
-           'load_run', 'load_model']
+__all__ = ['OPENAI', 'written', 'latest_run', 'find_run', 'auto_run', 'holds_run', 'new_run',
+           'read_config', 'begun_source', 'load_run', 'load_model']
 
 # %% ../../nbs/tough/ch16a_runs.ipynb #9c06b0bb
 import json
@@ -49,23 +49,24 @@ def auto_run(out_dir: str | Path, name: str) -> Path | None:  # None where there
     return max(found, key=written, default=None)
 
 
+def holds_run(folder: str | Path) -> bool:
+    "Whether a run was begun in a folder, or something is left of one."
+    parts = ("config.json", "log.jsonl", "checkpoints")
+    return any((Path(folder) / part).exists() for part in parts)
+
+
 def new_run(config: TrainConfig) -> Path:
     "Choose the folder of a new run. ValueError, one line, if the name that was asked for is taken."
     root = Path(config.out_dir)
-
-    def taken(name):
-        parts = ("config.json", "log.jsonl", "checkpoints")
-        return any((root / name / part).exists() for part in parts)
-
     if config.name:
-        if taken(config.name):
+        if holds_run(root / config.name):
             raise ValueError(
                 f"the run {root / config.name} exists; "
                 f"go on with --resume {root / config.name}, or choose another --name"
             )
         return root / config.name
     names = [config.preset, *(f"{config.preset}-{i}" for i in range(2, 10_000))]
-    return next(root / n for n in names if not taken(n))
+    return next(root / n for n in names if not holds_run(root / n))
 
 # %% ../../nbs/tough/ch16a_runs.ipynb #0f13a1e2
 def read_config(folder: Path) -> TrainConfig:
@@ -77,6 +78,23 @@ def read_config(folder: Path) -> TrainConfig:
         why = f"is not the config of a run ({e}); restore it"
         raise ValueError(f"{folder}/config.json {why}") from None
 
+# %% ../../nbs/tough/ch16a_runs.ipynb #4bb0bc99
+def begun_source(
+    config: TrainConfig,  # what is asked for now
+    state: dict,  # of the run's latest checkpoint; {}: there is none
+) -> str | None:  # SHA-256 of the text that the run was begun with; None: not known
+    "Say what text a run has read so far."
+    from gpt2edu.data.shards import MANIFEST, read_manifest
+
+    choices = state.get("config", {})
+    if choices.get("dataset") != [*config.dataset]:
+        return None  # another dataset is another mistake, with a line of its own
+    if "data" in state:
+        return state["data"]["source"].get("sha256")
+    folder = Path(config.data_dir) / str(choices.get("data"))
+    manifest = read_manifest(folder) if (folder / MANIFEST).exists() else None
+    return (manifest or {}).get("source", {}).get("sha256")
+
 # %% ../../nbs/tough/ch16a_runs.ipynb #53b11475
 def load_run(folder: Path, where="cpu"):  # a GPT in evaluation mode, its tokenizer
     "Load the latest checkpoint of a run. FileNotFoundError, ValueError: one line."
@@ -84,14 +102,12 @@ def load_run(folder: Path, where="cpu"):  # a GPT in evaluation mode, its tokeni
     from gpt2edu.model.gpt import GPT, GPTConfig
     from gpt2edu.text.tokenizer import Tokenizer
 
-    steps = Path(folder) / "checkpoints"
-    broken = max(steps.glob("step_*"), default=None)  # `load` says what is wrong with it
-    path = checkpoint.latest(steps) or broken
-    if path is None:
+    found = checkpoint.load_latest(Path(folder) / "checkpoints")
+    if found is None:
         raise FileNotFoundError(
             f"{folder} has no checkpoint yet; go on with: gpt2edu_train --resume {folder}"
         )
-    saved = checkpoint.load(path)
+    path, saved = found
     tokenizer = Tokenizer.load(folder)
     c = saved.state["config"]
     if c["tokenizer_hash"] != tokenizer.hash:

@@ -3,9 +3,9 @@
 # Made by tools/book.py from ../../book/tough/ch18c_setup.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['share_step', 'Machine', 'choose_machine', 'Data', 'open_data', 'sizes', 'build_model',
-           'choose_optimizers', 'Parts', 'build', 'fixed_choices', 'describe_machine',
-           'describe_parts']
+__all__ = ['share_step', 'begun_with', 'Machine', 'choose_machine', 'Data', 'open_data', 'sizes',
+           'build_model', 'choose_optimizers', 'Parts', 'build', 'fixed_choices', 'data_facts',
+           'check_data', 'describe_machine', 'describe_parts']
 
 # %% ../../nbs/tough/ch18c_setup.ipynb #ee5078b0
 import json
@@ -27,7 +27,7 @@ from gpt2edu.machine.device import Choice
 from gpt2edu.machine.distributed import Ranks
 from gpt2edu.model.gpt import GPT, GPTConfig, num_params
 from gpt2edu.text.tokenizer import Tokenizer
-from gpt2edu.train import selftest
+from gpt2edu.train import checkpoint, selftest
 from gpt2edu.train.config import (
     MAY_CHANGE,
     MODEL_SIZES,
@@ -39,6 +39,7 @@ from gpt2edu.train.config import (
 )
 from gpt2edu.train.log import check_tracker
 from gpt2edu.train.optim import build_optimizers
+from gpt2edu.train.runs import begun_source, holds_run
 
 # %% ../../nbs/tough/ch18c_setup.ipynb #7b19e710
 def share_step(
@@ -56,6 +57,21 @@ def share_step(
             f"try --total_batch {max(1, c.total_batch // at_once) * at_once}"
         )
     return B, c.total_batch // (B * at_once)
+
+# %% ../../nbs/tough/ch18c_setup.ipynb #ec8a570f
+def begun_with(
+    folder: Path,  # of the run
+    resume: bool,
+) -> dict:  # the state of its latest checkpoint; {}: there is none
+    "Say what a run was begun with; refuse to begin a second in its folder. ValueError, one line."
+    if not resume:
+        if holds_run(folder):
+            raise ValueError(
+                f"{folder} holds a run already; go on with it with resume=True, "
+                "or choose another folder"
+            )
+        return {}
+    return checkpoint.latest_state(folder / "checkpoints")
 
 # %% ../../nbs/tough/ch18c_setup.ipynb #303ac517
 @dataclass
@@ -95,7 +111,13 @@ class Data(NamedTuple):
     questions: dict[Task, list[dict]]  # of each task that is asked at a validation
 
 
-def open_data(config: TrainConfig, folder: Path, ranks: Ranks, say: Callable) -> Data:
+def open_data(
+    config: TrainConfig,
+    folder: Path,  # of the run
+    ranks: Ranks,
+    say: Callable,
+    begun: str | None = None,  # SHA-256 of the text of a run that is resumed, if known
+) -> Data:
     "Find or prepare shards and questions. ValueError, FileNotFoundError, OSError: one line."
     wanted = Wanted(config.hellaswag, choice_items=config.choice_items)
     with dist.rank0_first(ranks):
@@ -103,7 +125,7 @@ def open_data(config: TrainConfig, folder: Path, ranks: Ranks, say: Callable) ->
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as e:
             raise not_writable(folder, e, "--out_dir") from e
-        tokenizer, shards = prepare_data(config, say)
+        tokenizer, shards = prepare_data(config, say, begun)
         known = (tokenizer.hash, ranks.is_main, tokenizer.n_vocab)
         train, val = (open_shards(shards, split, *known) for split in ("train", "val"))
         asked = [task for task in TASKS.values() if task.applies(config)]
@@ -167,14 +189,16 @@ def build(
     folder: Path,  # of the run
     ranks: Ranks,
     say: Callable,
+    resume: bool = False,
 ) -> Parts:
     "Build every part of a run. ValueError, FileNotFoundError, OSError: one line."
     c = config
     GPTConfig(**sizes(c))  # wrong choices are refused on every rank, before any work
     check_tracker(c.tracker)
     B, n_micro = share_step(c, ranks.world_size)
+    begun = dist.from_rank0(ranks, lambda: begun_with(folder, resume))
     machine = choose_machine(c, ranks, say)
-    data = open_data(c, folder, ranks, say)
+    data = open_data(c, folder, ranks, say, begun_source(c, begun))
     max_steps = horizon(c, len(data.train))
     model, compiled, forward = build_model(c, data.tokenizer.n_vocab, machine, ranks)
     optimizers = choose_optimizers(c, model, machine)
@@ -202,6 +226,37 @@ def fixed_choices(config: TrainConfig, data: Data) -> dict:
     saved = json.loads(json.dumps(asdict(config)))
     fixed = {k: v for k, v in saved.items() if k not in MAY_CHANGE}
     return fixed | {"tokenizer_hash": data.tokenizer.hash, "data": data.folder.name}
+
+
+def data_facts(data: Data) -> dict:
+    "Say what a run reads: the source, and the SHA-256 of each shard, in order."
+    source = (data.train.manifest or {}).get("source", {})
+    return {"source": source, "train": data.train.sha256, "val": data.val.sha256}
+
+
+def check_data(path: Path, state: dict, data: Data):
+    "Refuse a checkpoint that was trained on other data than these. ValueError, one line."
+    choices, fix = state["config"], "restore the data it was begun with, or begin another run"
+    if "data" not in state and choices["data"] != data.folder.name:  # of an earlier version
+        raise ValueError(
+            f"{path} was trained on other data: its shards were {choices['data']}, "
+            f"not {data.folder.name}; {fix}"
+        )
+    for split, shards in (("train", data.train), ("val", data.val)):
+        was = state.get("data", {}).get(split, shards.sha256)
+        if len(was) != len(shards.sha256):
+            what = f"{data.folder} has {len(shards.sha256)} {split} shards, expected {len(was)}"
+            raise ValueError(f"{path} was trained on other data: {what}; {fix}")
+        for file, now, then in zip(shards.paths, shards.sha256, was, strict=True):
+            if now != then:
+                what = f"{file} has SHA-256 {now[:12]}, expected {then[:12]}"
+                raise ValueError(f"{path} was trained on other data: {what}; {fix}")
+    if choices["tokenizer_hash"] != data.tokenizer.hash:
+        raise ValueError(
+            f"{path} was trained with another tokenizer: got {data.tokenizer.hash[:12]}, "
+            f"expected {choices['tokenizer_hash'][:12]}; name the one it was begun with, "
+            "or begin another run"
+        )
 
 
 def describe_machine(machine: Machine, ranks: Ranks) -> str:

@@ -80,8 +80,8 @@ class Trainer:
     def __init__(
         self,
         config: TrainConfig,
-        folder: Path,  # of the run; made if it is not there
-        resume: bool = False,  # from the latest checkpoint in the folder
+        folder: Path,  # of the run; made if it is not there, refused if it holds another run
+        resume: bool = False,  # go on from the latest checkpoint in the folder
         say: Callable = lambda line: None,  # told what happens, line by line, by rank 0
         ranks: Ranks = Ranks(),  # noqa: B008  from `dist.start`; frozen
     ):
@@ -90,7 +90,7 @@ class Trainer:
         self.folder = Path(folder)
         self.ranks = ranks
         self.say = say if ranks.is_main else lambda line: None
-        self.parts = parts = setup.build(config, self.folder, ranks, self.say)
+        self.parts = parts = setup.build(config, self.folder, ranks, self.say, resume)
         self.B, self.n_micro = parts.B, parts.n_micro
         self.device, self.dtype = parts.machine.device, parts.machine.dtype
         self.scaler = parts.machine.scaler
@@ -147,6 +147,7 @@ class Trainer:
             "position": self.position,
             "seconds": self.elapsed(),
             "config": self.fixed,
+            "data": setup.data_facts(self.parts.data),
             "val_loss": self.val_loss,
             "best": self.best,
             "judged": self.judged,
@@ -167,12 +168,13 @@ class Trainer:
 
     def restore(self):
         "Load the latest checkpoint, or start at step 0 where there is none."
-        folder = self.folder / "checkpoints"
-        broken = max(folder.glob("step_*"), default=None)  # `load` says what is wrong with it
-        path = checkpoint.latest(folder) or broken
-        if path is None:
+        # what the data decide is compared by `check_data`
+        choices = {k: v for k, v in self.fixed.items() if k not in ("data", "tokenizer_hash")}
+        found = checkpoint.load_latest(self.folder / "checkpoints", config=choices)
+        if found is None:
             return self.say("resume: no checkpoint yet, so this starts at step 0")
-        saved = checkpoint.load(path, config=self.fixed)
+        path, saved = found
+        dist.from_rank0(self.ranks, lambda: setup.check_data(path, saved.state, self.parts.data))
         older = {"best": math.inf, "judged": saved.state["step"]}  # older checkpoints have neither
         s = older | saved.state
         self.model.load_state_dict(saved.model)
