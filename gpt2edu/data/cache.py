@@ -48,9 +48,10 @@ def fingerprint(
 
 
 def take_text(texts: Iterable[str], characters: int) -> Iterator[str]:
-    "Give documents until there are so many characters."
+    "Give documents until there are so many characters; of a longer one, its beginning."
+    most = characters
     for text in texts:
-        yield text
+        yield text[:most]
         characters -= len(text)
         if characters <= 0:
             return
@@ -262,7 +263,9 @@ def prepare_data(
             if tokenizer is None:
                 say(f"data: training a tokenizer of at most {config.vocab_size:,} ids")
                 few = take_text(texts(), TOKENIZER_CHARS)
-                tokenizer = Tokenizer.train(few, config.vocab_size, name)
+                tokenizer = Tokenizer.train(
+                    few, config.vocab_size, name, lambda line: say(f"data: {line}")
+                )
             say(f"data: writing shards to {folder}")
             tokenizer.save(folder)
             made_from = {"dataset": config.dataset, "sha256": source}

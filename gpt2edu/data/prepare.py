@@ -298,7 +298,8 @@ def train_tokenizer(
                 yield bytes(document[: 4 * TOKENIZER_CHARS]).decode(errors="ignore")
 
     say(f"prepare: training a tokenizer of at most {vocab_size:,} ids")
-    return Tokenizer.train(take_text(texts(), TOKENIZER_CHARS), vocab_size, name)
+    few = take_text(texts(), TOKENIZER_CHARS)
+    return Tokenizer.train(few, vocab_size, name, lambda line: say(f"prepare: {line}"))
 
 # %% ../../nbs/tough/ch19_fineweb.ipynb #7d05fbe8
 def start(
