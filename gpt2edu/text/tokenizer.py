@@ -3,7 +3,7 @@
 # Made by tools/book.py from ../../book/easy/ch04_tokenizer.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['GPT2_PATTERN', 'EOT', 'SAY_EVERY', 'GPT2_VOCAB', 'utf8', 'merge', 'Chain', 'train_bpe',
+__all__ = ['GPT2_PATTERN', 'SAY_EVERY', 'GPT2_VOCAB', 'utf8', 'merge', 'Chain', 'train_bpe',
            'encode_piece', 'encode_plain', 'byte_alphabet', 'to_printable', 'from_printable',
            'Tokenizer', 'get_tokenizer']
 
@@ -26,6 +26,7 @@ import tiktoken
 import tiktoken.load
 
 from gpt2edu.machine.atomic import write_atomically
+from gpt2edu.text.files import EOT  # "<|endoftext|>", how people write what separates documents
 
 # %% ../../nbs/easy/ch04_tokenizer.ipynb #d466213f
 def utf8(text: str) -> bytes:
@@ -116,7 +117,6 @@ class Chain:
         return changed
 
 # %% ../../nbs/easy/ch04_tokenizer.ipynb #ebf39c3a
-EOT = "<|endoftext|>"  # how the token that separates documents is written for people
 SAY_EVERY = 10  # seconds
 
 
