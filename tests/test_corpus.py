@@ -389,6 +389,145 @@ def test_files_that_cannot_be_read(tmp_path):
     one_line(e, "'storys'", "stories, pydocs, tinyshakespeare")
 
 
+# issue 11, point 5: text as people have it
+
+
+def notes_of(dataset, **kw):
+    notes = []
+    return list(documents(dataset, note=notes.append, **kw)), notes
+
+
+STORIES = [f"Story {i}.\n\n" + "The fox jumps over the dog. " * 50 + "The end." for i in range(40)]
+
+
+def test_endoftext_on_a_line_of_its_own_separates_documents(tmp_path):
+    path = tmp_path / "stories.txt"
+    text = "".join(f"{s}\n<|endoftext|>\n" for s in STORIES)
+    path.write_text(text, encoding="utf-8")
+    assert notes_of(str(path)) == (STORIES, [f"{path}: documents end at lines of <|endoftext|>"])
+    path.write_text("<|endoftext|>\n" + text.replace("\n", "\r\n"), encoding="utf-8", newline="")
+    assert list(documents(str(path))) == STORIES
+    path.write_text(text.replace("<|endoftext|>", "---"), encoding="utf-8")
+    assert list(documents(str(path), separator="---")) == STORIES
+    # switched off, and inside of a line, it is text
+    path.write_text(text, encoding="utf-8")
+    docs, notes = notes_of(str(path), separator="")
+    assert "\n\n".join(docs).count("<|endoftext|>") == 40 and not notes
+    path.write_text("It is written <|endoftext|> for people.", encoding="utf-8")
+    assert list(documents(str(path))) == ["It is written <|endoftext|> for people."]
+
+
+def test_an_endless_line_is_cut_at_spaces_and_nothing_is_lost(tmp_path):
+    path = tmp_path / "text8.txt"
+    path.write_text("word " * 60_000, encoding="utf-8")
+    docs = list(documents(str(path)))
+    assert " ".join(docs).split() == ["word"] * 60_000
+    assert 5 < len(docs) and max(map(len, docs)) <= 40_000
+    path.write_text("ACGT" * 50_000, encoding="utf-8")
+    docs = list(documents(str(path)))
+    assert "".join(docs) == "ACGT" * 50_000 and 5 <= len(docs)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_a_byte_order_mark_and_utf_16(tmp_path, encoding):
+    path = tmp_path / "a.txt"
+    mark = "\ufeff" if encoding in ("utf-16-le", "utf-16-be") else ""
+    path.write_bytes((mark + "One café.\r\nTwo.\r\n" * 5).encode(encoding))
+    if encoding != "utf-32":
+        assert list(documents(str(path))) == ["\n".join(["One café.", "Two."] * 5)]
+    without = "One café.\n".encode("utf-16-le" if encoding != "utf-32" else "utf-32-le")
+    for name in ("a.txt", "a.jsonl"):
+        (tmp_path / name).write_bytes(without)
+        with pytest.raises(ValueError) as e:
+            list(documents(str(tmp_path / name)))
+        one_line(e, tmp_path / name, "zero byte at 1", "UTF-8")
+
+
+def test_every_refusal_says_the_true_place(tmp_path):
+    "Case 13."
+    good = '{"text": "' + "abc " * 50 + '"}\n'
+    raw = {
+        "a.txt": b"x \n" * 15_000 + b"caf\xe9",
+        "endless.txt": b"x " * 15_000 + b"caf\xe9 " * 20_000,
+        "a.jsonl": good.encode() * 200 + b'{"text":"caf\xe9"}\n',
+        "bom.jsonl": b"\xef\xbb\xbf" + b'{"text":"caf\xe9"}\n',
+    }
+    lines = {"a.txt": 15_001, "endless.txt": 1, "a.jsonl": 201, "bom.jsonl": 1}
+    for name, content in raw.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError) as e:
+            list(documents(str(tmp_path / name)))
+        at = content.index(b"\xe9")
+        one_line(e, f"{tmp_path / name}, line {lines[name]}: not UTF-8 at byte {at};")
+    path = tmp_path / "s.jsonl"
+    path.write_text(good * 100 + '{"text":"bad \\ud83d here"}\n', encoding="utf-8")
+    with pytest.raises(ValueError) as e:
+        list(documents(str(path)))
+    one_line(e, f"{path}, line 101: half a character", "'\\ud83d'", "at character 4")
+    path = tmp_path / "b.parquet"
+    data = [b"fine"] * 250 + [b"caf\xe9"] + [None] * 10
+    texts = pa.array(data, pa.binary()).view(pa.string())
+    for column in (texts, texts.dictionary_encode()):
+        pq.write_table(pa.table({"text": column}), path, row_group_size=100)
+        with pytest.raises(ValueError) as e:
+            list(documents(str(path)))
+        one_line(e, f"{path}, row 250: not UTF-8 at byte 3;")
+
+
+def test_a_null_is_left_out_in_every_format(tmp_path):
+    rows = ['{"text": "one"}', '{"text": null}', '{"text": ""}', '{"text": "two"}']
+    (tmp_path / "x.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    pq.write_table(pa.table({"text": ["one", None, "", "two"]}), tmp_path / "x.parquet")
+    for name in ("x.jsonl", "x.parquet"):
+        path = tmp_path / name
+        note = f"{path}: left out 2 rows whose 'text' is empty or null"
+        assert notes_of(str(path)) == (["one", "two"], [note])
+
+
+def test_hidden_files_and_folders_are_never_data(tmp_path):
+    for name in (
+        "a.txt",
+        ".b.txt",
+        "._a.txt",
+        ".ipynb_checkpoints/a.txt",
+        "in/c.TXT",
+        "in/._c.TXT",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(f"text of {name}".encode() + b"\xff" * ("._" in name))
+    for dataset in (str(tmp_path), f"{tmp_path}/**/*"):
+        assert list(documents(dataset)) == ["text of a.txt", "text of in/c.TXT"]
+
+
+def test_home_brackets_and_linked_folders(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    odd = tmp_path / "texts [old] *"
+    (odd / "more [2]").mkdir(parents=True)
+    (odd / "a.txt").write_text("one", encoding="utf-8")
+    (odd / "more [2]" / "b[1].txt").write_text("two", encoding="utf-8")
+    (odd / "more [2]" / "back").symlink_to(odd, target_is_directory=True)  # a circle
+    (tmp_path / "linked").symlink_to(odd, target_is_directory=True)
+    (tmp_path / "all").mkdir()
+    (tmp_path / "all" / "link").symlink_to(odd, target_is_directory=True)
+    for dataset in (str(odd), "~/texts [old] *", f"{tmp_path}/linked", "~/all", f"{odd}/**/*.txt"):
+        assert sorted(set(documents(dataset))) == ["one", "two"], dataset
+    for dataset in ("~/texts [old] */*.txt", f"{odd}/a.txt", f"{odd}/[ab].txt"):
+        assert list(documents(dataset)) == ["one"], dataset
+    assert list(documents(f"{odd}/more [2]/b[1].txt")) == ["two"]
+
+
+def test_what_is_left_out_is_said(tmp_path):
+    for name, text in (("a.txt", "one"), ("b.txt", ""), ("c.md", "three"), ("d", "four")):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    notes = [
+        f"{tmp_path}: left out 2 other files (.md, without suffix)",
+        f"{tmp_path / 'b.txt'}: left out, the file is empty",
+    ]
+    assert notes_of(str(tmp_path)) == (["one"], notes)
+    assert notes_of([f"{tmp_path}/a.txt", f"{tmp_path}/b.txt"]) == (["one"], notes[1:])
+
+
 # tinyshakespeare, through a real server
 
 PLAY = "".join(
