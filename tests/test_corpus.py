@@ -4,21 +4,29 @@ The good comes through, the rest is named.
 """
 
 import collections
+import dataclasses
 import gzip
 import hashlib
 import http.server
 import importlib
 import json
 import math
+import os
 import re
 import string
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import gpt2edu
 from gpt2edu.data import cache as prepare
+from gpt2edu.data.cache import prepare_data
+from gpt2edu.data.config import DataConfig
 from gpt2edu.text import corpus, grammar
 from gpt2edu.text import stories as telling
 from gpt2edu.text.corpus import documents, read_back, stories, story, story_items
@@ -526,6 +534,87 @@ def test_what_is_left_out_is_said(tmp_path):
     ]
     assert notes_of(str(tmp_path)) == (["one"], notes)
     assert notes_of([f"{tmp_path}/a.txt", f"{tmp_path}/b.txt"]) == (["one"], notes[1:])
+
+
+TINY = """--n_layer 1 --n_head 2 --n_embd 16 --block_size 32 --total_batch 256 --micro_batch 8
+--optimizer adamw --choice_items 0 --val_tokens 512 --vocab_size 300 --max_steps 2""".split()
+
+
+def command(name, *args, cwd):
+    run = [sys.executable, "-m", "gpt2edu.cli", name, *args]
+    env = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    env |= {"PYTHONPATH": str(Path(gpt2edu.__file__).parents[1])}
+    return subprocess.run(run, cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
+
+
+def test_one_document_one_line_and_a_poem_train(tmp_path):
+    "Case 01: each was refused, with advice that did not help."
+    texts = {
+        "one_line": "word " * 60_000,
+        "poem": "\n".join(f"line {i} of a long poem" for i in range(450)),
+        "short": "Once upon a time. " * 80,
+    }
+    for name, text in texts.items():
+        (tmp_path / f"{name}.txt").write_text(text, encoding="utf-8")
+        done = command("train", "--dataset", f"{name}.txt", *TINY, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    few = command("train", "--dataset", "poem.txt", *TINY, "--val_tokens", "1", cwd=tmp_path)
+    assert few.returncode == 2 and few.stderr.endswith("at least; raise --val_tokens\n")
+    # the preparation cuts no document, and says what is true
+    flags = ["--tokenizer", "train", "--vocab_size", "300", "--num_proc", "1", "--out", "shards"]
+    done = command("prepare", "--dataset", "poem.txt", *flags, cwd=tmp_path)
+    assert done.returncode == 2
+    why = r"shards: no document is left for training, got [\d,]+ tokens in all in 1 documents, "
+    assert re.search(why + r"and validation takes whole ones until --val_tokens=267;", done.stderr)
+
+
+def test_separators_are_said_and_can_be_switched_off(tmp_path):
+    "Case 05, in both ways to make shards."
+    text = "".join(f"{s}\n<|endoftext|>\n" for s in STORIES)
+    (tmp_path / "stories.txt").write_text(text, encoding="utf-8")
+    (tmp_path / "empty.txt").touch()
+    lines = [
+        "stories.txt: documents end at lines of <|endoftext|>",
+        "empty.txt: left out, the file is empty",
+    ]
+    names = [str(tmp_path / name) for name in ("stories.txt", "empty.txt")]
+    config = DataConfig(
+        dataset=tuple(names), vocab_size=300, data_dir=str(tmp_path / "data"), val_tokens=512
+    )
+    said = []
+    tokenizer, folder = prepare_data(config, said.append)
+    for line in lines:
+        assert said.count(f"data: {tmp_path}/{line}") == 1, said
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    assert sum(t["documents"] for t in manifest["totals"].values()) == 40
+    assert prepare_data(config)[1] == folder
+    plain = dataclasses.replace(config, separator="")
+    assert prepare_data(plain, said.append)[1] != folder
+    tokenizer.save(tmp_path / "t.json")
+    flags = "--tokenizer t.json --num_proc 1 --val_tokens 512".split()
+    done = command("prepare", "--dataset", *names, *flags, "--out", "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for line in lines:
+        assert (done.stdout + done.stderr).count(line) == 1, done.stdout + done.stderr
+    other = json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))
+    assert [s["sha256"] for s in other["shards"]] == [s["sha256"] for s in manifest["shards"]]
+    flags += ["--separator", "", "--out", "plain"]
+    done = command("prepare", "--dataset", *names, *flags, cwd=tmp_path)
+    assert done.returncode == 0 and lines[0] not in done.stdout + done.stderr
+    flags[-1] = "out"
+    done = command("prepare", "--dataset", *names, *flags, cwd=tmp_path)
+    assert done.returncode == 2 and "out: holds other shards" in done.stderr, done.stderr
+
+
+def test_bpe_says_how_far_it_is_in_a_run(tmp_path, monkeypatch):
+    monkeypatch.setattr("gpt2edu.text.tokenizer.SAY_EVERY", 0)
+    (tmp_path / "dna.txt").write_text("ACGTTGCA\n" * 300 + "CCATG" * 3000, encoding="utf-8")
+    said = []
+    where = {"data_dir": str(tmp_path / "data"), "val_tokens": 512}
+    prepare_data(
+        DataConfig(dataset=(str(tmp_path / "dna.txt"),), vocab_size=270, **where), said.append
+    )
+    assert any(re.fullmatch(r"data: tokenizer: \d+ of 13 merges", line) for line in said), said
 
 
 # tinyshakespeare, through a real server
