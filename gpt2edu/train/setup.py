@@ -201,6 +201,7 @@ def build(
 def fixed_choices(config: TrainConfig, data: Data) -> dict:
     "List what has to be the same when a run is resumed, as JSON has it."
     saved = json.loads(json.dumps(asdict(config)))
+    del saved["separator"]  # it is in the name of the data, and runs older than it have none
     fixed = {k: v for k, v in saved.items() if k not in MAY_CHANGE}
     return fixed | {"tokenizer_hash": data.tokenizer.hash, "data": data.folder.name}
 
