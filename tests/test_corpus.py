@@ -4,21 +4,29 @@ The good comes through, the rest is named.
 """
 
 import collections
+import dataclasses
 import gzip
 import hashlib
 import http.server
 import importlib
 import json
 import math
+import os
 import re
 import string
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import gpt2edu
 from gpt2edu.data import cache as prepare
+from gpt2edu.data.cache import prepare_data
+from gpt2edu.data.config import DataConfig
 from gpt2edu.text import corpus, grammar
 from gpt2edu.text import stories as telling
 from gpt2edu.text.corpus import documents, read_back, stories, story, story_items
@@ -387,6 +395,226 @@ def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(FileNotFoundError) as e:
         list(documents("storys"))
     one_line(e, "'storys'", "stories, pydocs, tinyshakespeare")
+
+
+# issue 11, point 5: text as people have it
+
+
+def notes_of(dataset, **kw):
+    notes = []
+    return list(documents(dataset, note=notes.append, **kw)), notes
+
+
+STORIES = [f"Story {i}.\n\n" + "The fox jumps over the dog. " * 50 + "The end." for i in range(40)]
+
+
+def test_endoftext_on_a_line_of_its_own_separates_documents(tmp_path):
+    path = tmp_path / "stories.txt"
+    text = "".join(f"{s}\n<|endoftext|>\n" for s in STORIES)
+    path.write_text(text, encoding="utf-8")
+    assert notes_of(str(path)) == (STORIES, [f"{path}: documents end at lines of <|endoftext|>"])
+    path.write_text("<|endoftext|>\n" + text.replace("\n", "\r\n"), encoding="utf-8", newline="")
+    assert list(documents(str(path))) == STORIES
+    path.write_text(text.replace("<|endoftext|>", "---"), encoding="utf-8")
+    assert list(documents(str(path), separator="---")) == STORIES
+    # switched off, and inside of a line, it is text
+    path.write_text(text, encoding="utf-8")
+    docs, notes = notes_of(str(path), separator="")
+    assert "\n\n".join(docs).count("<|endoftext|>") == 40 and not notes
+    path.write_text("It is written <|endoftext|> for people.", encoding="utf-8")
+    assert list(documents(str(path))) == ["It is written <|endoftext|> for people."]
+
+
+def test_an_endless_line_is_cut_at_spaces_and_nothing_is_lost(tmp_path):
+    path = tmp_path / "text8.txt"
+    path.write_text("word " * 60_000, encoding="utf-8")
+    docs = list(documents(str(path)))
+    assert " ".join(docs).split() == ["word"] * 60_000
+    assert 5 < len(docs) and max(map(len, docs)) <= 40_000
+    path.write_text("ACGT" * 50_000, encoding="utf-8")
+    docs = list(documents(str(path)))
+    assert "".join(docs) == "ACGT" * 50_000 and 5 <= len(docs)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_a_byte_order_mark_and_utf_16(tmp_path, encoding):
+    path = tmp_path / "a.txt"
+    mark = "\ufeff" if encoding in ("utf-16-le", "utf-16-be") else ""
+    path.write_bytes((mark + "One café.\r\nTwo.\r\n" * 5).encode(encoding))
+    if encoding != "utf-32":
+        assert list(documents(str(path))) == ["\n".join(["One café.", "Two."] * 5)]
+    without = "One café.\n".encode("utf-16-le" if encoding != "utf-32" else "utf-32-le")
+    for name in ("a.txt", "a.jsonl"):
+        (tmp_path / name).write_bytes(without)
+        with pytest.raises(ValueError) as e:
+            list(documents(str(tmp_path / name)))
+        one_line(e, tmp_path / name, "zero byte at 1", "UTF-8")
+
+
+def test_every_refusal_says_the_true_place(tmp_path):
+    "Case 13."
+    good = '{"text": "' + "abc " * 50 + '"}\n'
+    raw = {
+        "a.txt": b"x \n" * 15_000 + b"caf\xe9",
+        "endless.txt": b"x " * 15_000 + b"caf\xe9 " * 20_000,
+        "a.jsonl": good.encode() * 200 + b'{"text":"caf\xe9"}\n',
+        "bom.jsonl": b"\xef\xbb\xbf" + b'{"text":"caf\xe9"}\n',
+    }
+    lines = {"a.txt": 15_001, "endless.txt": 1, "a.jsonl": 201, "bom.jsonl": 1}
+    for name, content in raw.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError) as e:
+            list(documents(str(tmp_path / name)))
+        at = content.index(b"\xe9")
+        one_line(e, f"{tmp_path / name}, line {lines[name]}: not UTF-8 at byte {at};")
+    path = tmp_path / "s.jsonl"
+    path.write_text(good * 100 + '{"text":"bad \\ud83d here"}\n', encoding="utf-8")
+    with pytest.raises(ValueError) as e:
+        list(documents(str(path)))
+    one_line(e, f"{path}, line 101: half a character", "'\\ud83d'", "at character 4")
+    path = tmp_path / "b.parquet"
+    data = [b"fine"] * 250 + [b"caf\xe9"] + [None] * 10
+    texts = pa.array(data, pa.binary()).view(pa.string())
+    for column in (texts, texts.dictionary_encode()):
+        pq.write_table(pa.table({"text": column}), path, row_group_size=100)
+        with pytest.raises(ValueError) as e:
+            list(documents(str(path)))
+        one_line(e, f"{path}, row 250: not UTF-8 at byte 3;")
+
+
+def test_a_null_is_left_out_in_every_format(tmp_path):
+    rows = ['{"text": "one"}', '{"text": null}', '{"text": ""}', '{"text": "two"}']
+    (tmp_path / "x.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    pq.write_table(pa.table({"text": ["one", None, "", "two"]}), tmp_path / "x.parquet")
+    for name in ("x.jsonl", "x.parquet"):
+        path = tmp_path / name
+        note = f"{path}: left out 2 rows whose 'text' is empty or null"
+        assert notes_of(str(path)) == (["one", "two"], [note])
+
+
+def test_hidden_files_and_folders_are_never_data(tmp_path):
+    for name in (
+        "a.txt",
+        ".b.txt",
+        "._a.txt",
+        ".ipynb_checkpoints/a.txt",
+        "in/c.TXT",
+        "in/._c.TXT",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(f"text of {name}".encode() + b"\xff" * ("._" in name))
+    for dataset in (str(tmp_path), f"{tmp_path}/**/*"):
+        assert list(documents(dataset)) == ["text of a.txt", "text of in/c.TXT"]
+
+
+def test_home_brackets_and_linked_folders(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    odd = tmp_path / "texts [old] *"
+    (odd / "more [2]").mkdir(parents=True)
+    (odd / "a.txt").write_text("one", encoding="utf-8")
+    (odd / "more [2]" / "b[1].txt").write_text("two", encoding="utf-8")
+    (odd / "more [2]" / "back").symlink_to(odd, target_is_directory=True)  # a circle
+    (tmp_path / "linked").symlink_to(odd, target_is_directory=True)
+    (tmp_path / "all").mkdir()
+    (tmp_path / "all" / "link").symlink_to(odd, target_is_directory=True)
+    for dataset in (str(odd), "~/texts [old] *", f"{tmp_path}/linked", "~/all", f"{odd}/**/*.txt"):
+        assert sorted(set(documents(dataset))) == ["one", "two"], dataset
+    for dataset in ("~/texts [old] */*.txt", f"{odd}/a.txt", f"{odd}/[ab].txt"):
+        assert list(documents(dataset)) == ["one"], dataset
+    assert list(documents(f"{odd}/more [2]/b[1].txt")) == ["two"]
+
+
+def test_what_is_left_out_is_said(tmp_path):
+    for name, text in (("a.txt", "one"), ("b.txt", ""), ("c.md", "three"), ("d", "four")):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    notes = [
+        f"{tmp_path}: left out 2 other files (.md, without suffix)",
+        f"{tmp_path / 'b.txt'}: left out, the file is empty",
+    ]
+    assert notes_of(str(tmp_path)) == (["one"], notes)
+    assert notes_of([f"{tmp_path}/a.txt", f"{tmp_path}/b.txt"]) == (["one"], notes[1:])
+
+
+TINY = """--n_layer 1 --n_head 2 --n_embd 16 --block_size 32 --total_batch 256 --micro_batch 8
+--optimizer adamw --choice_items 0 --val_tokens 512 --vocab_size 300 --max_steps 2""".split()
+
+
+def command(name, *args, cwd):
+    run = [sys.executable, "-m", "gpt2edu.cli", name, *args]
+    env = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    env |= {"PYTHONPATH": str(Path(gpt2edu.__file__).parents[1])}
+    return subprocess.run(run, cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
+
+
+def test_one_document_one_line_and_a_poem_train(tmp_path):
+    "Case 01: each was refused, with advice that did not help."
+    texts = {
+        "one_line": "word " * 60_000,
+        "poem": "\n".join(f"line {i} of a long poem" for i in range(450)),
+        "short": "Once upon a time. " * 80,
+    }
+    for name, text in texts.items():
+        (tmp_path / f"{name}.txt").write_text(text, encoding="utf-8")
+        done = command("train", "--dataset", f"{name}.txt", *TINY, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    few = command("train", "--dataset", "poem.txt", *TINY, "--val_tokens", "1", cwd=tmp_path)
+    assert few.returncode == 2 and few.stderr.endswith("at least; raise --val_tokens\n")
+    # the preparation cuts no document, and says what is true
+    flags = ["--tokenizer", "train", "--vocab_size", "300", "--num_proc", "1", "--out", "shards"]
+    done = command("prepare", "--dataset", "poem.txt", *flags, cwd=tmp_path)
+    assert done.returncode == 2
+    why = r"shards: no document is left for training, got [\d,]+ tokens in all in 1 documents, "
+    assert re.search(why + r"and validation takes whole ones until --val_tokens=267;", done.stderr)
+
+
+def test_separators_are_said_and_can_be_switched_off(tmp_path):
+    "Case 05, in both ways to make shards."
+    text = "".join(f"{s}\n<|endoftext|>\n" for s in STORIES)
+    (tmp_path / "stories.txt").write_text(text, encoding="utf-8")
+    (tmp_path / "empty.txt").touch()
+    lines = [
+        "stories.txt: documents end at lines of <|endoftext|>",
+        "empty.txt: left out, the file is empty",
+    ]
+    names = [str(tmp_path / name) for name in ("stories.txt", "empty.txt")]
+    config = DataConfig(
+        dataset=tuple(names), vocab_size=300, data_dir=str(tmp_path / "data"), val_tokens=512
+    )
+    said = []
+    tokenizer, folder = prepare_data(config, said.append)
+    for line in lines:
+        assert said.count(f"data: {tmp_path}/{line}") == 1, said
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    assert sum(t["documents"] for t in manifest["totals"].values()) == 40
+    assert prepare_data(config)[1] == folder
+    plain = dataclasses.replace(config, separator="")
+    assert prepare_data(plain, said.append)[1] != folder
+    tokenizer.save(tmp_path / "t.json")
+    flags = "--tokenizer t.json --num_proc 1 --val_tokens 512".split()
+    done = command("prepare", "--dataset", *names, *flags, "--out", "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for line in lines:
+        assert (done.stdout + done.stderr).count(line) == 1, done.stdout + done.stderr
+    other = json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))
+    assert [s["sha256"] for s in other["shards"]] == [s["sha256"] for s in manifest["shards"]]
+    flags += ["--separator", "", "--out", "plain"]
+    done = command("prepare", "--dataset", *names, *flags, cwd=tmp_path)
+    assert done.returncode == 0 and lines[0] not in done.stdout + done.stderr
+    flags[-1] = "out"
+    done = command("prepare", "--dataset", *names, *flags, cwd=tmp_path)
+    assert done.returncode == 2 and "out: holds other shards" in done.stderr, done.stderr
+
+
+def test_bpe_says_how_far_it_is_in_a_run(tmp_path, monkeypatch):
+    monkeypatch.setattr("gpt2edu.text.tokenizer.SAY_EVERY", 0)
+    (tmp_path / "dna.txt").write_text("ACGTTGCA\n" * 300 + "CCATG" * 3000, encoding="utf-8")
+    said = []
+    where = {"data_dir": str(tmp_path / "data"), "val_tokens": 512}
+    prepare_data(
+        DataConfig(dataset=(str(tmp_path / "dna.txt"),), vocab_size=270, **where), said.append
+    )
+    assert any(re.fullmatch(r"data: tokenizer: \d+ of 13 merges", line) for line in said), said
 
 
 # tinyshakespeare, through a real server

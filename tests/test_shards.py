@@ -29,6 +29,9 @@ class Bytes:
     def encode_batch(self, texts, num_threads=2):
         return [list(t.encode()) for t in texts]
 
+    def decode_bytes(self, ids):
+        return bytes(ids.tolist())
+
 
 TEXTS = [f"document {i} " + "abc" * (i % 7) for i in range(200)]
 
@@ -327,6 +330,30 @@ def test_too_little_text(tmp_path, texts, got):
         e, tmp_path, "no document is left for training", got, "val_tokens=300", "lower val_tokens"
     )
     assert not (tmp_path / "manifest.json").exists()
+
+
+def test_one_document_is_cut_for_validation(tmp_path):
+    "Issue 11, case 01: a poem, or a text of one line, trains."
+    text = "line of a long poem\n" * 100
+    manifest = make(tmp_path, [text])
+    val, train = (S.open_shards(tmp_path, split)[:].tolist() for split in ("val", "train"))
+    assert val + train[1:] == stream([text]) and train[0] == val[0] == Bytes.eot
+    assert len(val) == 300
+    totals = manifest["totals"]
+    assert totals["val"] == {"documents": 1, "tokens": 300, "bytes": 299}
+    assert totals["train"]["bytes"] == len(text) - 299
+    # the last of several, too
+    other = make(tmp_path / "two", ["x" * 100, text])
+    assert [other["totals"][s]["documents"] for s in ("val", "train")] == [2, 1]
+
+
+def test_hidden_files_are_no_shards(tmp_path):
+    make(tmp_path)
+    (tmp_path / "manifest.json").unlink()
+    shard = next(tmp_path.glob("toy_train_*.bin"))
+    n = len(S.open_shards(tmp_path, "train"))
+    (tmp_path / f"._{shard.name}").write_bytes(b"Mac OS X")
+    assert len(S.open_shards(tmp_path, "train")) == n
 
 
 @pytest.mark.parametrize("kw", [{"shard_size": 0}, {"shard_size": 2**31}, {"val_tokens": -1}])

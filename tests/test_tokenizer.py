@@ -5,8 +5,10 @@ import json
 import pickle
 import pydoc_data.topics
 import random
+import re
 import subprocess
 import sys
+import time
 from collections import Counter
 from itertools import pairwise
 
@@ -297,6 +299,27 @@ def test_training_equals_the_slow_way_on_repetitive_text(texts, vocab_size):
     tokenizer = T.Tokenizer("t", merges)
     for text in texts:
         assert tokenizer.encode(text) == T.encode_plain(text, tokenizer.ranks)
+
+
+@pytest.mark.parametrize("letters", ["ACGT", "ab", "a", "日本語", "ABCDabcd0123+/"])
+def test_training_equals_the_slow_way_on_text_without_spaces(letters):
+    text = "".join(random.Random(3).choices(letters, k=900))
+    for texts in ([text], [text[i : i + 80] + "\n" for i in range(0, 900, 80)]):
+        assert T.train_bpe(texts, 300) == slow_bpe(texts, 300)
+
+
+def test_training_on_a_megabyte_of_dna_takes_seconds(monkeypatch):
+    "Issue 11, case 17: it took 6,000 s. A limit against hanging; 3 s are usual."
+    monkeypatch.setattr(T, "SAY_EVERY", 0.5)
+    dna = "".join(random.Random(1).choices("ACGT", k=1_000_000))
+    lines = "\n".join(dna[i : i + 80] for i in range(0, len(dna), 80))
+    for text in (dna, lines):
+        said, began = [], time.process_time()
+        tokenizer = T.Tokenizer.train([text], 1024, "dna", said.append)
+        assert time.process_time() - began < 60
+        assert len(tokenizer.merges) == 767
+        assert re.fullmatch(r"tokenizer: [\d,]+ of 767 merges", said[0])
+        assert len(tokenizer.encode(text)) < len(text) / 3
 
 
 def test_known_merges_of_sennrich():

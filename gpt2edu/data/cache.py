@@ -3,8 +3,8 @@
 # Made by tools/book.py from ../../book/easy/ch05a_cache.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['STRETCH', 'HUB', 'fingerprint', 'take_text', 'not_writable', 'all_stories', 'try_lock',
-           'one_writer', 'hub_name', 'hub_folder', 'prepared_before', 'shards_folder',
+__all__ = ['STRETCH', 'HUB', 'fingerprint', 'take_text', 'once', 'not_writable', 'all_stories',
+           'try_lock', 'one_writer', 'hub_name', 'hub_folder', 'prepared_before', 'shards_folder',
            'check_unchanged', 'find_finished', 'prepare_data']
 
 # %% ../../nbs/easy/ch05a_cache.ipynb #a4c7475f
@@ -24,6 +24,7 @@ import gpt2edu
 from gpt2edu.text.corpus import EMBEDDED, documents, find_files, is_hub_name, stories
 from gpt2edu.data.config import N_STORIES, TOKENIZER_CHARS, DataConfig
 from gpt2edu.data.shards import MANIFEST, UNFINISHED, write_shards
+from gpt2edu.text.files import EOT
 from gpt2edu.text.tokenizer import Tokenizer, get_tokenizer
 
 # %% ../../nbs/easy/ch05a_cache.ipynb #31053674
@@ -48,12 +49,25 @@ def fingerprint(
 
 
 def take_text(texts: Iterable[str], characters: int) -> Iterator[str]:
-    "Give documents until there are so many characters."
+    "Give documents until there are so many characters; of a longer one, its beginning."
+    most = characters
     for text in texts:
-        yield text
+        yield text[:most]
         characters -= len(text)
         if characters <= 0:
             return
+
+
+def once(say: Callable) -> Callable:  # takes a line
+    "Say each line the first time only: a text is read twice, for the tokenizer and the shards."
+    told = set()
+
+    def note(line):
+        if line not in told:
+            told.add(line)
+            say(line)
+
+    return note
 
 
 def not_writable(folder: Path, e: OSError, flag: str) -> OSError:
@@ -218,10 +232,11 @@ def shards_folder(
     val_tokens = min(config.val_tokens, few) if exact is None else exact
     made_by = tokenizer.hash if tokenizer else config.vocab_size
     made_of = [source, N_STORIES, made_by, val_tokens, config.text_key, *more]
+    made_of += [] if config.separator == EOT else [f"separator {config.separator}"]
     key = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:12]
     name = config.dataset[0]
     if name not in EMBEDDED:
-        name = Path(name).stem.strip("*.") or "files"
+        name = re.sub(r"[^\w .-]", "_", Path(name).stem.strip("*.")) or "files"
     return Path(config.data_dir) / f"{name}-{key}", name, source, val_tokens, size
 
 
@@ -277,10 +292,12 @@ def prepare_data(
     if there := find_finished(folder, say):
         return there
     written = []  # stories are short enough to keep
+    note = once(lambda line: say(f"data: {line}"))
 
     def texts():
         if config.dataset != ("stories",):
-            return documents(config.dataset, config.text_key, data_dir=config.data_dir)
+            where = {"data_dir": config.data_dir, "separator": config.separator}
+            return documents(config.dataset, config.text_key, note=note, **where)
         written.extend([] if written else all_stories(N_STORIES))
         return written
 
@@ -294,7 +311,9 @@ def prepare_data(
             if tokenizer is None:
                 say(f"data: training a tokenizer of at most {config.vocab_size:,} ids")
                 few = take_text(texts(), TOKENIZER_CHARS)
-                tokenizer = Tokenizer.train(few, config.vocab_size, name)
+                tokenizer = Tokenizer.train(
+                    few, config.vocab_size, name, lambda line: say(f"data: {line}")
+                )
             say(f"data: writing shards to {folder}")
             tokenizer.save(folder)
             made_from = {"dataset": config.dataset, "sha256": source}

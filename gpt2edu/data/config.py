@@ -8,6 +8,8 @@ __all__ = ['N_STORIES', 'TOKENIZER_CHARS', 'GPT2_VAL_TOKENS', 'DataConfig']
 # %% ../../nbs/easy/ch05b_config.ipynb #05e69c8a
 from dataclasses import dataclass
 
+from gpt2edu.text.files import EOT
+
 N_STORIES = 24_000  # documents of the embedded corpus: two million tokens
 TOKENIZER_CHARS = 1_000_000  # text that a tokenizer is trained on
 GPT2_VAL_TOKENS = 10_485_760  # what GPT-2's presets validate on, 20 steps of 524,288
@@ -24,6 +26,8 @@ class DataConfig:
     # a folder of .bin or .npy shards, used as they are instead of a dataset
     shards: str | None = None
     text_key: str = "text"  # field of a .jsonl line, column of a .parquet file
+    # a line of a .txt file that holds this and nothing else ends a document; "" for none
+    separator: str = EOT
     # train (learn one from the dataset), gpt2, or the path of a tokenizer.json
     tokenizer: str = "train"
     # ids of a tokenizer that is trained; the model's vocabulary is the next multiple of 128
@@ -35,4 +39,9 @@ class DataConfig:
         if not self.dataset or "" in self.dataset:
             raise ValueError(
                 "dataset names nothing; expected stories, pydocs, tinyshakespeare or files"
+            )
+        if self.separator != "".join(self.separator.splitlines()).strip():
+            raise ValueError(
+                f"separator={self.separator!r} must be one line without spaces around it; "
+                f"for example {EOT}"
             )

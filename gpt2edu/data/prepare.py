@@ -27,6 +27,7 @@ from gpt2edu.data.cache import (
     hub_folder,
     hub_name,
     not_writable,
+    once,
     one_writer,
     shards_folder,
     take_text,
@@ -46,6 +47,7 @@ from gpt2edu.data.writer import (
     whole_shards,
 )
 from gpt2edu.machine.progress import Progress, gigabytes, need_room
+from gpt2edu.text.files import EOT
 from gpt2edu.text.tokenizer import Tokenizer, get_tokenizer
 
 # %% ../../nbs/tough/ch19_fineweb.ipynb #67d31767
@@ -69,6 +71,8 @@ class PrepareConfig:
     subset: str | None = None
     split: str = "train"  # which split of a dataset on the hub
     text_key: str = "text"  # field of a .jsonl line, column of a .parquet file
+    # a line of a .txt file that holds this and nothing else ends a document; "" for none
+    separator: str = EOT
     # gpt2, train (learn one from the first documents), or the path of a tokenizer.json
     tokenizer: str = "gpt2"
     vocab_size: int = 1024  # ids of a tokenizer that is trained
@@ -126,12 +130,13 @@ def open_source(
 ) -> Source:
     "Find the documents. ValueError, OSError: one line."
     name = hub_name(config.dataset)
-    if not name:
-        return local_source(config.dataset, made_of, size, config.text_key, config.data_dir)
 
     def note(line):
         say(f"prepare: {line}")
 
+    if not name:
+        reading = (config.text_key, config.data_dir, config.separator, once(note))
+        return local_source(config.dataset, made_of, size, *reading)
     repo, default = HUB.get(name, (name, None))
     repo, _, newest = repo.partition("@")
     commit = revision or newest or None
@@ -206,6 +211,7 @@ def local_plan(
     data = DataConfig(
         dataset=config.dataset,
         text_key=config.text_key,
+        separator=config.separator,
         vocab_size=config.vocab_size,
         data_dir=config.data_dir,
         val_tokens=min(DataConfig.val_tokens, small),
@@ -213,7 +219,9 @@ def local_plan(
     unusual = config.max_tokens is not None or config.shard_size != PrepareConfig.shard_size
     more = (config.max_tokens, config.shard_size) if unusual else ()
     folder, short, sha, val_tokens, size = shards_folder(data, tokenizer, more, config.val_tokens)
-    return folder, {"dataset": [*config.dataset], "sha256": sha}, short, val_tokens, size
+    source = {"dataset": [*config.dataset], "sha256": sha}
+    source |= {} if config.separator == EOT else {"separator": config.separator}
+    return folder, source, short, val_tokens, size
 
 # %% ../../nbs/tough/ch19_fineweb.ipynb #962eae82
 class Plan(NamedTuple):
@@ -298,7 +306,8 @@ def train_tokenizer(
                 yield bytes(document[: 4 * TOKENIZER_CHARS]).decode(errors="ignore")
 
     say(f"prepare: training a tokenizer of at most {vocab_size:,} ids")
-    return Tokenizer.train(take_text(texts(), TOKENIZER_CHARS), vocab_size, name)
+    few = take_text(texts(), TOKENIZER_CHARS)
+    return Tokenizer.train(few, vocab_size, name, lambda line: say(f"prepare: {line}"))
 
 # %% ../../nbs/tough/ch19_fineweb.ipynb #7d05fbe8
 def start(

@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['MAGIC', 'VERSION', 'HEADER_BYTES', 'MAX_VOCAB', 'MANIFEST', 'UNFINISHED', 'SHARD_NAME',
            'check_ids', 'encode_documents', 'write_shard', 'read_shard', 'describe', 'to_json',
-           'claim_folder', 'check_train', 'finish_folder', 'write_shards', 'ShardSet', 'scan',
-           'read_manifest', 'open_shards']
+           'claim_folder', 'check_train', 'finish_folder', 'leave_some', 'write_shards', 'ShardSet',
+           'scan', 'read_manifest', 'open_shards']
 
 # %% ../../nbs/easy/ch05_shards.ipynb #291c2ad7
+import glob
 import hashlib
 import json
 import re
@@ -151,7 +152,8 @@ def claim_folder(
         raise ValueError(
             f"{folder}: {MANIFEST} is there already; open these shards, or choose another folder"
         )
-    old = sorted(p for split in ("train", "val") for p in folder.glob(f"{name}_{split}_*.bin"))
+    begin = glob.escape(name)
+    old = sorted(p for split in ("train", "val") for p in folder.glob(f"{begin}_{split}_*.bin"))
     if old and not (folder / UNFINISHED).exists():
         raise ValueError(
             f"{old[0]}: is in the way and was not written here; "
@@ -170,7 +172,13 @@ def check_train(
 ):
     "Refuse to finish when validation has taken all documents. Raises ValueError."
     if not totals["train"]["tokens"]:
-        got = f"got {totals['val']['tokens']:,} tokens in all"
+        tokens, documents = (totals["val"][key] for key in ("tokens", "documents"))
+        got = f"got {tokens:,} tokens in all"
+        if tokens > val_tokens:
+            raise ValueError(
+                f"{folder}: no document is left for training, {got} in {documents:,} documents, "
+                f"and validation takes whole ones until {flag}={val_tokens:,}; give more documents"
+            )
         raise ValueError(
             f"{folder}: no document is left for training, {got}, "
             f"expected more than val_tokens={val_tokens:,}; give more text or lower {flag}"
@@ -189,6 +197,28 @@ def finish_folder(
     write_atomically(folder / MANIFEST, to_json(manifest))
     (folder / UNFINISHED).unlink(missing_ok=True)
     return manifest
+
+# %% ../../nbs/easy/ch05_shards.ipynb #bd06cd94
+def leave_some(
+    encoded: Iterable[tuple[np.ndarray, int]],  # what `encode_documents` gives
+    val_tokens: int,
+    tokenizer,  # has decode_bytes
+) -> Iterator[tuple[np.ndarray, int]]:
+    "Cut the last document in two where validation would leave nothing for training."
+    before, held = 0, None  # tokens before the document that is held back
+    for item in encoded:
+        if held:
+            yield held
+            before += len(held[0])
+        held = item
+    cut = val_tokens - before
+    if held and 0 < cut < len(held[0]):
+        ids, n_bytes = held
+        first = len(tokenizer.decode_bytes(ids[1:cut]))
+        yield ids[:cut], first
+        held = np.concatenate([ids[:1], ids[cut:]]), n_bytes - first
+    if held:
+        yield held
 
 # %% ../../nbs/easy/ch05_shards.ipynb #6bd8de5c
 def write_shards(
@@ -225,7 +255,8 @@ def write_shards(
             shards.append({"file": file, "split": split, "tokens": used, "sha256": sha})
             used = 0
 
-    for ids, n_bytes in encode_documents(documents, tokenizer):
+    encoded = encode_documents(documents, tokenizer)
+    for ids, n_bytes in leave_some(encoded, val_tokens, tokenizer):
         if split == "val" and totals["val"]["tokens"] >= val_tokens:
             flush("val")
             split = "train"
@@ -335,7 +366,7 @@ def _listed(
     if manifest:
         shards = [s for s in manifest["shards"] if s["split"] == split]
         return [(folder / s["file"], s["tokens"], s["sha256"]) for s in shards]
-    names = sorted(p.name for p in folder.iterdir())
+    names = sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))  # no hidden one
     found = [n for n in names if (m := SHARD_NAME.match(n)) and m[1] == split]
     return [(folder / n, None, None) for n in found]
 

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from gpt2edu.data.cache import N_STORIES
 from gpt2edu.data.hub import HubError, HubFile, Listing
 from gpt2edu.text.corpus import EMBEDDED, documents, find_files
-from gpt2edu.text.files import LARGE, open_table, read_file, read_group
+from gpt2edu.text.files import EOT, LARGE, open_table, read_file, read_group, unheard
 from gpt2edu.text.tokenizer import utf8
 
 # %% ../../nbs/tough/ch19b_sources.ipynb #4eedb3c8
@@ -52,9 +52,15 @@ class File(NamedTuple):
     open: Callable  # opens it
 
 
-def read_text(path: Path, text_key: str, skip: int) -> Iterator[bytes | memoryview]:
+def read_text(
+    path: Path,
+    text_key: str,
+    skip: int,  # documents to pass over
+    separator: str = EOT,  # a line that ends a document of a .txt file
+    note: Callable = unheard,  # told what is left out
+) -> Iterator[bytes | memoryview]:
     "Give the documents of a .txt or .jsonl file. ValueError: one line."
-    for text in islice(read_file(path, text_key), skip, None):
+    for text in islice(read_file(path, text_key, separator, note), skip, None):
         yield utf8(text) if isinstance(text, str) else text
         del text  # it may be a very long one
 
@@ -63,12 +69,14 @@ def units_of(
     files: list[File],
     text_key: str,
     start: tuple[int, int],
+    **reading,  # separator and note of `read_text`
 ) -> Iterator[Unit]:
     "List the units of files, from a key on. ValueError, HubError: one line."
     for f in range(start[0], len(files)):
         file = files[f]
-        if not file.name.endswith(".parquet"):
-            yield Unit((f, 0), file.size, partial(read_text, Path(file.name), text_key))
+        if not file.name.lower().endswith(".parquet"):
+            read = partial(read_text, Path(file.name), text_key, **reading)
+            yield Unit((f, 0), file.size, read)
             continue
         table = open_table(file.open, file.name, text_key, own=(HubError,))
         for g in range(start[1] if f == start[0] else 0, table.meta.num_row_groups):
@@ -108,13 +116,17 @@ def local_source(
     size: int,  # bytes of text, about
     text_key: str = "text",
     data_dir: str = "data",  # where downloads are kept
+    separator: str = EOT,  # a line that ends a document of a .txt file
+    note: Callable = unheard,  # told what is left out
 ) -> Source:
     "What is on this machine, or made by it."
     if dataset[0] in EMBEDDED:
         return embedded_source(dataset, made_of, size, data_dir)
-    files = [File(str(p), p.stat().st_size, partial(open, p, "rb")) for p in find_files(dataset)]
-    size = int(sum(f.size * (PACKED if f.name.endswith(".parquet") else 1) for f in files))
-    return Source(made_of, size, partial(units_of, files, text_key))
+    paths = find_files(dataset, note)
+    files = [File(str(p), p.stat().st_size, partial(open, p, "rb")) for p in paths]
+    size = int(sum(f.size * (PACKED if f.name.lower().endswith(".parquet") else 1) for f in files))
+    units = partial(units_of, files, text_key, separator=separator, note=note)
+    return Source(made_of, size, units)
 
 # %% ../../nbs/tough/ch19b_sources.ipynb #6b5d1cad
 def read_ahead(

@@ -8,6 +8,7 @@ __all__ = ['OURS', 'totals_of', 'token_lengths', 'ShardWriter', 'refuse_stranger
            'parts_stream', 'after']
 
 # %% ../../nbs/tough/ch19d_writer.ipynb #b76966b8
+import glob
 import heapq
 import json
 import re
@@ -240,7 +241,7 @@ def whole_shards(folder: Path, state: dict, header: dict) -> list[dict]:  # entr
         write_atomically(folder / UNFINISHED, to_json(header | {"shards": kept}))
         (folder / MANIFEST).unlink(missing_ok=True)
     names = {entry["file"] for entry in kept}
-    for path in [*folder.glob(f"{a['name']}_*_??????.bin"), *folder.glob(".*.tmp")]:
+    for path in [*folder.glob(f"{glob.escape(a['name'])}_*_??????.bin"), *folder.glob(".*.tmp")]:
         if path.name not in names:
             path.unlink()
     return kept

@@ -44,7 +44,8 @@ def validation_loss(
     T, unjudged = block_size, int(block_size * overlap)
     if (n := min(n_tokens, len(shards) - 1)) < T:
         raise ValueError(
-            f"got {n} tokens to validate on, expected block_size={T} at least; give more text"
+            f"got {n} tokens to validate on, expected block_size={T} at least; "
+            + ("raise n_tokens" if n_tokens < T else "give more text")
         )
     starts = list(range(0, n - T + 1, T - unjudged))
     total = torch.zeros(2, dtype=torch.float64)  # nats; tokens judged

@@ -100,7 +100,7 @@ def first_documents(
         return []
     found = []
     characters = 0
-    for text in documents(config.dataset, config.text_key, N_STORIES):
+    for text in documents(config.dataset, config.text_key, N_STORIES, separator=config.separator):
         if not estimates:
             break  # it is there
         found.append(text)

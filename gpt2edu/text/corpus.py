@@ -5,23 +5,24 @@
 # %% auto #0
 __all__ = ['FULL', 'SHAKESPEARE', 'SHAKESPEARE_SHA256', 'EMBEDDED', 'SUFFIXES', 'Story', 'story',
            'stories', 'read_back', 'story_items', 'reachable', 'download', 'is_hub_name',
-           'find_files', 'documents']
+           'files_below', 'files_like', 'find_files', 'documents']
 
 # %% ../../nbs/easy/ch03_corpus.ipynb #441eeb81
 import glob
 import hashlib
 import http.client
+import os
 import random
 import re
 import socket
 import urllib.parse
 import urllib.request
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from gpt2edu.machine.atomic import write_atomically
-from gpt2edu.text.files import read_strings
+from gpt2edu.text.files import EOT, read_strings, unheard
 from gpt2edu.text.grammar import END, NUMBERS, Grammar, amount, at
 from gpt2edu.text.stories import Reader, World, Writer, tell
 
@@ -181,37 +182,63 @@ SUFFIXES = (".txt", ".jsonl", ".parquet")
 
 def is_hub_name(name: str) -> bool:
     "Whether this is owner/name, perhaps with @revision, and not a path on this machine."
-    if Path(name).exists() or Path(name).suffix in (*SUFFIXES, ".json"):
+    if Path(name).exists() or Path(name).suffix.lower() in (*SUFFIXES, ".json"):
         return False
     return re.fullmatch(r"\w[\w.-]*/[\w.-]+(@.+)?", name) is not None
+
+# %% ../../nbs/easy/ch03_corpus.ipynb #907d582f
+def files_below(folder: Path) -> Iterator[Path]:
+    "List the files of a folder and of those in it, links followed, hidden ones passed over."
+    seen = set()  # a link may lead back into a folder above it
+    for here, folders, files in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(here)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(f for f in folders if not f.startswith("."))
+        yield from (Path(here, f) for f in files if not f.startswith("."))
+
+
+def files_like(name: str) -> list[Path]:
+    "List the files that a pattern with * means."
+    path = Path(name)
+    rest = []  # what does not exist is the pattern
+    while path.name and not path.exists():
+        rest.insert(0, path.name)
+        path = path.parent
+    found = (path / f for f in glob.glob("/".join(rest), root_dir=path, recursive=True))
+    return [p for p in found if p.is_file()]
 
 
 def find_files(
     names: Iterable[str],  # files, folders, patterns with *
+    note: Callable = unheard,  # told what is left out
 ) -> list[Path]:  # sorted, each once
     "Find files of text. FileNotFoundError or ValueError, one line, where there are none."
     found = set()
     for name in names:
-        if Path(name).is_dir():
-            paths = [p for p in Path(name).rglob("*") if p.suffix in SUFFIXES and p.is_file()]
-        elif Path(name).is_file():
-            paths = [Path(name)]
-        else:
-            paths = [Path(p) for p in glob.glob(name, recursive=True)]
-        if not paths:
-            kinds = ", ".join(SUFFIXES)
+        place = Path(name).expanduser()
+        listed = [place] if place.is_file() else files_like(str(place))
+        listed = [*files_below(place)] if place.is_dir() else listed
+        paths = [p for p in listed if p.suffix.lower() in SUFFIXES]
+        kinds = ", ".join(SUFFIXES)
+        if not listed or (place.is_dir() and not paths):
             expected = f"expected {', '.join(EMBEDDED)}, or a file, folder or pattern of {kinds}"
             raise FileNotFoundError(f"no dataset {name!r}: {expected}")
+        others = sorted({p.suffix or "without suffix" for p in listed} - {p.suffix for p in paths})
+        if not paths:
+            what = others[0] if listed[0].suffix else "a file without suffix"
+            raise ValueError(f"{listed[0]}: cannot read {what}; expected {kinds}")
+        if others:
+            note(f"{name}: left out {len(listed) - len(paths)} other files ({', '.join(others)})")
         found.update(paths)
-    for path in sorted(found):
-        if path.suffix not in SUFFIXES:
-            raise ValueError(
-                f"{path}: cannot read {path.suffix or 'a file without suffix'}; "
-                f"expected {', '.join(SUFFIXES)}"
-            )
-        if path.stat().st_size == 0:
-            raise ValueError(f"{path}: the file is empty; expected text")
-    return sorted(found)
+    empty = sorted(p for p in found if p.stat().st_size == 0)
+    if empty and len(empty) == len(found):
+        raise ValueError(f"{empty[0]}: the file is empty; expected text")
+    if empty:
+        more = f" and {len(empty) - 1} more" if empty[1:] else ""
+        note(f"{empty[0]}{more}: left out, the file is empty")
+    return sorted(found.difference(empty))
 
 
 def documents(
@@ -219,6 +246,8 @@ def documents(
     text_key: str = "text",  # field of .jsonl, column of .parquet
     n_stories: int = 30_000,  # how many stories
     data_dir: str | Path = "data",  # where downloads are kept
+    separator: str = EOT,  # a line that ends a document of a .txt file; "": there is none
+    note: Callable = unheard,  # told what is left out, and where documents end
 ) -> Iterator[str]:
     "Give the documents of a dataset, always in the same order. OSError, ValueError: one line."
     names = [dataset] if isinstance(dataset, str) else list(dataset)
@@ -232,5 +261,5 @@ def documents(
         kept = Path(data_dir) / "downloads"
         yield from read_strings(download(SHAKESPEARE, SHAKESPEARE_SHA256, kept), text_key)
     else:
-        for path in find_files(names):
-            yield from read_strings(path, text_key)
+        for path in find_files(names, note):
+            yield from read_strings(path, text_key, separator, note)

@@ -3,38 +3,120 @@
 # Made by tools/book.py from ../../book/easy/ch03c_files.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['LARGE', 'BOM', 'BUFFER', 'cut_text', 'arrow', 'column_texts', 'not_utf8', 'row_of',
-           'text_of', 'long_text_of', 'read_jsonl', 'Table', 'broken', 'text_column', 'open_table',
-           'read_group', 'read_parquet', 'read_file', 'read_strings']
+__all__ = ['EOT', 'LARGE', 'BOM', 'BUFFER', 'unheard', 'encoding_of', 'not_utf8',
+           'first_wrong_byte', 'short_lines', 'cut_text', 'read_txt', 'arrow', 'left_out',
+           'column_texts', 'row_of', 'text_of', 'long_text_of', 'read_jsonl', 'Table', 'broken',
+           'text_column', 'open_table', 'check_column', 'read_group', 'read_parquet', 'read_file',
+           'read_strings']
 
 # %% ../../nbs/easy/ch03c_files.ipynb #4b761a3d
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 # %% ../../nbs/easy/ch03c_files.ipynb #5fb80a32
+EOT = "<|endoftext|>"  # on a line of its own, it separates the documents of a .txt file
+LARGE = 64 << 20  # bytes of text; a larger document is not turned into a string
+BOM = b"\xef\xbb\xbf"  # a byte order mark, which some editors put first
+
+
+def unheard(line: str):
+    "Take a note, and keep it from the reader."
+
+
+def encoding_of(path: Path) -> str:
+    "Tell the encoding of a text file by its byte order mark. ValueError, one line."
+    with open(path, "rb") as f:
+        head = f.read(4096)
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "utf-16"
+    if head.count(0) > len(head) // 4:
+        raise ValueError(
+            f"{path}: a zero byte at {head.index(0)}, as in a binary file or UTF-16 without "
+            "a mark; convert it to UTF-8 first"
+        )
+    return "utf-8-sig"
+
+
+def not_utf8(
+    where: str,  # file, and line or row
+    e: UnicodeDecodeError,
+    at: int = 0,  # bytes of the file before what was decoded
+) -> ValueError:
+    "One line for text in another encoding."
+    return ValueError(f"{where}: not UTF-8 at byte {at + e.start}; convert it first")
+
+
+def first_wrong_byte(path: Path) -> ValueError:
+    "Say where a text file stops being UTF-8."
+    at = 0
+    with open(path, "rb") as f:
+        for n, line in enumerate(f, start=1):
+            try:
+                line.decode()
+            except UnicodeDecodeError as e:
+                return not_utf8(f"{path}, line {n}", e, at)
+            at += len(line)
+    return ValueError(f"{path}: not whole UTF-16; convert it to UTF-8 first")
+
+# %% ../../nbs/easy/ch03c_files.ipynb #87d29a27
+def short_lines(
+    file: TextIO,
+    most: int = 20_000,  # characters
+) -> Iterator[str]:
+    "Give the lines of a text; a longer one is cut at a space, or where it must be."
+    rest = ""
+    while part := file.readline(most):
+        line = rest + part
+        end = len(line)
+        if len(part) == most and not part.endswith("\n"):
+            end = line.rfind(" ") + 1 or end
+        yield line[:end]
+        rest = line[end:]
+    if rest:
+        yield rest
+
+
 def cut_text(
     lines: Iterable[str],  # of one file
     at_least: int = 2000,  # characters
+    separator: str = EOT,  # a line that ends a document; "": there is none
 ) -> Iterator[str]:
-    "Cut a long text at blank lines; where there are none for long, at the end of a line."
+    "Cut a long text at separators, else at blank lines; where there are none for long, at a line."
     held, size = [], 0
-    for line in lines:
-        held.append(line)
-        size += len(line)
-        if size >= (at_least if not line.strip() else 10 * at_least):
-            yield "".join(held).strip("\n")
+    for line in chain(lines, [None]):
+        ends = line is None or (separator and line.strip() == separator)
+        if not ends:
+            held.append(line)
+            size += len(line)
+        if ends or size >= (at_least if not line.strip() else 10 * at_least):
+            text = "".join(held).strip("\n")
+            text = text if ends or line.endswith("\n") else text.removesuffix(" ")
+            if text.strip():
+                yield text
             held, size = [], 0
-    if "".join(held).strip():
-        yield "".join(held).strip("\n")
-
-# %% ../../nbs/easy/ch03c_files.ipynb #902c8e89
-LARGE = 64 << 20  # bytes of text; a larger document is not turned into a string
 
 
+def read_txt(path: Path, separator: str = EOT, note: Callable = unheard) -> Iterator[str]:
+    "Give the documents of a .txt file. ValueError, one line."
+    encoding = encoding_of(path)
+    try:
+        with open(path, encoding=encoding) as f:
+            at_least = 2000
+            own_line = rf"(?m)^[ \t]*{re.escape(separator)}[ \t]*$"
+            if separator and re.search(own_line, f.read(1 << 20)):
+                at_least = LARGE
+                note(f"{path}: documents end at lines of {separator}")
+            f.seek(0)
+            yield from cut_text(short_lines(f), at_least, separator)
+    except UnicodeError:
+        raise first_wrong_byte(path) from None
+
+# %% ../../nbs/easy/ch03c_files.ipynb #08725c44
 def arrow():  # the module pyarrow
     "Load pyarrow with the system's memory, which is given back after a very long document."
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
@@ -43,6 +125,12 @@ def arrow():  # the module pyarrow
     import pyarrow.parquet
 
     return pyarrow
+
+
+def left_out(path: Path, n: int, text_key: str, note: Callable):
+    "Say how many rows of a file had no text."
+    if n:
+        note(f"{path}: left out {n:,} rows whose {text_key!r} is empty or null")
 
 
 def column_texts(texts) -> Iterator[memoryview]:
@@ -56,20 +144,16 @@ def column_texts(texts) -> Iterator[memoryview]:
     return (data[a:b] for a, b in pairwise(ends) if b > a)
 
 
-def not_utf8(where: str, e: UnicodeDecodeError) -> ValueError:
-    "One line for text in another encoding."
-    return ValueError(f"{where}: not UTF-8 at byte {e.start}; convert it first")
-
-
-BOM = b"\xef\xbb\xbf"  # a byte order mark, which some editors put first
-
-
-def row_of(line: bytes, where: str):
+def row_of(
+    line: bytes,
+    where: str,  # file and line
+    at: int = 0,  # bytes of the file before the line
+):
     "Parse one line of a .jsonl file. ValueError, one line."
     try:
         return json.loads(line.decode())
     except UnicodeDecodeError as e:
-        raise not_utf8(where, e) from None
+        raise not_utf8(where, e, at) from None
     except RecursionError:
         raise ValueError(
             f"{where}: not JSON (nested too deeply); expected one object a line"
@@ -79,19 +163,29 @@ def row_of(line: bytes, where: str):
         raise ValueError(f"{where}: not JSON ({why}); expected one object a line") from None
 
 
-def text_of(line: bytes, text_key: str, where: str) -> str:
-    "Take the text out of one line. ValueError, one line."
-    row = row_of(line, where)
+def text_of(line: bytes, text_key: str, where: str, at: int = 0) -> str:
+    "Take the text out of one line; null is an empty text. ValueError, one line."
+    row = row_of(line, where, at)
+    if isinstance(row, dict) and row.get(text_key, "") is None:
+        return ""
     if not isinstance(row, dict) or not isinstance(row.get(text_key), str):
         keys = ", ".join(row) if isinstance(row, dict) else type(row).__name__
         raise ValueError(
             f"{where}: no text under {text_key!r}, got {keys}; name it with --text_key"
         )
-    return row[text_key]
+    text = row[text_key]
+    try:
+        text.encode()
+    except UnicodeEncodeError as e:
+        raise ValueError(
+            f"{where}: half a character, the lone surrogate {text[e.start]!r}, "
+            f"at character {e.start} of the text; remove it"
+        ) from None
+    return text
 
 
-def long_text_of(line: bytes, text_key: str, where: str) -> memoryview:
-    "Take the text out of a very long line. ValueError, one line."
+def long_text_of(line: bytes, text_key: str, where: str, at: int = 0) -> memoryview:
+    "Take the text out of a very long line; null is an empty text. ValueError, one line."
     pa = arrow()
     size = pa.json.ReadOptions(use_threads=False, block_size=len(line) + 1)
     schema = pa.schema([(text_key, pa.string())])
@@ -102,25 +196,39 @@ def long_text_of(line: bytes, text_key: str, where: str) -> memoryview:
         why = str(e).splitlines()[0]
         raise ValueError(f"{where}: no JSON with text under {text_key!r} ({why})") from None
     if texts.null_count:
+        there = pa.json.read_json(pa.BufferReader(line), size).column_names
+    if texts.null_count and text_key not in there:
         raise ValueError(f"{where}: no text under {text_key!r}; name it with --text_key")
     return next(column_texts(texts.chunk(0)), memoryview(b""))
 
 
-def read_jsonl(path: Path, text_key: str) -> Iterator[str | memoryview]:
+def read_jsonl(
+    path: Path,
+    text_key: str,
+    note: Callable = unheard,  # told how many rows were left out
+) -> Iterator[str | memoryview]:
     "Give the texts of a .jsonl file, a very long one in UTF-8. ValueError with the line's number."
-    n = 0
+    if encoding_of(path) == "utf-16":
+        raise ValueError(f"{path}: is UTF-16; convert it to UTF-8 first")
+    n = at = without = 0
     with open(path, "rb") as f:
         for line in f:
             n += 1
-            if n == 1:
-                line = line.removeprefix(BOM)
+            start, at = at, at + len(line)
+            if n == 1 and line.startswith(BOM):
+                line = line[len(BOM) :]
+                start = len(BOM)
             if not line.strip():
                 continue
             take = text_of if len(line) < LARGE else long_text_of
-            text = take(line, text_key, f"{path}, line {n}")
+            text = take(line, text_key, f"{path}, line {n}", start)
             del line  # before the next stage needs memory
-            yield text
+            if text:
+                yield text
+            else:
+                without += 1
             del text
+    left_out(path, without, text_key, note)
 
 # %% ../../nbs/easy/ch03c_files.ipynb #3504c84c
 BUFFER = 8 << 20  # bytes that are asked for at a time, at most
@@ -179,6 +287,25 @@ def open_table(
         raise broken(where, e) from None
     return Table(open_file, where, text_key, text_column(meta, text_key, where), meta, own)
 
+# %% ../../nbs/easy/ch03c_files.ipynb #a12fdc6f
+def check_column(
+    texts,  # a part of an Arrow column
+    where: str,
+    row: int,  # of its first text, in the file
+):
+    "Refuse bytes that are not UTF-8. ValueError, one line, with the row."
+    pa = arrow()
+    texts = texts.dictionary_decode() if isinstance(texts, pa.DictionaryArray) else texts
+    try:
+        texts.validate(full=True)
+    except pa.ArrowInvalid:
+        for n, text in enumerate(texts.cast(pa.large_binary()).to_pylist(), start=row):
+            try:
+                (text or b"").decode()
+            except UnicodeDecodeError as e:
+                raise not_utf8(f"{where}, row {n}", e) from None
+        raise
+
 # %% ../../nbs/easy/ch03c_files.ipynb #01438aea
 def read_group(
     table: Table,
@@ -188,6 +315,7 @@ def read_group(
     "Give the documents of one row group. ValueError, one line."
     pa = arrow()
     info = table.meta.row_group(group)
+    earlier = sum(table.meta.row_group(g).num_rows for g in range(group))
     size = max(1, table.size(group))
     rows = 1 if size > 2 * LARGE else max(1, info.num_rows * (BUFFER // 4) // size)
     options = {"metadata": table.meta, "buffer_size": BUFFER, "pre_buffer": False}
@@ -199,6 +327,7 @@ def read_group(
             file = pa.parquet.ParquetFile(table.open_file(), **options)
             seen = rows_seen = 0
             for batch in file.iter_batches(min(rows, info.num_rows or 1), **wanted):
+                check_column(batch.column(0), table.where, earlier + rows_seen)
                 rows_seen += batch.num_rows
                 for text in column_texts(batch.column(0)):
                     seen += 1
@@ -222,30 +351,42 @@ def read_group(
             del text
 
 
-def read_parquet(path: Path, text_key: str) -> Iterator[memoryview]:
+def read_parquet(path: Path, text_key: str, note: Callable = unheard) -> Iterator[memoryview]:
     "Give the texts of a .parquet file in UTF-8. ValueError, one line."
     table = open_table(lambda: open(path, "rb"), str(path), text_key)
+    given = 0
     for group in range(table.meta.num_row_groups):
-        yield from read_group(table, group)
+        for text in read_group(table, group):
+            given += 1
+            yield text
+            del text
+    left_out(path, table.meta.num_rows - given, text_key, note)
 
 # %% ../../nbs/easy/ch03c_files.ipynb #1a20e77f
-def read_file(path: Path, text_key: str) -> Iterator[str | memoryview]:
+def read_file(
+    path: Path,
+    text_key: str,
+    separator: str = EOT,  # a line that ends a document of a .txt file; "": there is none
+    note: Callable = unheard,  # told what is left out, and where documents end
+) -> Iterator[str | memoryview]:
     "Give the documents of a file, as strings or in UTF-8. ValueError, OSError: one line."
-    try:
-        if path.suffix == ".txt":
-            with open(path, encoding="utf-8") as f:
-                yield from cut_text(f)
-        else:
-            read = read_jsonl if path.suffix == ".jsonl" else read_parquet
-            yield from read(path, text_key)
-    except UnicodeDecodeError as e:
-        raise not_utf8(str(path), e) from None
+    suffix = path.suffix.lower()
+    if suffix == ".txt":
+        yield from read_txt(path, separator, note)
+    else:
+        read = read_jsonl if suffix == ".jsonl" else read_parquet
+        yield from read(path, text_key, note)
 
 
-def read_strings(path: Path, text_key: str) -> Iterator[str]:
+def read_strings(
+    path: Path,
+    text_key: str,
+    separator: str = EOT,
+    note: Callable = unheard,
+) -> Iterator[str]:
     "Give the documents of a file as strings. ValueError, OSError: one line."
-    for text in read_file(path, text_key):
+    for n, text in enumerate(read_file(path, text_key, separator, note)):
         try:
             yield text if isinstance(text, str) else str(text, "utf-8")
         except UnicodeDecodeError as e:
-            raise not_utf8(str(path), e) from None
+            raise not_utf8(f"{path}, document {n}", e) from None

@@ -3,9 +3,9 @@
 # Made by tools/book.py from ../../book/easy/ch04_tokenizer.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['GPT2_PATTERN', 'EOT', 'GPT2_VOCAB', 'utf8', 'merge', 'train_bpe', 'encode_piece',
-           'encode_plain', 'byte_alphabet', 'to_printable', 'from_printable', 'Tokenizer',
-           'get_tokenizer']
+__all__ = ['GPT2_PATTERN', 'SAY_EVERY', 'GPT2_VOCAB', 'utf8', 'merge', 'Chain', 'train_bpe',
+           'encode_piece', 'encode_plain', 'byte_alphabet', 'to_printable', 'from_printable',
+           'Tokenizer', 'get_tokenizer']
 
 # %% ../../nbs/easy/ch04_tokenizer.ipynb #cf825f94
 import functools
@@ -13,8 +13,11 @@ import hashlib
 import heapq
 import importlib.util
 import json
+import time
+from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -23,6 +26,7 @@ import tiktoken
 import tiktoken.load
 
 from gpt2edu.machine.atomic import write_atomically
+from gpt2edu.text.files import EOT  # "<|endoftext|>", how people write what separates documents
 
 # %% ../../nbs/easy/ch04_tokenizer.ipynb #d466213f
 def utf8(text: str) -> bytes:
@@ -64,13 +68,63 @@ GPT2_PATTERN = (
 )
 
 # %% ../../nbs/easy/ch04_tokenizer.ipynb #41072a51
-EOT = "<|endoftext|>"  # how the token that separates documents is written for people
+class Chain:
+    "Pieces of text as one chain of tokens, in which a join costs the same anywhere."
+
+    def __init__(self, seen: dict[str, int]):  # each piece of text → how often it occurs
+        self.tokens = [b""]  # an empty token stands before, between and behind the pieces
+        self.times = array("q", [0])  # how often the piece of this token occurs
+        for piece, n in seen.items():
+            data = utf8(piece)
+            self.tokens += [*(data[i : i + 1] for i in range(len(data))), b""]
+            self.times.extend([n] * (len(data) + 1))
+        self.left = array("q", range(-1, len(self.tokens) - 1))  # neighbours, by their places
+        self.right = array("q", range(1, len(self.tokens) + 1))
+        self.total = Counter()  # pair → how often it occurs in the whole text
+        self.where = defaultdict(partial(array, "q"))  # pair → where it begins (or once began)
+        for i, pair in enumerate(pairwise(self.tokens)):
+            self._count(pair, i)
+
+    def _count(self, pair: tuple[bytes, bytes], i: int):
+        "Note that a pair stands at place i; one with an empty token is none."
+        if all(pair):
+            self.total[pair] += self.times[i]
+            self.where[pair].append(i)
+
+    def join(
+        self,
+        pair: tuple[bytes, bytes],  # two neighbours
+    ) -> set[tuple[bytes, bytes]]:  # the pairs whose counts may have changed
+        "Join each occurrence of a pair, from left to right in each piece."
+        a, b = pair
+        token = a + b
+        changed = set()
+        for i in sorted(self.where.pop(pair)):
+            j = self.right[i]
+            if self.tokens[i] != a or self.tokens[j] != b:
+                continue  # another join was faster
+            before, after = self.left[i], self.right[j]
+            outer = (self.tokens[before], self.tokens[after])
+            self.tokens[i], self.tokens[j] = token, b""
+            self.right[i], self.left[after] = after, i
+            for gone in (pair, (outer[0], a), (b, outer[1])):
+                if all(gone):
+                    self.total[gone] -= self.times[i]
+                    changed.add(gone)
+            for new, at in (((outer[0], token), before), ((token, outer[1]), i)):
+                self._count(new, at)
+                changed.add(new)
+        return changed
+
+# %% ../../nbs/easy/ch04_tokenizer.ipynb #530ea252
+SAY_EVERY = 10  # seconds
 
 
 def train_bpe(
     texts: Iterable[str],  # documents
     vocab_size: int,  # ids: 256 bytes, then merges, then <|endoftext|>
     pattern: str = GPT2_PATTERN,  # how text is cut into pieces; no merge crosses a cut
+    say: Callable = lambda line: None,  # told how far a long training is
 ) -> list[tuple[bytes, bytes]]:  # vocab_size - 257 merges as learned; fewer if no pair is left
     """Learn merges: join the most frequent pair of neighbours, again and again.
 
@@ -85,37 +139,23 @@ def train_bpe(
     seen = Counter()  # each piece of text → how often it occurs
     for text in texts:
         seen.update(regex.findall(pattern, text))
-    counts = list(seen.values())
-    pieces = [[bytes([b]) for b in utf8(piece)] for piece in seen]
-
-    total = Counter()  # pair → how often it occurs in the whole text
-    where = defaultdict(set)  # pair → the pieces that have it (or once had it)
-    for i, parts in enumerate(pieces):
-        for pair in pairwise(parts):
-            total[pair] += counts[i]
-            where[pair].add(i)
-    heap = [(-n, pair) for pair, n in total.items()]  # the most frequent pair on top
+    told = time.monotonic()
+    chain = Chain(seen)
+    heap = [(-n, pair) for pair, n in chain.total.items()]  # the most frequent pair on top
     heapq.heapify(heap)
 
     merges = []
     while heap and len(merges) < vocab_size - 257:
         n, best = heapq.heappop(heap)
-        if -n != total[best]:
+        if -n != chain.total[best]:
             continue  # the count has changed since then; a newer entry is in the heap
         merges.append(best)
-        changed = set()
-        for i in where.pop(best):
-            old, new = pieces[i], merge(pieces[i], best)
-            for pair in pairwise(old):
-                total[pair] -= counts[i]
-            for pair in pairwise(new):
-                total[pair] += counts[i]
-                where[pair].add(i)
-            changed.update(pairwise(old), pairwise(new))
-            pieces[i] = new
-        for pair in changed:
-            if total[pair]:
-                heapq.heappush(heap, (-total[pair], pair))
+        for pair in chain.join(best):
+            if chain.total[pair]:
+                heapq.heappush(heap, (-chain.total[pair], pair))
+        if time.monotonic() > told + SAY_EVERY:
+            say(f"tokenizer: {len(merges):,} of {vocab_size - 257:,} merges")
+            told = time.monotonic()
     return merges
 
 # %% ../../nbs/easy/ch04_tokenizer.ipynb #ea903704
@@ -214,9 +254,10 @@ class Tokenizer:
         texts: Iterable[str],  # documents
         vocab_size: int,  # ids wanted; n_vocab is smaller where no pair is left before that
         name: str,  # for people and manifests
+        say: Callable = lambda line: None,  # told how far a long training is
     ) -> "Tokenizer":
         "Learn a vocabulary from texts."
-        return cls(name, train_bpe(texts, vocab_size))
+        return cls(name, train_bpe(texts, vocab_size, say=say))
 
     def encode(self, text: str) -> list[int]:
         "Turn text into ids below `eot`; a literal `<|endoftext|>` in the text is plain text."

@@ -131,9 +131,10 @@ def open_data(
         asked = [task for task in TASKS.values() if task.applies(config)]
         questions = {task: task.items(wanted) for task in asked}
     if (n := min(config.val_tokens, len(val) - 1)) < config.block_size:
+        few = config.val_tokens < config.block_size
         raise ValueError(
             f"got {n} tokens to validate on, expected block_size={config.block_size} at least; "
-            "give more text"
+            + ("raise --val_tokens" if few else "give more text, or lower --block_size")
         )
     return Data(shards, tokenizer, train, val, questions)
 
@@ -224,6 +225,7 @@ def build(
 def fixed_choices(config: TrainConfig, data: Data) -> dict:
     "List what has to be the same when a run is resumed, as JSON has it."
     saved = json.loads(json.dumps(asdict(config)))
+    del saved["separator"]  # it is in the name of the data, and runs older than it have none
     fixed = {k: v for k, v in saved.items() if k not in MAY_CHANGE}
     return fixed | {"tokenizer_hash": data.tokenizer.hash, "data": data.folder.name}
 
