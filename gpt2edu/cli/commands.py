@@ -45,6 +45,7 @@ from gpt2edu.train.runs import (
     OPENAI,
     auto_run,
     find_run,
+    is_exported,
     load_model,
     load_run,
     new_run,
@@ -269,6 +270,8 @@ class GenerateConfig:
     seed: int | None = None  # the same seed gives the same text
     # folder or name of a run, an exported folder, or gpt2 … gpt2-xl; by default the latest run
     run: str | None = None
+    # gpt2 or a tokenizer.json: for a folder of transformers that has none
+    tokenizer: str | None = None
     out_dir: str = "runs"  # where runs are kept
     device: Device = "auto"  # where to compute
     self_test: bool = True  # compare a small step with the CPU's before using another device
@@ -301,7 +304,7 @@ def write_text(prompt: str, pieces: Iterator[str], heading: str):
 def generate(args: list[str]):
     "Write text with a trained model, token by token."
     config = parse(GenerateConfig, args, "gpt2edu_generate")
-    if config.run not in OPENAI:
+    if not config.run or not (config.run in OPENAI or is_exported(config.run)):
         find_run(config.run, config.out_dir)  # a mistake is found before PyTorch is loaded
     from gpt2edu.model.generate import check_sampling, stream_text
     from gpt2edu.train.selftest import tested_device
@@ -311,7 +314,7 @@ def generate(args: list[str]):
 
     check_sampling(config.temperature, config.top_k, config.top_p)
     where = tested_device(config.device, "fp32", config.self_test, note, update=False)
-    model, tokenizer = load_model(config.run, config.out_dir, where.value)
+    model, tokenizer = load_model(config.run, config.out_dir, where.value, config.tokenizer)
     options = {name: getattr(config, name) for name in ("temperature", "top_k", "top_p")}
     options["generator"] = generator_of(config.seed)
     if config.num_seq < 1:
@@ -343,7 +346,7 @@ def export(args: list[str]):
     model, tokenizer = load_run(folder)
     path = pretrained.export(model, tokenizer, config.out or Path("exports") / folder.name)
     say(f"export: {path}")
-    say(f'next: transformers.GPT2LMHeadModel.from_pretrained("{path}")')
+    say(f"next: transformers.GPT2LMHeadModel.from_pretrained({str(path)!r})")
     if config.push_to_hub:
         say(f"pushed: {pretrained.push(path, config.push_to_hub)}")
 

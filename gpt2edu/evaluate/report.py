@@ -20,7 +20,7 @@ from gpt2edu.choices import Device, Dtype, check_choice
 from gpt2edu.machine.atomic import write_atomically
 from gpt2edu.evaluate.tasks import HUB, TASKS, Subject, Task, Wanted, is_hub_name
 from gpt2edu.train.config import GPT2_RUN, TrainConfig
-from gpt2edu.train.runs import OPENAI, find_run, load_model, read_config
+from gpt2edu.train.runs import OPENAI, find_run, is_exported, load_model, read_config
 
 # %% ../../nbs/tough/ch17b_report.ipynb #ff63f424
 EVERY = (*TASKS, "val")  # what --tasks may name: questions, and the loss on a text
@@ -34,6 +34,8 @@ class EvalConfig:
 
     # a run or an exported folder, gpt2, gpt2-medium, gpt2-large or gpt2-xl; default: the latest run
     model: ModelName = None
+    # gpt2 or a tokenizer.json: for a folder of transformers that has none
+    tokenizer: str | None = None
     tasks: str = "auto"  # any of hellaswag,stories,val; auto: those that fit the model
     # multiple choice
 
@@ -90,8 +92,7 @@ def wanted(config: EvalConfig) -> Wanted:
 # %% ../../nbs/tough/ch17b_report.ipynb #89a7ce81
 def run_of(config: EvalConfig) -> TrainConfig | None:
     "Read the config of the run that is to be judged; None for a model that is no run of ours."
-    exported = (Path(config.model or "") / "model.safetensors").is_file()
-    if config.model in OPENAI or exported:
+    if config.model and (config.model in OPENAI or is_exported(config.model)):
         return None
     return read_config(find_run(config.model, config.out_dir))
 
@@ -125,7 +126,7 @@ def load_subject(config: EvalConfig, ranks, say: Callable) -> tuple[Subject, str
         device.set_precision(where)  # TF32, where published figures have fp32
     batch = config.batch_size or (8 if where.type == "cpu" else 64)
     with distributed.rank0_first(ranks):  # a download happens once
-        model, tokenizer = load_model(config.model, config.out_dir, where)
+        model, tokenizer = load_model(config.model, config.out_dir, where, config.tokenizer)
     return Subject(model, tokenizer, where, dtype.value, ranks, batch), str(dtype)
 
 
