@@ -242,7 +242,7 @@ def test_an_altered_file_is_one_line(data, folder, capsys):
 
 
 def test_training_takes_our_exports_tokenizer(folder, tmp_path):
-    (tmp_path / "t.txt").write_text("\n\n".join(s.text for s in stories(80)))
+    (tmp_path / "t.txt").write_text("\n\n".join(s.text for s in stories(80)), encoding="utf-8")
     small = "--n_layer 1 --n_head 1 --n_embd 8 --block_size 16 --total_batch 128 --micro_batch 8"
     small += " --max_steps 1 --choice_items 0 --val_tokens 64 --device cpu"
     args = ["train", "--dataset", "t.txt", "--tokenizer", "hf/tokenizer.json", *small.split()]
