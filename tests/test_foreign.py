@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,11 +15,13 @@ import transformers
 from safetensors.torch import load_file
 from tokenizers import Tokenizer as Judge
 
-from gpt2edu.cli import commands
+from gpt2edu.cli import commands, flags
+from gpt2edu.data.shards import open_shards, write_shards
 from gpt2edu.model.gpt import GPT, GPTConfig
 from gpt2edu.model.pretrained import export, from_pretrained
 from gpt2edu.text.corpus import stories
 from gpt2edu.text.tokenizer import EOT, Tokenizer, from_transformers, get_tokenizer
+from gpt2edu.train.log import RunLog, draw_loss
 
 TEXT = "Hello 1234, it's <|pad|> née\n\n  two"
 
@@ -250,3 +254,91 @@ def test_training_takes_our_exports_tokenizer(folder, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=os.environ)
     assert done.returncode == 0, done.stderr
     assert Tokenizer.load(tmp_path / "runs" / "tiny").hash == get_tokenizer("hf").hash
+
+
+# what is printed
+
+SMALL = "--n_layer 1 --n_head 2 --n_embd 16 --block_size 32 --total_batch 256 --micro_batch 8"
+SMALL += " --optimizer adamw --choice_items 0 --val_tokens 512 --vocab_size 300 --max_steps 1"
+SMALL = [*SMALL.split(), "--device", "cpu"]
+PARTS = [f"Paragraph {i}. " + "The quick brown fox jumps over the dog. " * 30 for i in range(30)]
+
+
+def shell(line, **env):
+    "Type a line in a shell, with `python -m gpt2edu.cli` for `gpt2edu_`."
+    line = line.replace("gpt2edu_", f"{sys.executable} -m gpt2edu.cli ", 1)
+    done = subprocess.run(
+        ["bash", "-c", line], capture_output=True, text=True, timeout=300, env=os.environ | env
+    )
+    return done
+
+
+def test_the_next_lines_are_quoted_and_name_the_run(tmp_path, monkeypatch):
+    "Case 10: another run is there, and the folder's name has a blank."
+    monkeypatch.chdir(tmp_path)
+    Path("t.txt").write_text("\n\n".join(PARTS), encoding="utf-8")
+    train = ["gpt2edu_train --dataset t.txt", *SMALL]
+    assert shell(" ".join([*train, "--name old"])).returncode == 0
+    name = "it's $(touch pwned) \\$x^2$"
+    out = shell(" ".join([*train, "--out_dir 'my runs' --name", shlex.quote(name)]))
+    assert out.returncode == 0 and out.stderr == "", out.stderr
+    lines = re.findall(r"^next: (.*)$", out.stdout, re.M)
+    assert len(lines) == 2 and "--prompt 'Paragraph" in lines[0]
+    done = [shell(line) for line in lines]
+    assert [d.returncode for d in done] == [0, 0], done
+    assert "--- 3 of 3\nParagraph" in done[0].stdout and "step 2/2" in done[1].stdout
+    run = Path("my runs") / name
+    assert not Path("pwned").exists() and (run / "loss.png").exists()
+
+
+def test_a_token_and_control_characters_are_in_no_line(monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "secret-of-mine")
+    said = "illegal header value b'Bearer secret-of-mine\\n' \x1b[31m\x9b \u202e https://me:pw@x/"
+    line = flags.in_one_line(ValueError(said))
+    shown = flags.visible(line)
+    assert "secret" not in shown and "pw" not in shown and shown.isprintable()
+    assert "hf_" + "a" * 30 not in flags.visible("token hf_" + "a" * 30)
+    assert flags.visible("runs/hf_model\tof\nmine") == "runs/hf_model\tof\nmine"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_standard_error_keeps_the_exit_code():
+    assert shell("gpt2edu_train --lr abc 2>/dev/full").returncode == 2
+    assert shell("gpt2edu_generate --run nowhere 2>/dev/full").returncode == 2
+
+
+def test_one_column_is_enough_for_help_and_errors():
+    done = shell("gpt2edu_train --help", COLUMNS="1")
+    assert done.returncode == 0 and "--max_steps" in done.stdout
+    assert shell("gpt2edu_train --lr abc", COLUMNS="1").stderr.count("\n") == 1
+
+
+def test_a_name_of_no_mathematics(tmp_path):
+    log = RunLog(tmp_path / "log.jsonl")
+    log.write("train", step=1, loss=2.0)
+    for name in ("$x^{$", "a$\\frac$b", "n" * 255):
+        draw_loss(log, name).savefig(tmp_path / "loss.png")
+
+
+@pytest.mark.parametrize("name", ["../x.bin", "/etc/passwd", "a/b.bin", "a\\\\b.bin", "..", ""])
+def test_a_manifest_names_files_of_its_folder_only(name, ours, tmp_path):
+    write_shards([s.text for s in stories(200)], ours, tmp_path / "d", "d", val_tokens=100)
+    file = tmp_path / "d" / "manifest.json"
+    data = json.loads(file.read_text(encoding="utf-8"))
+    data["shards"][0]["file"] = name
+    file.write_text(json.dumps(data), encoding="utf-8")
+    with pytest.raises(ValueError, match="is not the name of a file in this folder"):
+        open_shards(tmp_path / "d", "train")
+
+
+def test_eval_writes_nothing_where_a_config_says(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("t.txt").write_text("\n\n".join(PARTS), encoding="utf-8")
+    commands.train(["--dataset", "t.txt", *SMALL])
+    commands.eval_(["--tasks", "val"])
+    file = Path("runs/tiny/config.json")
+    data = json.loads(file.read_text(encoding="utf-8")) | {"data_dir": str(tmp_path / "else")}
+    file.write_text(json.dumps(data), encoding="utf-8")
+    capsys.readouterr()
+    assert "the text of the run is not prepared there" in refused(capsys, "eval_", "--tasks", "val")
+    assert not (tmp_path / "else").exists()

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['EVERY', 'CONVENTIONS', 'ModelName', 'EvalConfig', 'choose_tasks', 'wanted', 'run_of',
-           'check_out', 'questions', 'load_subject', 'ask', 'validation', 'evaluate', 'figures']
+           'check_out', 'questions', 'load_subject', 'ask', 'text_of', 'validation', 'evaluate',
+           'figures']
 
 # %% ../../nbs/tough/ch17b_report.ipynb #310f745e
 import json
@@ -142,11 +143,30 @@ def ask(task: Task, subject: Subject, items: list[dict], convention: str, say: C
     return figures
 
 
+def text_of(run: TrainConfig) -> Path:
+    "Find the shards that a run was validated on. FileNotFoundError, one line; writes nothing."
+    from gpt2edu.data.cache import hub_name, prepared_before, shards_folder
+    from gpt2edu.data.shards import MANIFEST
+    from gpt2edu.text.tokenizer import get_tokenizer
+
+    if run.shards:
+        return Path(run.shards)
+    if hub_name(run.dataset):
+        return prepared_before(run)
+    fix = "train the run again, or name shards with --shards"
+    here = run.dataset != ("tinyshakespeare",) or (Path(run.data_dir) / "input.txt").exists()
+    if here:  # else its name would be asked of a download
+        own = None if run.tokenizer == "train" else get_tokenizer(run.tokenizer)
+        folder = shards_folder(run, own)[0]
+        if (folder / MANIFEST).exists():
+            return folder
+    raise FileNotFoundError(f"{run.data_dir}: the text of the run is not prepared there; {fix}")
+
+
 def validation(
     config: EvalConfig, run: TrainConfig | None, subject: Subject, say: Callable
 ) -> dict:
     "Compute the loss on the first tokens of the validation shards."
-    from gpt2edu.data.cache import prepare_data
     from gpt2edu.data.shards import open_shards
     from gpt2edu.evaluate.validation import validation_loss
     from gpt2edu.machine.distributed import rank0_first
@@ -155,7 +175,7 @@ def validation(
     default = run.val_tokens if run and not config.shards else GPT2_RUN["val_tokens"]
     n = config.val_tokens or default
     with rank0_first(ranks):
-        folder = Path(config.shards) if config.shards else prepare_data(run, say)[1]
+        folder = Path(config.shards) if config.shards else text_of(run)
         if not folder.is_dir():
             what = "expected shards, as gpt2edu_prepare writes them"
             raise FileNotFoundError(f"no folder {folder}; {what}")

@@ -56,7 +56,9 @@ def latest_run(out_dir: str | Path) -> Path:
     "Find the run that was written last. FileNotFoundError, one line, if there is none."
     found = [p.parent for p in Path(out_dir).glob("*/config.json") if not is_exported(p.parent)]
     if not found:
-        raise FileNotFoundError(f"there is no run in {out_dir}/ yet; make one with: gpt2edu_train")
+        more = "" if str(out_dir) == "runs" else f" --out_dir {typed(out_dir)}"
+        what = f"there is no run in {out_dir}/ yet"
+        raise FileNotFoundError(f"{what}; make one with: gpt2edu_train{more}")
     return max(found, key=written)
 
 
