@@ -17,6 +17,7 @@ from tokenizers import Tokenizer as Judge
 
 from gpt2edu.cli import commands, flags
 from gpt2edu.data.shards import open_shards, write_shards
+from gpt2edu.machine.atomic import write_atomically
 from gpt2edu.model.gpt import GPT, GPTConfig
 from gpt2edu.model.pretrained import export, from_pretrained
 from gpt2edu.text.corpus import stories
@@ -342,3 +343,10 @@ def test_eval_writes_nothing_where_a_config_says(tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     assert "the text of the run is not prepared there" in refused(capsys, "eval_", "--tasks", "val")
     assert not (tmp_path / "else").exists()
+
+
+def test_a_name_of_255_bytes_is_exported(ours, tmp_path):
+    for name in ("n" * 255, "字" * 85):
+        export(GPT(GPTConfig(1, 1, 8, 32, ours.n_vocab)), ours, tmp_path / name)
+        write_atomically(tmp_path / ("x" + name[1:]), b"x")
+        assert from_pretrained(tmp_path / name)[1].hash == ours.hash
