@@ -10,7 +10,6 @@ __all__ = ['TrainFlags', 'PlanFlags', 'run_to_resume', 'check_as_begun', 'check_
 
 # %% ../../nbs/tough/ch20_commands.ipynb #80cacbf1
 import os
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -26,10 +25,12 @@ from gpt2edu.cli.flags import (
     Report,
     answer,
     command,
+    complain,
     parse,
     parse_both,
     take_flag,
     versions,
+    visible,
     with_file,
 )
 from gpt2edu.train.config import (
@@ -45,6 +46,7 @@ from gpt2edu.train.runs import (
     OPENAI,
     auto_run,
     find_run,
+    is_exported,
     load_model,
     load_run,
     new_run,
@@ -165,7 +167,7 @@ def say(line: str):
     "Print a line above the progress bar, if there is one, without control characters."
     from tqdm import tqdm
 
-    tqdm.write(re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\ufffd", line), file=sys.stdout)
+    tqdm.write(visible(line), file=sys.stdout)
     sys.stdout.flush()
 
 
@@ -177,7 +179,7 @@ def say_or_go_on(line: str):
         sys.stdout = open(os.devnull, "w", encoding="utf-8")
         if not isinstance(e, BrokenPipeError):
             what = f"cannot write the output ({e.strerror}); training goes on without it"
-            sys.stderr.write(f"gpt2edu_train: {what}\n")
+            complain(f"gpt2edu_train: {what}")
 
 
 @command
@@ -200,7 +202,7 @@ def train_here(config: TrainConfig, resume: Path | None, stop):
     # PyTorch is loaded only now, so that --help is quick
     from gpt2edu.machine import distributed as dist
     from gpt2edu.machine.device import pick_device
-    from gpt2edu.evaluate.validation import report
+    from gpt2edu.evaluate.validation import fitting_prompt, report
     from gpt2edu.data.cache import not_writable, one_writer
     from gpt2edu.train.trainer import Trainer
 
@@ -226,7 +228,8 @@ def train_here(config: TrainConfig, resume: Path | None, stop):
         failed = False
         stop.waits = True  # a signal that comes now changes nothing
         if done and ranks.is_main:
-            report(done | {"step": trainer.step}, folder, config, say)
+            prompt = fitting_prompt(config, trainer.tokenizer, trainer.val_shards[:1000])
+            report(done | {"step": trainer.step}, folder, config, say, prompt)
     finally:
         stop.waits = True
         lock.close()
@@ -269,6 +272,8 @@ class GenerateConfig:
     seed: int | None = None  # the same seed gives the same text
     # folder or name of a run, an exported folder, or gpt2 … gpt2-xl; by default the latest run
     run: str | None = None
+    # gpt2 or a tokenizer.json: for a folder of transformers that has none
+    tokenizer: str | None = None
     out_dir: str = "runs"  # where runs are kept
     device: Device = "auto"  # where to compute
     self_test: bool = True  # compare a small step with the CPU's before using another device
@@ -289,10 +294,11 @@ def generator_of(seed: int | None):  # a torch.Generator
 
 
 def write_text(prompt: str, pieces: Iterator[str], heading: str):
-    "Write a text as it is made."
-    sys.stdout.write(heading + prompt)
+    "Write a text as it is made; a terminal obeys none of its control characters."
+    shown = visible if sys.stdout.isatty() else str
+    sys.stdout.write(heading + shown(prompt))
     for piece in pieces:
-        sys.stdout.write(piece)
+        sys.stdout.write(shown(piece))
         sys.stdout.flush()
     sys.stdout.write("\n")
 
@@ -301,17 +307,14 @@ def write_text(prompt: str, pieces: Iterator[str], heading: str):
 def generate(args: list[str]):
     "Write text with a trained model, token by token."
     config = parse(GenerateConfig, args, "gpt2edu_generate")
-    if config.run not in OPENAI:
+    if not config.run or not (config.run in OPENAI or is_exported(config.run)):
         find_run(config.run, config.out_dir)  # a mistake is found before PyTorch is loaded
     from gpt2edu.model.generate import check_sampling, stream_text
     from gpt2edu.train.selftest import tested_device
 
-    def note(line):
-        sys.stderr.write(f"{line}\n")
-
     check_sampling(config.temperature, config.top_k, config.top_p)
-    where = tested_device(config.device, "fp32", config.self_test, note, update=False)
-    model, tokenizer = load_model(config.run, config.out_dir, where.value)
+    where = tested_device(config.device, "fp32", config.self_test, complain, update=False)
+    model, tokenizer = load_model(config.run, config.out_dir, where.value, config.tokenizer)
     options = {name: getattr(config, name) for name in ("temperature", "top_k", "top_p")}
     options["generator"] = generator_of(config.seed)
     if config.num_seq < 1:
@@ -344,7 +347,7 @@ def export(args: list[str]):
     out = config.out or Path("exports") / folder.resolve().name  # the run may be named `.`
     path = pretrained.export(model, tokenizer, out)
     say(f"export: {path}")
-    say(f'next: transformers.GPT2LMHeadModel.from_pretrained("{path}")')
+    say(f"next: transformers.GPT2LMHeadModel.from_pretrained({str(path)!r})")
     if config.push_to_hub:
         say(f"pushed: {pretrained.push(path, config.push_to_hub)}")
 
@@ -380,7 +383,7 @@ def main(args: list[str] | None = None):
         return
     if name not in commands:
         expected = ", ".join(commands)
-        sys.stderr.write(f"gpt2edu: unknown command {name!r}; expected one of {expected}\n")
+        complain(f"gpt2edu: unknown command {name!r}; expected one of {expected}")
         sys.exit(2)
     if args is None:
         sys.argv[:] = [f"gpt2edu_{name}", *rest]

@@ -3,10 +3,11 @@
 # Made by tools/book.py from ../../book/tough/ch20a_flags.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['SHELLS', 'Switch', 'WRONG_WORD', 'NO_NUMBER', 'NUMBERS', 'General', 'Report',
-           'versions', 'take_flag', 'is_rule', 'one_line', 'whole_number', 'with_file', 'colours',
-           'check_shell', 'side_by_side', 'parse_both', 'parse', 'strict', 'answer',
-           'prepare_output', 'in_one_line', 'is_out_of_memory', 'command']
+__all__ = ['SHELLS', 'Switch', 'WRONG_WORD', 'NO_NUMBER', 'NUMBERS', 'CONTROL', 'SECRETS', 'TOKENS',
+           'General', 'Report', 'versions', 'take_flag', 'is_rule', 'one_line', 'whole_number',
+           'with_file', 'colours', 'check_shell', 'side_by_side', 'parse_both', 'parse', 'strict',
+           'answer', 'prepare_output', 'visible', 'complain', 'in_one_line', 'is_out_of_memory',
+           'command']
 
 # %% ../../nbs/tough/ch20a_flags.ipynb #b1561f72
 import contextlib
@@ -18,6 +19,7 @@ import math
 import os
 import platform
 import re
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -150,12 +152,17 @@ def with_file(
 
 @contextlib.contextmanager
 def colours():
-    "Let tyro write in bold and colour on a terminal, unless NO_COLOR (no-color.org) is set."
+    "Let tyro write in bold and colour, unless NO_COLOR (no-color.org) is set, and in 40 columns."
     tyro._experimental_options["ansi_codes"] = not os.environ.get("NO_COLOR")
+    before = os.environ.get("COLUMNS")
+    # in a few columns tyro never comes to an end
+    os.environ["COLUMNS"] = str(max(40, shutil.get_terminal_size().columns))
     try:
         yield
     finally:
         tyro._experimental_options["ansi_codes"] = True
+        os.environ.pop("COLUMNS")
+        os.environ.update({} if before is None else {"COLUMNS": before})
 
 
 def check_shell(args: list[str]):
@@ -245,6 +252,30 @@ def prepare_output():
             stream.reconfigure(errors="replace")
 
 
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+SECRETS = (r"(?<=Bearer )[^'\"]+", r"\bhf_[A-Za-z0-9]{16,}", r"(?<=://)[^/@\s]+(?=@)")
+TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY")
+
+
+def visible(text: str) -> str:
+    "Take out what a terminal would obey, control characters, and what nobody must see, tokens."
+    secrets = [os.environ.get(name, "").strip() for name in TOKENS]
+    for secret in secrets:
+        text = text.replace(secret, "***") if len(secret) > 3 else text
+    for pattern in SECRETS:
+        text = re.sub(pattern, "***", text)
+    return CONTROL.sub("\ufffd", text)
+
+
+def complain(line: str):
+    "Write a line to standard error, if it can be written."
+    try:
+        sys.stderr.write(f"{visible(line)}\n")
+        sys.stderr.flush()
+    except OSError:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")
+
+
 def in_one_line(e: ValueError | OSError) -> str:
     "Write an error of the user's for standard error; one of the system's names its file."
     text = e.args[1] if isinstance(e, OSError) and len(e.args) > 1 else e
@@ -275,15 +306,15 @@ def command(
         except BrokenPipeError:  # the reader has left, as `head` does
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except KeyboardInterrupt:
-            sys.stderr.write(f"{prog}: interrupted\n")
+            complain(f"{prog}: interrupted")
             sys.exit(130)
         except (ValueError, OSError) as e:
-            sys.stderr.write(f"{prog}: {in_one_line(e)}\n")
+            complain(f"{prog}: {in_one_line(e)}")
             sys.exit(2)
         except (MemoryError, RuntimeError) as e:
             if not is_out_of_memory(e):
                 raise
-            sys.stderr.write(f"{prog}: out of memory; take a smaller model, context or batch\n")
+            complain(f"{prog}: out of memory; take a smaller model, context or batch")
             sys.exit(2)
 
     return script

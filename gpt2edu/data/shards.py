@@ -349,7 +349,10 @@ def read_manifest(
     try:
         manifest = json.loads(path.read_bytes())
         _ = manifest["tokenizer"]["hash"]  # KeyError, here and below, if something is missing
-        _ = [(s["file"], s["split"], s["tokens"], s["sha256"]) for s in manifest["shards"]]
+        _ = [(s["split"], s["tokens"], s["sha256"]) for s in manifest["shards"]]
+        names = [s["file"] for s in manifest["shards"]]
+        if wrong := [n for n in names if re.search(r"[/\\:]", n) or n in ("", ".", "..")]:
+            raise ValueError(f"{wrong[0]!r} is not the name of a file in this folder")
     except (ValueError, KeyError, TypeError) as e:
         raise ValueError(
             f"{path}: not a manifest of shards ({type(e).__name__}: {e}); {_AGAIN}"

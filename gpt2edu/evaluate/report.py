@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['EVERY', 'CONVENTIONS', 'ModelName', 'EvalConfig', 'choose_tasks', 'wanted', 'run_of',
-           'check_out', 'questions', 'load_subject', 'ask', 'validation', 'evaluate', 'figures']
+           'check_out', 'questions', 'load_subject', 'ask', 'text_of', 'validation', 'evaluate',
+           'figures']
 
 # %% ../../nbs/tough/ch17b_report.ipynb #310f745e
 import json
@@ -20,7 +21,14 @@ from gpt2edu.choices import Device, Dtype, check_choice
 from gpt2edu.machine.atomic import write_atomically
 from gpt2edu.evaluate.tasks import HUB, TASKS, Subject, Task, Wanted, is_hub_name
 from gpt2edu.train.config import GPT2_RUN, TrainConfig
-from gpt2edu.train.runs import OPENAI, begun_source, find_run, load_model, read_config
+from gpt2edu.train.runs import (
+    OPENAI,
+    begun_source,
+    find_run,
+    is_exported,
+    load_model,
+    read_config,
+)
 
 # %% ../../nbs/tough/ch17b_report.ipynb #ff63f424
 EVERY = (*TASKS, "val")  # what --tasks may name: questions, and the loss on a text
@@ -34,6 +42,8 @@ class EvalConfig:
 
     # a run or an exported folder, gpt2, gpt2-medium, gpt2-large or gpt2-xl; default: the latest run
     model: ModelName = None
+    # gpt2 or a tokenizer.json: for a folder of transformers that has none
+    tokenizer: str | None = None
     tasks: str = "auto"  # any of hellaswag,stories,val; auto: those that fit the model
     # multiple choice
 
@@ -90,8 +100,7 @@ def wanted(config: EvalConfig) -> Wanted:
 # %% ../../nbs/tough/ch17b_report.ipynb #89a7ce81
 def run_of(config: EvalConfig) -> TrainConfig | None:
     "Read the config of the run that is to be judged; None for a model that is no run of ours."
-    exported = (Path(config.model or "") / "model.safetensors").is_file()
-    if config.model in OPENAI or exported:
+    if config.model and (config.model in OPENAI or is_exported(config.model)):
         return None
     return read_config(find_run(config.model, config.out_dir))
 
@@ -125,7 +134,7 @@ def load_subject(config: EvalConfig, ranks, say: Callable) -> tuple[Subject, str
         device.set_precision(where)  # TF32, where published figures have fp32
     batch = config.batch_size or (8 if where.type == "cpu" else 64)
     with distributed.rank0_first(ranks):  # a download happens once
-        model, tokenizer = load_model(config.model, config.out_dir, where)
+        model, tokenizer = load_model(config.model, config.out_dir, where, config.tokenizer)
     return Subject(model, tokenizer, where, dtype.value, ranks, batch), str(dtype)
 
 
@@ -141,11 +150,34 @@ def ask(task: Task, subject: Subject, items: list[dict], convention: str, say: C
     return figures
 
 
+def text_of(
+    run: TrainConfig,
+    begun: str | None = None,  # SHA-256 of the source when the run began; None: not known
+) -> Path:
+    "Find the shards that a run was validated on; write nothing. OSError, ValueError: one line."
+    from gpt2edu.data.cache import check_unchanged, hub_name, prepared_before, shards_folder
+    from gpt2edu.data.shards import MANIFEST
+    from gpt2edu.text.tokenizer import get_tokenizer
+
+    if run.shards:
+        return Path(run.shards)
+    if hub_name(run.dataset):
+        return prepared_before(run)
+    fix = "train the run again, or name shards with --shards"
+    here = run.dataset != ("tinyshakespeare",) or (Path(run.data_dir) / "input.txt").exists()
+    if here:  # else its name would be asked of a download
+        own = None if run.tokenizer == "train" else get_tokenizer(run.tokenizer)
+        folder, _, source, *_ = shards_folder(run, own)
+        check_unchanged(run.dataset, begun, source)
+        if (folder / MANIFEST).exists():
+            return folder
+    raise FileNotFoundError(f"{run.data_dir}: the text of the run is not prepared there; {fix}")
+
+
 def validation(
     config: EvalConfig, run: TrainConfig | None, subject: Subject, say: Callable
 ) -> dict:
     "Compute the loss on the first tokens of the validation shards."
-    from gpt2edu.data.cache import prepare_data
     from gpt2edu.data.shards import open_shards
     from gpt2edu.evaluate.validation import validation_loss
     from gpt2edu.machine.distributed import rank0_first
@@ -159,7 +191,7 @@ def validation(
         state = latest_state(find_run(config.model, config.out_dir) / "checkpoints")
         begun = begun_source(run, state)
     with rank0_first(ranks):
-        folder = Path(config.shards) if config.shards else prepare_data(run, say, begun)[1]
+        folder = Path(config.shards) if config.shards else text_of(run, begun)
         if not folder.is_dir():
             what = "expected shards, as gpt2edu_prepare writes them"
             raise FileNotFoundError(f"no folder {folder}; {what}")

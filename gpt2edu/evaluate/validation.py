@@ -3,9 +3,11 @@
 # Made by tools/book.py from ../../book/tough/ch17a_validation.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['validation_loss', 'bigram_and_floor', 'story_choice', 'report']
+__all__ = ['STORY', 'validation_loss', 'bigram_and_floor', 'story_choice', 'fitting_prompt',
+           'report']
 
 # %% ../../nbs/tough/ch17a_validation.ipynb #86f90c52
+import shlex
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -16,10 +18,11 @@ import torch
 from gpt2edu.machine import device as devices
 from gpt2edu.text.corpus import read_back, story_items
 from gpt2edu.machine.distributed import Ranks, mean_over_ranks
-from gpt2edu.evaluate.tasks import TASKS
+from gpt2edu.evaluate.tasks import TASKS, is_stories
 from gpt2edu.evaluate.hellaswag import choice_accuracy
 from gpt2edu.text.ngram import bigram_loss
 from gpt2edu.train.config import TrainConfig
+from gpt2edu.train.runs import typed
 from gpt2edu.model.gpt import IGNORE
 from gpt2edu.data.shards import ShardSet
 
@@ -90,11 +93,31 @@ def story_choice(
     return choice_accuracy(model, tokenizer, story_items(n), start=[tokenizer.eot])
 
 # %% ../../nbs/tough/ch17a_validation.ipynb #3449aeec
+STORY = "One day, Mia and Tom were in the"
+
+
+def fitting_prompt(
+    run: TrainConfig,
+    tokenizer,
+    val: np.ndarray,  # (n,) ids, the first ones of the validation text
+) -> str:  # one line, at most half a context long; may be empty
+    "Choose the beginning of a text such as those that a run was trained on."
+    room = run.block_size // 2
+    if is_stories(run) and len(tokenizer.encode(STORY)) <= room:
+        return STORY
+    ids = [i for i in val.tolist() if i != tokenizer.eot][:room]
+    text = "".join(c if c.isprintable() and c != "\ufffd" else " " for c in tokenizer.decode(ids))
+    words = " ".join(text.split()).lstrip("-")
+    prompt = " ".join(words.split(" ")[:6])[:60].strip()
+    return prompt if len(tokenizer.encode(prompt)) <= room else ""
+
+
 def report(
     done: dict,  # the last event of the log, and the step
     folder: Path,  # of the run
     run: TrainConfig,
     say: Callable,  # told each line
+    prompt: str = "",  # of the line that writes texts
 ):
     "Say what a run has reached, and what to type next."
     loss, floor, bigram = done["val_loss"], done["floor"], done["bigram"]
@@ -115,5 +138,6 @@ def report(
     say("")
     for name, value in rows:
         say(f"{name:18} {value}")
-    say('\nnext: gpt2edu_generate --prompt "One day, Mia and Tom were in the" --num_seq 3')
-    say(f"next: gpt2edu_train --resume {folder} --max_steps {2 * done['step']}")
+    begin = f" --prompt {shlex.quote(prompt)}" if prompt else ""
+    say(f"\nnext: gpt2edu_generate --run {typed(folder)}{begin} --num_seq 3")
+    say(f"next: gpt2edu_train --resume {typed(folder)} --max_steps {2 * done['step']}")

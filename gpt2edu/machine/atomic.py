@@ -28,7 +28,7 @@ def write_atomically(
 ) -> str:  # SHA-256 of the file, hex
     "Write a file that is either whole or not there: temporary name, flush, rename. Raises OSError."
     path = Path(path)
-    temp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temp = path.with_name(f".{path.name[-50:]}.{os.getpid()}.tmp")  # a name holds 255 bytes
     sha = hashlib.sha256()
     n_bytes = sum(memoryview(part).nbytes for part in parts)
     try:
@@ -55,7 +55,7 @@ def whole_folder(
     folder: Path,  # the final name; not there yet, or an empty folder
 ) -> Iterator[Path]:  # a temporary folder to write into
     "Give a folder its name when all its files are on the disk, or leave nothing. Raises OSError."
-    temp = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    temp = folder.with_name(f".{folder.name[-50:]}.{os.getpid()}.tmp")
     try:
         temp.mkdir(parents=True)
         yield temp

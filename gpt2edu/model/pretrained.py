@@ -3,10 +3,9 @@
 # Made by tools/book.py from ../../book/medium/ch12_openai_weights.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['TRANSPOSED', 'HUB', 'FILES', 'our_name', 'flip', 'read_json', 'read_config',
-           'read_weights', 'resize_vocab', 'printable_vocab', 'read_tokenizer', 'first_line',
-           'download', 'find_model', 'from_pretrained', 'hub_files', 'export', 'record', 'compare',
-           'push']
+__all__ = ['TRANSPOSED', 'HUB', 'FILES', 'OPTIONAL', 'our_name', 'flip', 'read_json', 'read_config',
+           'read_weights', 'resize_vocab', 'first_line', 'download', 'find_model',
+           'from_pretrained', 'hub_files', 'export', 'record', 'compare', 'push']
 
 # %% ../../nbs/medium/ch12_openai_weights.ipynb #aec78148
 import json
@@ -24,7 +23,14 @@ from torch import Tensor, nn
 from gpt2edu.text.corpus import reachable
 from gpt2edu.machine.atomic import whole_folder
 from gpt2edu.model.gpt import GPT, GPTConfig
-from gpt2edu.text.tokenizer import EOT, GPT2_PATTERN, Tokenizer, from_printable, to_printable
+from gpt2edu.text.tokenizer import (
+    EOT,
+    GPT2_PATTERN,
+    Tokenizer,
+    from_transformers,
+    printable_vocab,
+    to_printable,
+)
 
 # %% ../../nbs/medium/ch12_openai_weights.ipynb #d7c8657d
 TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
@@ -114,36 +120,12 @@ def resize_vocab(table: Tensor, n: int) -> Tensor:  # (V, C) -> (n, C)
         return table[:n].clone()
     return torch.cat([table, table.mean(0).expand(n - len(table), -1)])  # (V, C), (n - V, C)
 
-# %% ../../nbs/medium/ch12_openai_weights.ipynb #20ebfaab
-def printable_vocab(tokenizer: Tokenizer) -> dict[str, int]:  # token → id
-    "Write a vocabulary in GPT-2's printable alphabet, ids as they are."
-    return {to_printable(token): i for token, i in tokenizer.ranks.items()} | {EOT: tokenizer.eot}
-
-
-def read_tokenizer(path: Path, name: str) -> Tokenizer:
-    "Read a tokenizer.json laid out as GPT-2's: 256 bytes in any order, merges, `<|endoftext|>`."
-    data = read_json(path)
-    try:
-        added = {token["content"]: token["id"] for token in data["added_tokens"]}
-        vocab = data["model"]["vocab"] | added
-        pairs = [m.split(" ") if isinstance(m, str) else m for m in data["model"]["merges"]]
-        # single bytes, in the order of their ids
-        order = sorted((t for t in vocab if len(t) == 1), key=vocab.get)
-        merges = [(from_printable(a), from_printable(b)) for a, b in pairs]
-        tokenizer = Tokenizer(name, merges, byte_order=b"".join(map(from_printable, order)))
-        if printable_vocab(tokenizer) == vocab:
-            return tokenizer
-    except (ValueError, KeyError, TypeError):  # neither
-        pass
-    raise ValueError(
-        f"{path} is not laid out as GPT-2's: 256 bytes, then the merges in their order, then {EOT}"
-    )
-
 # %% ../../nbs/medium/ch12_openai_weights.ipynb #daf07501
 HUB = {
     name: f"openai-community/{name}" for name in ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
 }
-FILES = ("config.json", "model.safetensors", "tokenizer.json")
+FILES = ("config.json", "model.safetensors")
+OPTIONAL = ("tokenizer.json", "tokenizer_config.json")
 
 
 def first_line(e: Exception) -> str:
@@ -153,19 +135,24 @@ def first_line(e: Exception) -> str:
 
 def download(repo: str) -> Path:  # "owner/name" on the hub → the folder in the cache
     "Fetch what a model needs, once, from HF_ENDPOINT to HF_HOME. ValueError: one line."
-    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
     from huggingface_hub import errors as hub
 
-    for file in FILES:
+    for file in (FILES[0], *OPTIONAL, FILES[1]):
         try:
             path = hf_hub_download(repo, file, local_files_only=not reachable(constants.ENDPOINT))
         except hub.LocalEntryNotFoundError:
+            known = try_to_load_from_cache(repo, file) is not None  # the hub has said: no such file
+            if file == OPTIONAL[1] or (known and file in OPTIONAL):
+                continue
             away = f"{constants.ENDPOINT} does not answer"
             why = f"it is not in the cache and {away}; connect, or give a folder"
         except hub.RepositoryNotFoundError:
             nowhere = f"no folder here and no public model at {constants.ENDPOINT}"
             why = f"{nowhere}; use {', '.join(HUB)} or a folder"
         except hub.EntryNotFoundError:
+            if file in OPTIONAL:
+                continue
             why = f"{file} is missing at {constants.ENDPOINT}; expected {', '.join(FILES)}"
         except Exception as e:  # noqa: BLE001  the client passes on its HTTP library's errors
             why = f"{file} did not arrive from {constants.ENDPOINT}: {first_line(e)}"
@@ -187,23 +174,31 @@ def find_model(name: str | Path) -> Path:  # "gpt2", "owner/name" or a folder �
             "or a folder that exists"
         )
     if missing := [folder / file for file in FILES if not (folder / file).is_file()]:
-        raise FileNotFoundError(f"{missing[0]} is missing; expected {', '.join(FILES)}")
+        why = f"{missing[0]} is missing; expected {', '.join(FILES)}"
+        if (folder / "pytorch_model.bin").is_file():
+            why += "; pytorch_model.bin can hold code and is not read: save it with safetensors"
+        elif (folder / "model.safetensors.index.json").is_file():
+            why += "; its weights are in many files: save it with a larger max_shard_size"
+        raise FileNotFoundError(why)
     return folder
 
 # %% ../../nbs/medium/ch12_openai_weights.ipynb #910ee1a6
 def from_pretrained(
     name: str | Path,  # "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "owner/name", or a folder
     vocab_size: int | None = None,  # rows of the table, at least the tokenizer's; None: as stored
-) -> tuple[GPT, Tokenizer]:  # fp32, on the CPU
+    tokenizer: Tokenizer | None = None,  # in the place of the folder's own
+) -> tuple[GPT, Tokenizer | None]:  # fp32, on the CPU; None where the folder has no tokenizer
     """Load a GPT-2 and its tokenizer.
 
     ValueError, FileNotFoundError: one line. Source: Radford et al. (2019), weights.
     """
     folder = find_model(name)
     config = read_config(folder / "config.json")
-    tokenizer = read_tokenizer(folder / "tokenizer.json", Path(name).absolute().name)
+    file = folder / "tokenizer.json"
+    if tokenizer is None and file.is_file():
+        tokenizer = from_transformers(file, Path(name).absolute().name)
     rows = vocab_size or config.vocab_size
-    if rows < tokenizer.n_vocab:
+    if tokenizer and rows < tokenizer.n_vocab:
         raise ValueError(
             f"{name}: vocab_size={rows} is less than the {tokenizer.n_vocab} ids of its tokenizer"
         )

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['GPT2_PATTERN', 'SAY_EVERY', 'GPT2_VOCAB', 'utf8', 'merge', 'Chain', 'train_bpe',
            'encode_piece', 'encode_plain', 'byte_alphabet', 'to_printable', 'from_printable',
-           'Tokenizer', 'get_tokenizer']
+           'Tokenizer', 'printable_vocab', 'other_setting', 'is_transformers', 'from_transformers',
+           'get_tokenizer']
 
 # %% ../../nbs/easy/ch04_tokenizer.ipynb #cf825f94
 import functools
@@ -331,6 +332,92 @@ class Tokenizer:
             )
         return tokenizer
 
+# %% ../../nbs/easy/ch04_tokenizer.ipynb #198e352a
+def printable_vocab(tokenizer: Tokenizer) -> dict[str, int]:  # token → id
+    "Write a vocabulary in GPT-2's printable alphabet, ids as they are."
+    return {to_printable(token): i for token, i in tokenizer.ranks.items()} | {EOT: tokenizer.eot}
+
+
+def _kinds(part: dict | None) -> str | None:  # "Digits, ByteLevel" for a sequence of two
+    if part is None or part["type"] != "Sequence":
+        return part and part["type"]
+    inner = next(part[k] for k in part if k in ("pretokenizers", "normalizers", "processors"))
+    return ", ".join(p["type"] for p in inner) or None
+
+
+def other_setting(
+    data: dict,  # a tokenizer.json of transformers
+    beside: dict,  # the tokenizer_config.json beside it
+) -> tuple | None:  # name, what it says, what GPT-2's says; None: nothing differs
+    "Find the first setting of a tokenizer that gives other ids than GPT-2's way does."
+    model, cut = data["model"], data.get("pre_tokenizer") or {"type": None}
+    if cut["type"] == "Sequence" and len(cut["pretokenizers"]) == 1:
+        cut = cut["pretokenizers"][0]
+    after = data.get("post_processor")
+    adds = _kinds(after) != "ByteLevel" and (after or {}).get("special_tokens") != {}
+    extra = [t["content"] for t in data["added_tokens"]]
+    extra += [t["content"] for t in beside.get("added_tokens_decoder", {}).values()]
+    named = [v for k, v in beside.items() if k.endswith("_token") and not k.startswith("add_")]
+    extra += [v["content"] if isinstance(v, dict) else v for v in named if v]
+    found = [
+        ("normalizer", _kinds(data.get("normalizer")), None),
+        ("pre_tokenizer", _kinds(cut), "ByteLevel"),
+        ("add_prefix_space", cut.get("add_prefix_space"), False),
+        ("use_regex", cut.get("use_regex", True), True),
+        ("post_processor", _kinds(after) if adds else None, None),
+        ("decoder", _kinds(data.get("decoder")), "ByteLevel"),
+        ("model", model.get("type", "BPE"), "BPE"),
+        ("added token", next((token for token in extra if token != EOT), EOT), EOT),
+    ]
+    off = ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback")
+    found += [(name, model.get(name) or None, None) for name in off]
+    off = ("add_prefix_space", "add_bos_token", "add_eos_token", "do_lower_case")
+    found += [(name, beside.get(name) or False, False) for name in off]
+    return next((row for row in found if row[1] != row[2]), None)
+
+
+def is_transformers(file: Path) -> bool:
+    "Whether a tokenizer.json has the layout of transformers, not our own."
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(data, dict) and "model" in data and "format" not in data
+
+
+def from_transformers(
+    file: Path,  # tokenizer.json
+    name: str,  # for people and manifests
+) -> Tokenizer:
+    "Read a tokenizer.json of transformers, if it gives the ids that GPT-2's way gives. ValueError."
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+        config = file.with_name("tokenizer_config.json")
+        beside = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+    except (ValueError, RecursionError) as e:
+        raise ValueError(f"{file} or its config is not JSON ({e}); fetch it again") from None
+    tokenizer = vocab = other = None
+    try:
+        vocab = data["model"]["vocab"] | {t["content"]: t["id"] for t in data["added_tokens"]}
+        other = other_setting(data, beside)
+        if other is None:
+            pairs = [m.split(" ") if isinstance(m, str) else m for m in data["model"]["merges"]]
+            # single bytes, in the order of their ids
+            order = sorted((t for t in vocab if len(t) == 1), key=vocab.get)
+            merges = [(from_printable(a), from_printable(b)) for a, b in pairs]
+            tokenizer = Tokenizer(name, merges, byte_order=b"".join(map(from_printable, order)))
+    except Exception:  # noqa: BLE001  an altered file can fail anywhere on the way
+        tokenizer = None
+    if other:
+        raise ValueError(
+            f"{file}: {other[0]}={other[1]!r} is not supported, expected {other[2]!r} as in GPT-2: "
+            "the ids would be others; take another tokenizer with --tokenizer, or transformers"
+        )
+    if tokenizer is None or printable_vocab(tokenizer) != vocab:
+        layout = f"256 bytes, then the merges in their order, then {EOT}"
+        raise ValueError(f"{file} is not laid out as GPT-2's: {layout}; fetch it again")
+    return tokenizer
+
 # %% ../../nbs/easy/ch04_tokenizer.ipynb #38bcc746
 GPT2_VOCAB = 50_257  # ids of GPT-2: 256 bytes, 50,000 merges, <|endoftext|>
 _GPT2_MERGES = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/vocab.bpe"
@@ -361,6 +448,10 @@ def _gpt2_merges_file() -> bytes:
 def get_tokenizer(name_or_path: str | Path) -> Tokenizer:
     "Find a tokenizer: `gpt2`, or a tokenizer.json. Raises `ValueError`, `FileNotFoundError`."
     if name_or_path != "gpt2":
+        file = Path(name_or_path)
+        file = file / "tokenizer.json" if file.is_dir() else file
+        if is_transformers(file):
+            return from_transformers(file, file.absolute().parent.name)
         return Tokenizer.load(name_or_path)
     lines = _gpt2_merges_file().decode().split("\n")[1:-1]  # the first line is a version
     merges = [tuple(from_printable(half) for half in line.split()) for line in lines]

@@ -63,7 +63,9 @@ def draw_loss(
     for value, name_, colour in ((bigram, "bigram model", "#808080"), (floor, "floor", "#d55e00")):
         if value is not None:
             ax.axhline(value, linestyle="--", color=colour, label=f"{name_} {value:.3f}")
-    ax.set(title=f"Loss of {name}", xlabel="step", ylabel="loss, nats/token")
+    ax.set(xlabel="step", ylabel="loss, nats/token")
+    short = name if len(name) < 60 else f"{name[:59]}…"
+    ax.set_title(f"Loss of {short}", parse_math=False)  # a $ in a name is a dollar
     ax.legend(frameon=False)
     return fig
 

@@ -3,12 +3,14 @@
 # Made by tools/book.py from ../../book/tough/ch16a_runs.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['OPENAI', 'written', 'latest_run', 'find_run', 'auto_run', 'holds_run', 'new_run',
-           'read_config', 'begun_source', 'load_run', 'load_model']
+__all__ = ['OPENAI', 'typed', 'is_exported', 'check_is_run', 'written', 'latest_run', 'find_run',
+           'auto_run', 'holds_run', 'new_run', 'read_config', 'begun_source', 'load_run',
+           'load_model']
 
 # %% ../../nbs/tough/ch16a_runs.ipynb #9c06b0bb
 import json
 import re
+import shlex
 from pathlib import Path
 
 from gpt2edu.train.config import MODEL_SIZES, TrainConfig, padded
@@ -16,6 +18,35 @@ from gpt2edu.train.config import MODEL_SIZES, TrainConfig, padded
 OPENAI = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
 
 # %% ../../nbs/tough/ch16a_runs.ipynb #5878736e
+def typed(path: str | Path) -> str:
+    "Write a path, or another argument, as one types it in a shell."
+    text = str(path)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)
+
+
+def is_exported(name: str | Path) -> bool:
+    "Whether this is a folder as transformers writes it, whole or not."
+    if (Path(name) / "model.safetensors").is_file():
+        return True
+    try:
+        config = json.loads((Path(name) / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(config, dict) and "model_type" in config
+
+
+def check_is_run(folder: Path):
+    "Refuse a folder of transformers as a run. ValueError, FileNotFoundError: one line."
+    if is_exported(folder):
+        from gpt2edu.model.pretrained import find_model
+
+        find_model(folder)  # says what is missing in it
+        raise ValueError(
+            f"{folder} is a model as transformers writes it, not a run; it has no state to resume; "
+            f"open it with: gpt2edu_generate --run {typed(folder)}"
+        )
+
+
 def written(run: Path) -> int:
     "Say when a run was last written to, in nanoseconds."
     log = run / "log.jsonl"
@@ -24,9 +55,11 @@ def written(run: Path) -> int:
 
 def latest_run(out_dir: str | Path) -> Path:
     "Find the run that was written last. FileNotFoundError, one line, if there is none."
-    found = [p.parent for p in Path(out_dir).glob("*/config.json")]
+    found = [p.parent for p in Path(out_dir).glob("*/config.json") if not is_exported(p.parent)]
     if not found:
-        raise FileNotFoundError(f"there is no run in {out_dir}/ yet; make one with: gpt2edu_train")
+        more = "" if str(out_dir) == "runs" else f" --out_dir {typed(out_dir)}"
+        what = f"there is no run in {out_dir}/ yet"
+        raise FileNotFoundError(f"{what}; make one with: gpt2edu_train{more}")
     return max(found, key=written)
 
 
@@ -35,6 +68,7 @@ def find_run(name: str | None, out_dir: str | Path) -> Path:
     if name is None:
         return latest_run(out_dir)
     for path in (Path(name), Path(out_dir) / name):
+        check_is_run(path)
         if (path / "config.json").is_file():
             return path
     raise FileNotFoundError(
@@ -62,7 +96,7 @@ def new_run(config: TrainConfig) -> Path:
         if holds_run(root / config.name):
             raise ValueError(
                 f"the run {root / config.name} exists; "
-                f"go on with --resume {root / config.name}, or choose another --name"
+                f"go on with --resume {typed(root / config.name)}, or choose another --name"
             )
         return root / config.name
     names = [config.preset, *(f"{config.preset}-{i}" for i in range(2, 10_000))]
@@ -105,7 +139,7 @@ def load_run(folder: Path, where="cpu"):  # a GPT in evaluation mode, its tokeni
     found = checkpoint.load_latest(Path(folder) / "checkpoints")
     if found is None:
         raise FileNotFoundError(
-            f"{folder} has no checkpoint yet; go on with: gpt2edu_train --resume {folder}"
+            f"{folder} has no checkpoint yet; go on with: gpt2edu_train --resume {typed(folder)}"
         )
     path, saved = found
     tokenizer = Tokenizer.load(folder)
@@ -125,15 +159,28 @@ def load_model(
     name: str | None,  # a run's folder or name, an exported folder, or a name of OpenAI's
     out_dir: str | Path = "runs",  # where runs are kept
     where="cpu",  # device
+    own: str | None = None,  # gpt2 or a tokenizer.json, for a folder without one
 ):  # a GPT in evaluation mode, its tokenizer
     """Load a run, an exported folder, or a model of the hub such as `gpt2`.
 
     FileNotFoundError, ValueError: one line.
     """
-    exported = name is not None and (Path(name) / "model.safetensors").is_file()
-    if exported or name in OPENAI:
+    from gpt2edu.text.tokenizer import get_tokenizer
+
+    chosen = get_tokenizer(own) if own is not None else None
+    if name is not None and (name in OPENAI or is_exported(name)):
         from gpt2edu.model.pretrained import from_pretrained
 
-        model, tokenizer = from_pretrained(name)
+        model, tokenizer = from_pretrained(name, tokenizer=chosen)
+        if tokenizer is None:
+            raise FileNotFoundError(
+                f"{name} has no tokenizer.json; name its tokenizer with --tokenizer, "
+                "for example --tokenizer gpt2"
+            )
         return model.to(where).eval(), tokenizer
-    return load_run(find_run(name, out_dir), where)
+    model, tokenizer = load_run(find_run(name, out_dir), where)
+    if chosen and chosen.hash != tokenizer.hash:
+        raise ValueError(
+            f"the run has the tokenizer {tokenizer.name}, not {own}; leave --tokenizer out"
+        )
+    return model, tokenizer

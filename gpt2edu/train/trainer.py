@@ -32,6 +32,7 @@ from gpt2edu.train.config import TrainConfig, mfu
 from gpt2edu.train.interrupts import SpikeWatch, Stop, Stopped, explain, stop_signals
 from gpt2edu.train.log import LivePlot, RunLog, open_tracker, plot_loss
 from gpt2edu.train.optim import load_states, lr_at, set_lr
+from gpt2edu.train.runs import typed
 
 # %% ../../nbs/tough/ch18_trainer.ipynb #83987c51
 class Pace:
@@ -316,7 +317,7 @@ class Trainer:
         if self.ranks.is_main:
             self.log.write("stopped", step=self.step, signal=stop.caught)
         why = stop.caught or "a signal to another rank"
-        how = f"go on with --resume {self.folder}"
+        how = f"go on with --resume {typed(self.folder)}"
         self.say(f"{why}: saved step {self.step} of {self.max_steps}; {how}")
 
     def wait_ahead(self, step_seconds: float) -> float:  # seconds
