@@ -27,6 +27,7 @@ import gpt2edu
 from gpt2edu.data import cache as prepare
 from gpt2edu.data.cache import prepare_data
 from gpt2edu.data.config import DataConfig
+from gpt2edu.data.shards import open_shards
 from gpt2edu.text import corpus, grammar
 from gpt2edu.text import stories as telling
 from gpt2edu.text.corpus import documents, read_back, stories, story, story_items
@@ -515,6 +516,7 @@ def test_home_brackets_and_linked_folders(tmp_path, monkeypatch):
     (odd / "a.txt").write_text("one", encoding="utf-8")
     (odd / "more [2]" / "b[1].txt").write_text("two", encoding="utf-8")
     (odd / "more [2]" / "back").symlink_to(odd, target_is_directory=True)  # a circle
+    (odd / "gone.txt").symlink_to(odd / "nowhere.txt")
     (tmp_path / "linked").symlink_to(odd, target_is_directory=True)
     (tmp_path / "all").mkdir()
     (tmp_path / "all" / "link").symlink_to(odd, target_is_directory=True)
@@ -523,6 +525,15 @@ def test_home_brackets_and_linked_folders(tmp_path, monkeypatch):
     for dataset in ("~/texts [old] */*.txt", f"{odd}/a.txt", f"{odd}/[ab].txt"):
         assert list(documents(dataset)) == ["one"], dataset
     assert list(documents(f"{odd}/more [2]/b[1].txt")) == ["two"]
+    # shards and tokenizers too, under the name of such a folder
+    (odd / "a.txt").write_text("\n\n".join(paragraphs("a", 80)), encoding="utf-8")
+    where = {"vocab_size": 300, "data_dir": "~/data [1]", "val_tokens": 512}
+    tokenizer, folder = prepare_data(DataConfig(dataset=("~/texts [old] *",), **where))
+    assert folder.parent == tmp_path / "data [1]" and folder.name.startswith("texts _old_")
+    given = {"shards": f"~/data [1]/{folder.name}", "tokenizer": f"~/data [1]/{folder.name}"}
+    found, same = prepare_data(DataConfig(**given))
+    assert (found.hash, same) == (tokenizer.hash, folder)
+    assert len(open_shards(given["shards"], "train")) > 1000
 
 
 def test_what_is_left_out_is_said(tmp_path):

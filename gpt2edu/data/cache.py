@@ -199,7 +199,7 @@ def hub_folder(
     if tokenizer not in ("gpt2", "train"):
         made_by = get_tokenizer(tokenizer).hash[:12]
     parts = [name.replace("/", "--"), config, split if split != "train" else None, made_by]
-    return Path(data_dir) / "-".join(re.sub(r"[^\w.-]", "_", p) for p in parts if p)
+    return Path(data_dir).expanduser() / "-".join(re.sub(r"[^\w.-]", "_", p) for p in parts if p)
 
 
 def prepared_before(config: DataConfig) -> Path:
@@ -237,7 +237,7 @@ def shards_folder(
     name = config.dataset[0]
     if name not in EMBEDDED:
         name = re.sub(r"[^\w .-]", "_", Path(name).stem.strip("*.")) or "files"
-    return Path(config.data_dir) / f"{name}-{key}", name, source, val_tokens, size
+    return Path(config.data_dir).expanduser() / f"{name}-{key}", name, source, val_tokens, size
 
 
 def check_unchanged(
@@ -280,7 +280,7 @@ def prepare_data(
                 "tokenizer='train' does not go with --shards; "
                 "name the one that made them: --tokenizer gpt2"
             )
-        return get_tokenizer(config.tokenizer), Path(config.shards)
+        return get_tokenizer(config.tokenizer), Path(config.shards).expanduser()
     if hub_name(config.dataset):
         folder = prepared_before(config)
         say(f"data: {folder} (prepared before)")

@@ -400,7 +400,7 @@ def open_shards(
     n_vocab: int | None = None,  # ids at or above it are refused; None takes the manifest's
 ) -> ShardSet:
     "Open one split of a folder of shards. Raises FileNotFoundError, ValueError."
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     manifest = read_manifest(folder)
     if manifest:
         made_by = manifest["tokenizer"]

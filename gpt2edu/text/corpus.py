@@ -196,7 +196,8 @@ def files_below(folder: Path) -> Iterator[Path]:
             continue
         seen.add(real)
         folders[:] = sorted(f for f in folders if not f.startswith("."))
-        yield from (Path(here, f) for f in files if not f.startswith("."))
+        shown = (Path(here, f) for f in files if not f.startswith("."))
+        yield from (path for path in shown if path.is_file())  # a link may lead nowhere
 
 
 def files_like(name: str) -> list[Path]:

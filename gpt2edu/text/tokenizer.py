@@ -311,7 +311,8 @@ class Tokenizer:
     @classmethod
     def load(cls, path: str | Path) -> "Tokenizer":
         "Read what `save` wrote. Raises `FileNotFoundError`, or `ValueError` if it was altered."
-        file = Path(path) / "tokenizer.json" if Path(path).is_dir() else Path(path)
+        path = Path(path).expanduser()
+        file = path / "tokenizer.json" if path.is_dir() else path
         if not file.is_file():
             raise FileNotFoundError(
                 f'no tokenizer at {file}; expected "gpt2", a tokenizer.json or a folder with one'

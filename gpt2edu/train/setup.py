@@ -133,7 +133,8 @@ def open_data(
     if (n := min(config.val_tokens, len(val) - 1)) < config.block_size:
         few = config.val_tokens < config.block_size
         raise ValueError(
-            f"got {n} tokens to validate on, expected block_size={config.block_size} at least; "
+            f"{shards}: got {n} tokens to validate on, "
+            f"expected block_size={config.block_size} at least; "
             + ("raise --val_tokens" if few else "give more text, or lower --block_size")
         )
     return Data(shards, tokenizer, train, val, questions)
