@@ -3,8 +3,8 @@
 # Made by tools/book.py from ../../book/tough/ch20b_settings.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['members', 'convert', 'name_of', 'no_number', 'unique', 'read_file', 'check_key',
-           'checked', 'read_settings', 'as_flags']
+__all__ = ['members', 'convert', 'name_of', 'read_file', 'check_key', 'checked', 'read_settings',
+           'as_flags']
 
 # %% ../../nbs/tough/ch20b_settings.ipynb #e92134f0
 import difflib
@@ -15,6 +15,7 @@ from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from gpt2edu.choices import in_words, options
+from gpt2edu.machine.state import loads
 
 # %% ../../nbs/tough/ch20b_settings.ipynb #8639acb8
 def members(
@@ -56,19 +57,6 @@ def name_of(
     return f"one of {in_words(options(kind))}" if options(kind) else known[kind]
 
 # %% ../../nbs/tough/ch20b_settings.ipynb #67153f56
-def no_number(word: str):
-    "Refuse NaN and Infinity, which Python's reader takes though JSON has no such numbers."
-    raise ValueError(f"{word} is not a number of JSON")
-
-
-def unique(pairs: list[tuple[str, Any]]) -> dict:
-    "Make an object of JSON. ValueError if a key is there twice."
-    names = [name for name, _ in pairs]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise ValueError(f"the key {twice[0]!r} is there twice")
-    return dict(pairs)
-
-
 def read_file(path: str) -> dict[str, Any]:
     "Read a TOML or JSON file. ValueError, OSError: one line that names the file."
     suffix = Path(path).suffix.lower()
@@ -87,7 +75,7 @@ def read_file(path: str) -> dict[str, Any]:
         if suffix == ".toml":
             found = tomllib.loads(text)
         else:
-            found = json.loads(text, parse_constant=no_number, object_pairs_hook=unique)
+            found = loads(text)
     except (ValueError, RecursionError) as e:
         why = "nested too deeply" if isinstance(e, RecursionError) else " ".join(str(e).split())
         raise ValueError(

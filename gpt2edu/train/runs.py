@@ -3,9 +3,9 @@
 # Made by tools/book.py from ../../book/tough/ch16a_runs.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['OPENAI', 'typed', 'is_exported', 'check_is_run', 'written', 'latest_run', 'find_run',
-           'auto_run', 'holds_run', 'new_run', 'read_config', 'begun_source', 'load_run',
-           'load_model']
+__all__ = ['OPENAI', 'OLDER', 'typed', 'is_exported', 'check_is_run', 'written', 'latest_run',
+           'find_run', 'auto_run', 'holds_run', 'new_run', 'read_config', 'begun_source',
+           'load_run', 'load_model']
 
 # %% ../../nbs/tough/ch16a_runs.ipynb #9c06b0bb
 import json
@@ -13,6 +13,7 @@ import re
 import shlex
 from pathlib import Path
 
+from gpt2edu.machine.state import read_json
 from gpt2edu.train.config import MODEL_SIZES, TrainConfig, padded
 
 OPENAI = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
@@ -103,14 +104,19 @@ def new_run(config: TrainConfig) -> Path:
     return next(root / n for n in names if not holds_run(root / n))
 
 # %% ../../nbs/tough/ch16a_runs.ipynb #0f13a1e2
+# fields that earlier versions did not write
+OLDER = {"self_test": True, "separator": TrainConfig.separator}
+
+
 def read_config(folder: Path) -> TrainConfig:
     "Read the config of a run. ValueError, one line."
+    path = Path(folder) / "config.json"
+    fix = "restore it from a copy, or begin another run"
+    saved = read_json(path, TrainConfig, fix, older=OLDER)
     try:
-        saved = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        return TrainConfig(**saved | {"dataset": tuple(saved["dataset"])})
-    except (ValueError, TypeError, KeyError) as e:
-        why = f"is not the config of a run ({e}); restore it"
-        raise ValueError(f"{folder}/config.json {why}") from None
+        return TrainConfig(**saved)
+    except ValueError as e:
+        raise ValueError(f"{path}: {e}; {fix}") from None
 
 # %% ../../nbs/tough/ch16a_runs.ipynb #4bb0bc99
 def begun_source(
