@@ -318,7 +318,12 @@ def test_a_name_of_no_mathematics(tmp_path):
     log = RunLog(tmp_path / "log.jsonl")
     log.write("train", step=1, loss=2.0)
     for name in ("$x^{$", "a$\\frac$b", "n" * 255):
-        draw_loss(log, name).savefig(tmp_path / "loss.png")
+        figure = draw_loss(log, name)
+        figure.savefig(tmp_path / "loss.svg", metadata={"Date": None})
+        title = figure.axes[0].title
+        assert name[:59] in title.get_text() and not title.get_parse_math()
+        drawn = (tmp_path / "loss.svg").read_text(encoding="utf-8")
+        assert f"<!-- {title.get_text()} -->" in drawn  # as a text, and not as a formula
 
 
 @pytest.mark.parametrize("name", ["../x.bin", "/etc/passwd", "a/b.bin", "a\\\\b.bin", "..", ""])
