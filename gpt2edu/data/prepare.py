@@ -32,7 +32,7 @@ from gpt2edu.data.cache import (
     shards_folder,
     take_text,
 )
-from gpt2edu.data.config import GPT2_VAL_TOKENS, DataConfig
+from gpt2edu.data.config import GPT2_VAL_TOKENS, DataConfig, check_vocab
 from gpt2edu.data.encode import Workers, make_batches
 from gpt2edu.data.hub import list_files
 from gpt2edu.data.shards import describe
@@ -94,6 +94,7 @@ class PrepareConfig:
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, whole(name, value, least))
+        check_vocab(self.vocab_size)
         if self.shard_size >= 2**31:
             raise ValueError(
                 f"shard_size={self.shard_size} does not fit into a shard's header; use 1e8"

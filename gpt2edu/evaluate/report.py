@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['EVERY', 'CONVENTIONS', 'ModelName', 'EvalConfig', 'choose_tasks', 'wanted', 'run_of',
-           'check_out', 'questions', 'load_subject', 'ask', 'text_of', 'validation', 'evaluate',
-           'figures']
+           'check_out', 'questions', 'check_batch', 'load_subject', 'ask', 'text_of', 'validation',
+           'evaluate', 'figures']
 
 # %% ../../nbs/tough/ch17b_report.ipynb #310f745e
 import json
@@ -19,8 +19,9 @@ import tyro
 
 from gpt2edu.choices import Device, Dtype, check_choice
 from gpt2edu.machine.atomic import write_atomically
+from gpt2edu.machine.limits import machine_memory, need_memory
 from gpt2edu.evaluate.tasks import HUB, TASKS, Subject, Task, Wanted, is_hub_name
-from gpt2edu.train.config import GPT2_RUN, TrainConfig
+from gpt2edu.train.config import GPT2_RUN, MOST_ITEMS, TrainConfig
 from gpt2edu.train.runs import (
     OPENAI,
     begun_source,
@@ -77,6 +78,10 @@ class EvalConfig:
             value = getattr(self, f.name)
             if isinstance(value, int) and value < 1:
                 raise ValueError(f"{f.name}={value} must be 1 or more")
+        if self.choice_items > MOST_ITEMS:
+            raise ValueError(
+                f"choice_items={self.choice_items} must be {MOST_ITEMS:,} or less; try 400"
+            )
 
 # %% ../../nbs/tough/ch17b_report.ipynb #33dc3cf1
 def choose_tasks(
@@ -122,6 +127,19 @@ def questions(config: EvalConfig, tasks: tuple[str, ...], local: bool) -> dict[s
     return {name: TASKS[name].items(wanted(config)) for name in names}
 
 # %% ../../nbs/tough/ch17b_report.ipynb #659bdbb8
+def check_batch(batch: int, shape, where):  # windows; a GPTConfig; a torch.device
+    "Refuse more windows at a time than the device can hold. ValueError, one line."
+    import torch
+
+    memory = machine_memory()
+    if where.type == "cuda":
+        memory = torch.cuda.get_device_properties(where).total_memory
+    window = 9 * 4 * shape.n_embd * shape.block_size  # bytes
+    fits = max(1, int(0.5 * (memory or 0) / window))
+    what = f"batch_size={batch} windows of {shape.block_size} tokens"
+    need_memory(batch * window, what, f"try --batch_size {min(fits, 64)}", memory)
+
+
 def load_subject(config: EvalConfig, ranks, say: Callable) -> tuple[Subject, str]:
     "Load the model on the device that was asked for; with it, how its precision was chosen."
     from gpt2edu.machine import device, distributed
@@ -135,6 +153,7 @@ def load_subject(config: EvalConfig, ranks, say: Callable) -> tuple[Subject, str
     batch = config.batch_size or (8 if where.type == "cpu" else 64)
     with distributed.rank0_first(ranks):  # a download happens once
         model, tokenizer = load_model(config.model, config.out_dir, where, config.tokenizer)
+    check_batch(batch, model.config, where)
     return Subject(model, tokenizer, where, dtype.value, ranks, batch), str(dtype)
 
 

@@ -3,8 +3,9 @@
 # Made by tools/book.py from ../../book/medium/ch08_model.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['LOGITS_AT_ONCE', 'IGNORE', 'GPTConfig', 'MLP', 'Block', 'ChunkedCrossEntropy',
-           'cross_entropy', 'token_losses', 'GPT', 'num_params']
+__all__ = ['LOGITS_AT_ONCE', 'IGNORE', 'LAYER_BYTES', 'GPTConfig', 'MLP', 'Block',
+           'ChunkedCrossEntropy', 'cross_entropy', 'token_losses', 'check_size', 'GPT',
+           'num_params']
 
 # %% ../../nbs/medium/ch08_model.ipynb #d175d88f
 import math
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gpt2edu.model.attention import CausalSelfAttention, KVCache
+from gpt2edu.machine.limits import need_memory
 from gpt2edu.model.heads import check_heads
 
 # %% ../../nbs/medium/ch08_model.ipynb #ae818a40
@@ -31,12 +33,16 @@ class GPTConfig:
     def __post_init__(self):
         for f in fields(self):
             value = getattr(self, f.name)
-            if not isinstance(value, int) or value < 1:
+            if type(value) is not int or not 1 <= value < 2**63:
                 raise ValueError(
                     f"{f.name}={value!r} must be a whole number, 1 or more; "
                     f"GPT-2 124M has {f.default}"
                 )
         check_heads(self.n_head, self.n_embd)
+
+    def matrix_numbers(self) -> int:
+        "Count the numbers in the tables and matrices: nearly all parameters."
+        return (self.vocab_size + self.block_size + 12 * self.n_layer * self.n_embd) * self.n_embd
 
 # %% ../../nbs/medium/ch08_model.ipynb #9fd1f837
 class MLP(nn.Module):
@@ -154,6 +160,18 @@ def token_losses(
     return torch.cat(losses) if losses else x.new_zeros(0)
 
 # %% ../../nbs/medium/ch08_model.ipynb #7507dc1d
+LAYER_BYTES = 50_000  # of Python objects, about, whatever the width
+
+
+def check_size(config: GPTConfig):
+    "Refuse a model that is larger than the memory. ValueError, one line."
+    c, one = config, torch.empty(0)
+    stored = 0 if one.is_meta else one.element_size()  # bytes of a number
+    sizes = ", ".join(f"{f.name}={getattr(c, f.name)}" for f in fields(c) if f.name != "n_head")
+    need = LAYER_BYTES * c.n_layer + stored * c.matrix_numbers()
+    need_memory(need, f"a model with {sizes}", "take smaller sizes")
+
+
 class GPT(nn.Module):
     "GPT-2 (Radford et al. 2019), with its weight names."
 
@@ -163,6 +181,7 @@ class GPT(nn.Module):
         generator: torch.Generator | None = None,  # of the initial weights; None takes torch's own
     ):
         super().__init__()
+        check_size(config)
         self.config = c = config
         self.transformer = nn.ModuleDict(
             {

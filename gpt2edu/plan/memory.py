@@ -4,17 +4,16 @@
 
 # %% auto #0
 __all__ = ['LOGITS_AT_ONCE', 'SHORT', 'USABLE', 'activation_bytes', 'loss_bytes', 'memory',
-           'largest_micro_batch', 'machine_memory', 'median_seconds', 'Probe', 'held_by',
+           'largest_micro_batch', 'check_memory', 'median_seconds', 'Probe', 'held_by',
            'time_update', 'time_parts']
 
 # %% ../../nbs/tough/ch14a_memory.ipynb #e24921a7
 import math
-import os
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from pathlib import Path
 
+from gpt2edu.machine.limits import need_memory
+from gpt2edu.model.heads import divisors
 from gpt2edu.train.config import TrainConfig, count_params, kept_bytes, optimizer_bytes
 
 # %% ../../nbs/tough/ch14a_memory.ipynb #d9692ff4
@@ -106,20 +105,35 @@ def largest_micro_batch(
 ) -> int:  # windows; 0 if not even one fits
     "Find the largest micro-batch that divides the batch and fits."
     windows = config.total_batch // (config.block_size * ranks)
-    divisors = [b for b in range(1, windows + 1) if windows % b == 0]
-    peaks = {b: memory(config, vocab_size, width, ranks, b, cpu)["peak"] for b in divisors}
-    return max((b for b, peak in peaks.items() if peak <= budget), default=0)
+    for b in reversed(divisors(windows) if windows else []):
+        if memory(config, vocab_size, width, ranks, b, cpu)["peak"] <= budget:
+            return b
+    return 0
 
 
-def machine_memory() -> int | None:  # bytes; None where it cannot be told
-    "Ask how much memory this process may use: the machine's, or what a container allows."
-    found = []
-    with suppress(AttributeError, ValueError, OSError):
-        found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        with suppress(OSError, ValueError):
-            found.append(int(Path(limit).read_text(encoding="utf-8")))
-    return min(found, default=None)
+def check_memory(
+    config: TrainConfig,
+    vocab_size: int,  # V, at least
+    capacity: int | None,  # bytes of the device; None where it cannot be told
+    kind: str,  # cpu, cuda or mps
+    width: int = 4,  # bytes of a number in matrix products
+    ranks: int = 1,
+    micro_batch: int | None = None,  # windows; None: the config's
+):
+    "Refuse a run whose step cannot fit into the memory. ValueError, one line."
+    if not capacity:
+        return
+    c, b = config, micro_batch or config.micro_batch
+    parts = memory(c, vocab_size, width, ranks, b, kind == "cpu")
+    # a compiler may keep fewer activations
+    least = parts["weights"] + parts["gradients"] + parts["optimizer"] + parts["activations"] // 2
+    if least <= capacity:
+        return
+    budget = USABLE[kind] * capacity
+    fits = largest_micro_batch(c, vocab_size, width, budget, ranks, kind == "cpu")
+    fix = f"try --micro_batch {fits}" if fits else "take a smaller --n_layer, --n_embd or context"
+    sizes = ", ".join(f"{k}={getattr(c, k)}" for k in ("n_layer", "n_embd", "block_size"))
+    need_memory(least, f"a step with {sizes}, micro_batch={b}", fix, capacity)
 
 # %% ../../nbs/tough/ch14a_memory.ipynb #3b6aa0cc
 def median_seconds(work: Callable, budget: float, clock: Callable = time.perf_counter) -> float:

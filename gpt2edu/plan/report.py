@@ -22,8 +22,9 @@ from typing import Literal
 
 from gpt2edu.choices import check_choice
 from gpt2edu.data.config import N_STORIES, TOKENIZER_CHARS
+from gpt2edu.machine.limits import machine_memory
 from gpt2edu.machine.progress import duration, gigabytes
-from gpt2edu.plan.memory import USABLE, largest_micro_batch, machine_memory, memory, time_parts
+from gpt2edu.plan.memory import USABLE, largest_micro_batch, memory, time_parts
 from gpt2edu.text.corpus import documents, find_files
 from gpt2edu.train.config import (
     TrainConfig,

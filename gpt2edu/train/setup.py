@@ -3,9 +3,10 @@
 # Made by tools/book.py from ../../book/tough/ch18c_setup.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['share_step', 'begun_with', 'Machine', 'choose_machine', 'Data', 'open_data', 'sizes',
-           'build_model', 'choose_optimizers', 'Parts', 'build', 'fixed_choices', 'data_facts',
-           'check_data', 'describe_machine', 'describe_parts']
+__all__ = ['MONTH', 'share_step', 'begun_with', 'Machine', 'choose_machine', 'Data', 'open_data',
+           'sizes', 'build_model', 'choose_optimizers', 'Parts', 'check_machine', 'check_step',
+           'build', 'fixed_choices', 'data_facts', 'check_data', 'describe_machine',
+           'describe_parts']
 
 # %% ../../nbs/tough/ch18c_setup.ipynb #ee5078b0
 import json
@@ -25,8 +26,12 @@ from gpt2edu.machine import device
 from gpt2edu.machine import distributed as dist
 from gpt2edu.machine.device import Choice
 from gpt2edu.machine.distributed import Ranks
+from gpt2edu.machine.limits import machine_memory
+from gpt2edu.machine.progress import duration
 from gpt2edu.model.gpt import GPT, GPTConfig, num_params
-from gpt2edu.text.tokenizer import Tokenizer
+from gpt2edu.model.heads import divisors
+from gpt2edu.plan.memory import check_memory
+from gpt2edu.text.tokenizer import GPT2_VOCAB, Tokenizer
 from gpt2edu.train import checkpoint, selftest
 from gpt2edu.train.config import (
     MAY_CHANGE,
@@ -41,6 +46,8 @@ from gpt2edu.train.log import check_tracker
 from gpt2edu.train.optim import build_optimizers
 from gpt2edu.train.runs import begun_source, holds_run
 
+MONTH = 30 * 86_400  # seconds
+
 # %% ../../nbs/tough/ch18c_setup.ipynb #7b19e710
 def share_step(
     config: TrainConfig,
@@ -48,8 +55,8 @@ def share_step(
 ) -> tuple[int, int]:  # windows in a micro-batch of one rank; micro-batches of one rank in a step
     "Find the largest micro-batch, at most the one asked for, in which the ranks can share a step."
     c, at_once = config, config.block_size * world_size  # tokens, one window on every rank
-    sizes = range(c.micro_batch, 0, -1)
-    B = next((b for b in sizes if c.total_batch % (b * at_once) == 0), 0)
+    windows, rest = divmod(c.total_batch, at_once)  # of one rank
+    B = 0 if rest else max(b for b in divisors(windows) if b <= c.micro_batch)
     if not B:
         raise ValueError(
             f"total_batch={c.total_batch} tokens cannot be shared by {world_size} ranks in windows "
@@ -186,6 +193,35 @@ class Parts:
     flops: float  # of training, for a token
 
 
+def check_machine(
+    config: TrainConfig,
+    B: int,  # windows in a micro-batch of one rank
+    vocab_size: int,  # V, at least
+    machine: Machine,
+    ranks: Ranks,
+):
+    "Refuse a model or a micro-batch that the device cannot hold. ValueError, one line."
+    kind, width = machine.device.type, machine.dtype.itemsize
+    capacity = machine_memory()
+    if kind == "cuda":
+        capacity = torch.cuda.get_device_properties(machine.device).total_memory
+    check_memory(config, vocab_size, capacity, kind, width, ranks.world_size, B)
+
+
+def check_step(
+    config: TrainConfig,
+    seconds: float,  # of a token, at the peak
+):
+    "Refuse a step that would not end. ValueError, one line."
+    wait = config.total_batch * seconds
+    if wait > MONTH:
+        raise ValueError(
+            f"a step of total_batch={config.total_batch} tokens takes {duration(wait)} at the "
+            f"peak of this machine; lower --total_batch, for example to "
+            f"{config.micro_batch * config.block_size}"
+        )
+
+
 def build(
     config: TrainConfig,
     folder: Path,  # of the run
@@ -200,6 +236,8 @@ def build(
     B, n_micro = share_step(c, ranks.world_size)
     begun = dist.from_rank0(ranks, lambda: begun_with(folder, resume))
     machine = choose_machine(c, ranks, say)
+    least = GPT2_VOCAB if c.tokenizer == "gpt2" else 257  # ids; a model is refused before its data
+    check_machine(c, B, padded(least), machine, ranks)
     data = open_data(c, folder, ranks, say, begun_source(c, begun))
     max_steps = horizon(c, len(data.train))
     model, compiled, forward = build_model(c, data.tokenizer.n_vocab, machine, ranks)
@@ -207,6 +245,7 @@ def build(
     loader = Loader(data.train, B, c.block_size, c.seed, ranks.rank, ranks.world_size)
     peak = measure_peak(machine.device, machine.dtype) * ranks.world_size
     flops = flops_per_token(num_params(model), c.n_layer, c.n_embd, c.block_size)
+    check_step(c, flops / peak)
     return Parts(
         B=B,
         n_micro=n_micro,
