@@ -6,8 +6,8 @@
 __all__ = ['MUCH', 'BYTES_PER_TOKEN', 'SLACK', 'whole', 'PrepareConfig', 'open_source',
            'source_stream', 'fill', 'hub_plan', 'local_plan', 'Plan', 'plan_run', 'complete_header',
            'estimate', 'enough', 'announce', 'train_tokenizer', 'start', 'check_room',
-           'next_command', 'report', 'is_done', 'prepare', 'summary', 'finished_parts',
-           'merged_header', 'merge']
+           'next_command', 'report', 'is_done', 'prepare', 'summary', 'check_part',
+           'finished_parts', 'merged_header', 'merge']
 
 # %% ../../nbs/tough/ch19_fineweb.ipynb #83ed8b68
 import os
@@ -35,9 +35,10 @@ from gpt2edu.data.cache import (
 from gpt2edu.data.config import GPT2_VAL_TOKENS, DataConfig, check_vocab
 from gpt2edu.data.encode import Workers, make_batches
 from gpt2edu.data.hub import list_files
-from gpt2edu.data.shards import describe
+from gpt2edu.data.shards import MANIFEST, describe
 from gpt2edu.data.sources import Source, hub_source, local_source, read_ahead
 from gpt2edu.data.writer import (
+    NOTED,
     ShardWriter,
     after,
     check_same,
@@ -374,7 +375,7 @@ def is_done(state: dict, max_tokens: int | None) -> bool:
     "Whether a folder is finished, and no more is asked for."
     if not state.get("finished"):
         return False
-    return not may_grow(state["arguments"].get("max_tokens"), max_tokens)
+    return not may_grow(state.get("arguments", {}).get("max_tokens"), max_tokens)
 
 
 def prepare(
@@ -444,6 +445,17 @@ def summary(folder: Path, facts: dict) -> dict:  # documented in book/commands.q
     return out
 
 # %% ../../nbs/tough/ch19_fineweb.ipynb #f40a6638
+def check_part(path: Path, manifest: dict):
+    "Refuse the manifest of a part that lacks what a merge needs. ValueError, one line."
+    arguments = ("part", "name", "shard_size", "val_tokens", "max_tokens")
+    needed = [(key, manifest) for key in ("complete", "source", "arguments")]
+    needed += [(key, manifest.get("arguments", {})) for key in arguments]
+    needed += [(key, entry) for entry in manifest["shards"] for key in sorted(NOTED)]
+    if missing := [key for key, where in needed if key not in where]:
+        fix = "prepare that part again"
+        raise ValueError(f"{path / MANIFEST}: {missing[0]} is missing, expected in a part; {fix}")
+
+
 def finished_parts(folder: Path) -> tuple[list[Path], list[dict]]:  # folders, manifests
     "Find the parts beside a folder. ValueError, one line, if one is missing or not finished."
     found = {}
@@ -459,6 +471,8 @@ def finished_parts(folder: Path) -> tuple[list[Path], list[dict]]:  # folders, m
         raise ValueError(
             f"{folder}: no finished part {', '.join(missing) or '1/n'} beside it; {fix}"
         )
+    for path, manifest in zip(folders, manifests, strict=True):
+        check_part(path, manifest)
     return folders, manifests
 
 

@@ -3,14 +3,13 @@
 # Made by tools/book.py from ../../book/tough/ch19d_writer.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['OURS', 'totals_of', 'token_lengths', 'ShardWriter', 'refuse_strangers', 'read_state',
-           'check_same', 'in_words', 'may_grow', 'is_whole', 'whole_shards', 'part_units',
-           'parts_stream', 'after']
+__all__ = ['NOTED', 'OURS', 'totals_of', 'token_lengths', 'ShardWriter', 'refuse_strangers',
+           'read_state', 'check_same', 'in_words', 'may_grow', 'is_whole', 'whole_shards',
+           'part_units', 'parts_stream', 'after']
 
 # %% ../../nbs/tough/ch19d_writer.ipynb #b76966b8
 import glob
 import heapq
-import json
 import re
 from collections.abc import Iterator
 from itertools import takewhile
@@ -26,6 +25,7 @@ from gpt2edu.data.shards import (
     UNFINISHED,
     check_train,
     finish_folder,
+    parse_manifest,
     read_shard,
     scan,
     to_json,
@@ -157,6 +157,7 @@ class ShardWriter:
         return finish_folder(self.folder, self.header, totals, self.shards, complete=complete)
 
 # %% ../../nbs/tough/ch19d_writer.ipynb #3db227fb
+NOTED = {"documents", "bytes", "units", "end"}  # what `ShardWriter` says of a shard
 # what a start leaves that was killed before the first shard
 OURS = re.compile(r"tokenizer\.json(\..*\.tmp)?$|\..*\.tmp$")
 
@@ -179,12 +180,11 @@ def read_state(folder: Path) -> dict:  # {} for a folder without shards
     "Read what an earlier start has noted. ValueError, one line, for shards of unknown origin."
     for name in (MANIFEST, UNFINISHED):
         if (folder / name).exists():
-            try:
-                state = json.loads((folder / name).read_bytes() or b"{}")
-                return state | {"finished": name == MANIFEST} if state else {}
-            except (ValueError, TypeError):
-                fix = "remove the folder, or choose another with --out"
-                raise ValueError(f"{folder / name}: not a manifest; {fix}") from None
+            fix = "remove the folder, or choose another with --out"
+            raw = (folder / name).read_bytes()
+            if not raw and name == UNFINISHED:
+                return {}  # `claim_folder` makes it empty
+            return parse_manifest(raw, folder / name, fix) | {"finished": name == MANIFEST}
     if folder.is_dir():
         refuse_strangers(folder)
     return {}
@@ -224,7 +224,7 @@ def is_whole(folder: Path, entry: dict) -> bool:
     "Whether a shard is there and is what its entry says."
     path = folder / entry["file"]
     try:
-        if "end" not in entry or len(read_shard(path)) != entry["tokens"]:
+        if not NOTED <= entry.keys() or len(read_shard(path)) != entry["tokens"]:
             return False
         return scan(path, HEADER_BYTES)[0] == entry["sha256"]
     except (ValueError, OSError):

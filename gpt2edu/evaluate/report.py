@@ -24,6 +24,7 @@ from gpt2edu.evaluate.tasks import HUB, TASKS, Subject, Task, Wanted, is_hub_nam
 from gpt2edu.train.config import GPT2_RUN, MOST_ITEMS, TrainConfig
 from gpt2edu.train.runs import (
     OPENAI,
+    RunState,
     begun_source,
     find_run,
     is_exported,
@@ -207,7 +208,8 @@ def validation(
     n = config.val_tokens or default
     state, begun = {}, None
     if run and not config.shards:  # the text may have been edited since
-        state = latest_state(find_run(config.model, config.out_dir) / "checkpoints")
+        place = find_run(config.model, config.out_dir) / "checkpoints"
+        state = latest_state(place, RunState)
         begun = begun_source(run, state)
     with rank0_first(ranks):
         folder = Path(config.shards) if config.shards else text_of(run, begun)

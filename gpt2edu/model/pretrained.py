@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TRANSPOSED', 'HUB', 'FILES', 'OPTIONAL', 'our_name', 'flip', 'read_json', 'read_config',
-           'check_promise', 'read_weights', 'resize_vocab', 'first_line', 'download', 'find_model',
+           'read_weights', 'resize_vocab', 'first_line', 'download', 'find_model',
            'from_pretrained', 'hub_files', 'export', 'record', 'compare', 'push']
 
 # %% ../../nbs/medium/ch12_openai_weights.ipynb #aec78148
@@ -22,7 +22,6 @@ from torch import Tensor, nn
 
 from gpt2edu.text.corpus import reachable
 from gpt2edu.machine.atomic import whole_folder
-from gpt2edu.machine.limits import need_memory
 from gpt2edu.model.gpt import GPT, GPTConfig
 from gpt2edu.text.tokenizer import (
     EOT,
@@ -80,37 +79,16 @@ def read_config(path: Path) -> GPTConfig:
     return GPTConfig(*(config[k] for k in sizes))
 
 # %% ../../nbs/medium/ch12_openai_weights.ipynb #6157a8c5
-def check_promise(
-    path: Path,  # model.safetensors
-    config: GPTConfig,
-    arrays: int,  # in the file
-):
-    "Refuse sizes for which the file is too small, before anything is built. ValueError, one line."
-    need, size = config.matrix_numbers(), path.stat().st_size
-    if need > size:
-        raise ValueError(
-            f"{path}: {size:,} bytes cannot hold the {need:,} numbers of config.json's sizes; "
-            "fetch both again"
-        )
-    if arrays < config.n_layer:
-        raise ValueError(
-            f"{path}: {arrays} arrays cannot be n_layer={config.n_layer} layers; "
-            "fetch it and config.json again"
-        )
-    need_memory(4 * need, f"the model in {path.parent}", "take a smaller one")
-
-
 def read_weights(
     path: Path,  # model.safetensors
     config: GPTConfig,  # what the weights must fit
 ) -> dict[str, Tensor]:  # our names and shapes, fp32, lm_head.weight included
     "Read and translate all weights. ValueError, one line: missing, unknown or of a wrong shape."
+    with torch.device("meta"):  # shapes without memory
+        want = GPT(config).state_dict()
     state = {}
     try:
         with safe_open(path, framework="pt") as file:
-            check_promise(path, config, len(file.keys()))
-            with torch.device("meta"):  # shapes without memory
-                want = GPT(config).state_dict()
             for theirs in filter(our_name, file.keys()):
                 if (name := our_name(theirs)) not in want:
                     raise ValueError(

@@ -44,7 +44,7 @@ from gpt2edu.train.config import (
 )
 from gpt2edu.train.log import check_tracker
 from gpt2edu.train.optim import build_optimizers
-from gpt2edu.train.runs import begun_source, holds_run
+from gpt2edu.train.runs import RunState, begun_source, holds_run
 
 MONTH = 30 * 86_400  # seconds
 
@@ -78,7 +78,7 @@ def begun_with(
                 "or choose another folder"
             )
         return {}
-    return checkpoint.latest_state(folder / "checkpoints")
+    return checkpoint.latest_state(folder / "checkpoints", RunState)
 
 # %% ../../nbs/tough/ch18c_setup.ipynb #303ac517
 @dataclass

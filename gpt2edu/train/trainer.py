@@ -32,7 +32,7 @@ from gpt2edu.train.config import TrainConfig, mfu
 from gpt2edu.train.interrupts import SpikeWatch, Stop, Stopped, explain, stop_signals
 from gpt2edu.train.log import LivePlot, RunLog, open_tracker, plot_loss
 from gpt2edu.train.optim import load_states, lr_at, set_lr
-from gpt2edu.train.runs import typed
+from gpt2edu.train.runs import RunState, check_state, typed
 
 # %% ../../nbs/tough/ch18_trainer.ipynb #83987c51
 class Pace:
@@ -171,18 +171,25 @@ class Trainer:
         "Load the latest checkpoint, or start at step 0 where there is none."
         # what the data decide is compared by `check_data`
         choices = {k: v for k, v in self.fixed.items() if k not in ("data", "tokenizer_hash")}
-        found = checkpoint.load_latest(self.folder / "checkpoints", config=choices)
+        place = self.folder / "checkpoints"
+        found = checkpoint.load_latest(place, config=choices, kind=RunState)
         if found is None:
             return self.say("resume: no checkpoint yet, so this starts at step 0")
         path, saved = found
         dist.from_rank0(self.ranks, lambda: setup.check_data(path, saved.state, self.parts.data))
         older = {"best": math.inf, "judged": saved.state["step"]}  # older checkpoints have neither
         s = older | saved.state
-        self.model.load_state_dict(saved.model)
+        check_state(path, s)
+        checkpoint.load_weights(self.model, saved.model, path / checkpoint.MODEL)
+        new = s["step"] == 0 or bool(s["scaler"])  # fp16 passes over some steps
+        checkpoint.check_optim(self.optimizers, saved.optim, path / checkpoint.OPTIM, new)
         load_states(self.optimizers, saved.optim)
-        self.scaler.load_state_dict(s["scaler"] or self.scaler.state_dict())  # empty: not fp16
-        if "rng" in s:
+        self.scaler.load_state_dict(s["scaler"] or self.scaler.state_dict())
+        try:
             checkpoint.set_rng_state(s["rng"])
+        except ValueError as e:
+            fix = "use an earlier checkpoint"
+            raise ValueError(f"{path / checkpoint.STATE}: state.{e}; {fix}") from None
         self.step, self.position, self.seconds = s["step"], s["position"], s["seconds"]
         self.val_loss, self.best, self.judged = s["val_loss"], s["best"], s["judged"]
         self.loader.position = self.position
