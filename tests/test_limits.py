@@ -1,16 +1,28 @@
 "Small files that unfold to gigabytes, and sizes beyond the machine: refused in one line."
 
+import io
 import os
+import pickle
+import re
 import subprocess
 import sys
-from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
+from gpt2edu.cli import commands
+from gpt2edu.data.config import MOST_IDS
+from gpt2edu.data.shards import MAX_VOCAB, read_shard
 from gpt2edu.data.sources import local_source, read_ahead
+from gpt2edu.model.gpt import GPT, GPTConfig
+from gpt2edu.model.pretrained import export, from_pretrained
 from gpt2edu.text.files import LONGEST, read_jsonl, read_parquet
+from gpt2edu.text.tokenizer import Tokenizer, from_transformers, get_tokenizer
+from gpt2edu.train.config import preset
+from gpt2edu.train.setup import check_step
 
 # what a child process says when it is done: its own peak, in bytes. On Linux getrusage counts
 # what the parent held when the child was made, and /proc does not
@@ -152,8 +164,136 @@ def test_lists_in_lists(tmp_path):
     for _ in range(200):
         kind, value = pa.list_(kind), [value]
     pq.write_table(pa.table({"text": pa.array([value], kind)}), path)
-    with pytest.raises(ValueError, match="not a whole parquet file .*too deeply nested"):
+    with pytest.raises(ValueError, match=r"not a whole parquet file .*too deeply nested"):
         list(read_parquet(path, "text"))
     (tmp_path / "b.jsonl").write_text('{"text": ' + "[" * 100_000 + "}\n", encoding="utf-8")
     with pytest.raises(ValueError, match="nested too deeply"):
         list(read_jsonl(tmp_path / "b.jsonl", "text"))
+
+
+# shards of NumPy
+
+
+def npy(shape, more=b"\0" * 64):
+    "A .npy file whose header names a shape."
+    head = f"{{'descr': '<u2', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    return b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head + more
+
+
+def zipped():
+    np.savez(file := io.BytesIO(), a=np.zeros(3, np.uint16))
+    return file.getvalue()
+
+
+SHAPES = ["(10**12,)", "(1000000000000,)", "(4611686018427387904,)", f"({'9' * 30},)", "(-5,)"]
+SHAPES += ["(4294967296, 4294967296, 4294967296)", "(1.5,)", "(True,)", "(" * 3000, "()", "(0,)"]
+NOT_SHARDS = {"zip": zipped(), "pickle": pickle.dumps([1, 2] * 100), "empty": b""}
+NOT_SHARDS["a header of gigabytes"] = b"\x93NUMPY\x02\x00" + b"\xff" * 4 + b"x" * 100
+NOT_SHARDS |= {shape[:30]: npy(shape) for shape in SHAPES}
+
+
+@pytest.mark.parametrize("kind", NOT_SHARDS)
+@pytest.mark.filterwarnings("error")
+def test_a_file_that_is_no_npy_is_one_line(kind, tmp_path):
+    path = tmp_path / "a_train_000000.npy"
+    path.write_bytes(NOT_SHARDS[kind])
+    with pytest.raises(ValueError, match=re.escape(str(path))) as e:
+        read_shard(path)
+    assert "\n" not in str(e.value)
+
+
+# a tokenizer
+
+
+def test_a_foreign_regular_expression_is_not_run(tmp_path):
+    made = Tokenizer.train(["a few words"], 260, "ours")
+    other = Tokenizer("other", made.merges, pattern=r"(a+)+$|[\s\S]")  # its hash is its own
+    file = other.save(tmp_path)
+    with pytest.raises(ValueError, match=r"pattern is .* expected GPT-2's: no other is run"):
+        Tokenizer.load(file)
+
+
+def test_a_tokenizer_of_a_gigabyte_is_not_read(tmp_path):
+    file = tmp_path / "tokenizer.json"
+    with open(file, "wb") as f:
+        f.write(b'{"model": {}, "merges": ["')
+        f.truncate(1 << 30)
+    for load in (get_tokenizer, Tokenizer.load, lambda p: from_transformers(p, "x")):
+        with pytest.raises(ValueError, match="1,073,741,824 bytes, expected a tokenizer of"):
+            load(file)
+
+
+def test_a_header_that_claims_a_terabyte(tmp_path):
+    model = GPT(GPTConfig(1, 1, 8, 16, 300))
+    folder = export(model, Tokenizer.train(["a few words"], 260, "ours"), tmp_path / "hf")
+    (folder / "model.safetensors").write_bytes((10**12).to_bytes(8, "little") + b"{}" * 100)
+    with pytest.raises(ValueError, match="not a whole safetensors file"):
+        from_pretrained(folder)
+
+
+# sizes
+
+
+SMALL = "--n_head 1 --device cpu --choice_items 0 --max_steps 1 --total_batch 4096"
+TOO_LARGE = {
+    "--n_layer 1e18": "needs at least",
+    "--n_embd 1e18": "needs at least",
+    "--n_layer 9e18 --n_embd 9e18": "needs at least",
+    "--n_layer 1e9 --n_embd 1": "needs at least",
+    "--micro_batch 1e9 --block_size 1 --total_batch 1e9": "try --micro_batch",
+    "--block_size 1e12 --micro_batch 1 --total_batch 1e12": "needs at least",
+    "--block_size 1 --micro_batch 9e18 --total_batch 9e18": "needs at least",
+    "--vocab_size 1e18": "must be 65,536 or less",
+    "--choice_items 9e18": "must be 1,000,000 or less",
+    "--micro_batch 8e18 --total_batch 9e18": "try --micro_batch",
+}
+
+
+def refused(run, args, capsys):
+    "Run a command that must end with one line and exit code 2."
+    with pytest.raises(SystemExit) as e:
+        run(args)
+    err = capsys.readouterr().err
+    assert e.value.code == 2 and err.count("\n") == 1, err
+    return err
+
+
+@pytest.mark.parametrize("flags", TOO_LARGE)
+def test_a_size_beyond_the_machine_is_refused_before_anything_is_built(
+    flags, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    names = re.findall(r"--\w+", flags)
+    pairs = re.findall(r"--\w+ \S+", SMALL)
+    small = [word for p in pairs if p.split()[0] not in names for word in p.split()]
+    err = refused(commands.train, [*small, *flags.split()], capsys)
+    assert TOO_LARGE[flags] in err
+    assert [*tmp_path.rglob("*.bin")] == [] and not (tmp_path / "runs" / "tiny").exists()
+
+
+def test_a_step_of_years_is_refused():
+    with pytest.raises(ValueError, match=r"total_batch=\d+ tokens takes .* years"):
+        check_step(preset("tiny", total_batch=4096 * 10**15), 1e-7)
+    check_step(preset("tiny"), 1e-7)
+
+
+def test_a_model_beyond_the_memory():
+    for sizes in ((10**9, 1, 1, 1, 300), (1, 1, 10**18, 16, 300), (1, 1, 8, 10**18, 300)):
+        with pytest.raises(ValueError, match=r"needs at least .* GB of memory, there are"):
+            GPT(GPTConfig(*sizes))
+    with torch.device("meta"):  # without numbers, any model that can be listed
+        GPT(GPTConfig(2, 25, 1600 * 64, 1024, 50257))
+    with pytest.raises(ValueError, match="n_layer=True must be a whole number"):
+        GPTConfig(n_layer=True)
+    with pytest.raises(ValueError, match="must be a whole number"):
+        GPTConfig(n_embd=10**30)
+
+
+def test_the_planner_divides_any_batch(capsys):
+    sizes = "--gpu a100 --block_size 1 --micro_batch 1 --total_batch 9e18 --json"
+    commands.plan(sizes.split())
+    assert '"largest_micro_batch"' in capsys.readouterr().out
+
+
+def test_two_floors_agree_on_what_a_shard_holds():
+    assert MOST_IDS == MAX_VOCAB

@@ -24,7 +24,7 @@ import gpt2edu
 from gpt2edu.text.corpus import EMBEDDED, documents, find_files, is_hub_name, stories
 from gpt2edu.data.config import N_STORIES, TOKENIZER_CHARS, DataConfig
 from gpt2edu.data.shards import MANIFEST, UNFINISHED, write_shards
-from gpt2edu.text.files import EOT
+from gpt2edu.text.files import EOT, typed
 from gpt2edu.text.tokenizer import Tokenizer, get_tokenizer
 
 # %% ../../nbs/easy/ch05a_cache.ipynb #31053674
@@ -206,10 +206,10 @@ def prepared_before(config: DataConfig) -> Path:
     "Find what gpt2edu_prepare has written. FileNotFoundError, one line, if it has not."
     name = hub_name(config.dataset)
     folder = hub_folder(config.data_dir, name, None, "train", config.tokenizer, config.vocab_size)
-    flags = [] if name == "fineweb-edu" else [f"--dataset {name}"]
-    flags += [f"--tokenizer {config.tokenizer}"] if config.tokenizer != "gpt2" else []
+    flags = [] if name == "fineweb-edu" else [f"--dataset {typed(name)}"]
+    flags += [f"--tokenizer {typed(config.tokenizer)}"] if config.tokenizer != "gpt2" else []
     flags += [f"--vocab_size {config.vocab_size}"] if config.tokenizer == "train" else []
-    flags += [f"--data_dir {config.data_dir}"] if config.data_dir != "data" else []
+    flags += [f"--data_dir {typed(config.data_dir)}"] if config.data_dir != "data" else []
     command = " ".join(["gpt2edu_prepare", *flags])
     if (folder / MANIFEST).exists():
         return folder

@@ -12,7 +12,6 @@ __all__ = ['MUCH', 'BYTES_PER_TOKEN', 'SLACK', 'whole', 'PrepareConfig', 'open_s
 # %% ../../nbs/tough/ch19_fineweb.ipynb #83ed8b68
 import os
 import re
-import shlex
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -48,7 +47,7 @@ from gpt2edu.data.writer import (
     whole_shards,
 )
 from gpt2edu.machine.progress import Progress, gigabytes, need_room
-from gpt2edu.text.files import EOT
+from gpt2edu.text.files import EOT, typed
 from gpt2edu.text.tokenizer import Tokenizer, get_tokenizer
 
 # %% ../../nbs/tough/ch19_fineweb.ipynb #67d31767
@@ -352,13 +351,14 @@ def next_command(config: PrepareConfig, folder: Path) -> str:
         )
     as_named = not (config.out or config.subset or config.split != "train")
     if hub_name(config.dataset) and as_named:
-        more = "" if config.dataset == ("fineweb-edu",) else f" --dataset {config.dataset[0]}"
-        more += "" if config.data_dir == "data" else f" --data_dir {config.data_dir}"
-        more += "" if config.tokenizer == "gpt2" else f" --tokenizer {config.tokenizer}"
+        name = config.dataset[0]
+        more = "" if name == "fineweb-edu" else f" --dataset {typed(name)}"
+        more += "" if config.data_dir == "data" else f" --data_dir {typed(config.data_dir)}"
+        more += "" if config.tokenizer == "gpt2" else f" --tokenizer {typed(config.tokenizer)}"
+        more += f" --vocab_size {config.vocab_size}" if config.tokenizer == "train" else ""
         return f"gpt2edu_train --preset gpt2-124m{more}"
     tokenizer = "gpt2" if config.tokenizer == "gpt2" else str(folder / "tokenizer.json")
-    shards = shlex.quote(str(folder))
-    return f"gpt2edu_train --shards {shards} --tokenizer {shlex.quote(tokenizer)}"
+    return f"gpt2edu_train --shards {typed(folder)} --tokenizer {typed(tokenizer)}"
 
 
 def report(config: PrepareConfig, folder: Path, manifest: dict, say: Callable):

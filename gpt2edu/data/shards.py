@@ -3,11 +3,11 @@
 # Made by tools/book.py from ../../book/easy/ch05_shards.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['MAGIC', 'VERSION', 'HEADER_BYTES', 'MAX_VOCAB', 'MANIFEST', 'UNFINISHED', 'SHARD_NAME',
-           'check_ids', 'encode_documents', 'write_shard', 'read_shard', 'describe', 'to_json',
-           'MadeBy', 'Shard', 'Total', 'Made', 'Arguments', 'Manifest', 'check_shard', 'check_sums',
-           'parse_manifest', 'claim_folder', 'check_train', 'finish_folder', 'leave_some',
-           'write_shards', 'ShardSet', 'scan', 'read_manifest', 'open_shards']
+__all__ = ['MAGIC', 'VERSION', 'HEADER_BYTES', 'MAX_VOCAB', 'NOT_NPY', 'MANIFEST', 'UNFINISHED',
+           'SHARD_NAME', 'check_ids', 'encode_documents', 'write_shard', 'read_shard', 'describe',
+           'to_json', 'MadeBy', 'Shard', 'Total', 'Made', 'Arguments', 'Manifest', 'check_shard',
+           'check_sums', 'parse_manifest', 'claim_folder', 'check_train', 'finish_folder',
+           'leave_some', 'write_shards', 'ShardSet', 'scan', 'read_manifest', 'open_shards']
 
 # %% ../../nbs/easy/ch05_shards.ipynb #291c2ad7
 import glob
@@ -17,6 +17,7 @@ import re
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
+from tokenize import TokenError
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 import numpy as np
@@ -80,13 +81,19 @@ def write_shard(
 
 # %% ../../nbs/easy/ch05_shards.ipynb #09253cae
 _FIX = "delete its folder, then download or prepare it again"  # what to do with a broken shard
+# what NumPy says of a header that was altered, such as a shape that overflows
+NOT_NPY = (ValueError, EOFError, OverflowError, TypeError, SyntaxError, RecursionError, TokenError)
 
 
 def _read_npy(path: Path) -> np.memmap:  # (N,) uint16
     "Map a shard of build-nanogpt into memory. Raises ValueError."
     try:
-        tokens = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as e:
+        with open(path, "rb") as f:
+            if not f.read(6) == b"\x93NUMPY":  # np.load would open a zip or a pickle too
+                raise ValueError("no magic word")
+        with np.errstate(over="ignore"):
+            tokens = np.load(path, mmap_mode="r", allow_pickle=False)
+    except NOT_NPY as e:
         raise ValueError(f"{path}: not a whole .npy file ({str(e).splitlines()[0]}); {_FIX}") from e
     if tokens.dtype != np.uint16 or tokens.ndim != 1 or tokens.size == 0:
         raise ValueError(

@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['EOT', 'LARGE', 'LONGEST', 'BOM', 'BUFFER', 'PACKED_PAGE', 'PACKED_GROUP', 'unheard',
-           'encoding_of', 'not_utf8', 'whole_lines', 'first_wrong_byte', 'short_lines', 'cut_text',
-           'read_txt', 'arrow', 'left_out', 'column_texts', 'row_of', 'text_of', 'long_text_of',
-           'read_jsonl', 'Table', 'broken', 'text_column', 'open_table', 'check_column',
-           'read_group', 'read_parquet', 'read_file', 'read_strings']
+           'typed', 'encoding_of', 'not_utf8', 'whole_lines', 'first_wrong_byte', 'short_lines',
+           'cut_text', 'read_txt', 'arrow', 'left_out', 'column_texts', 'row_of', 'text_of',
+           'long_text_of', 'read_jsonl', 'Table', 'broken', 'text_column', 'open_table',
+           'check_column', 'read_group', 'read_parquet', 'read_file', 'read_strings']
 
 # %% ../../nbs/easy/ch03c_files.ipynb #4b761a3d
 import json
 import os
 import re
+import shlex
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, count, pairwise
 from pathlib import Path
@@ -27,6 +28,12 @@ BOM = b"\xef\xbb\xbf"  # a byte order mark, which some editors put first
 
 def unheard(line: str):
     "Take a note, and keep it from the reader."
+
+
+def typed(argument: str | Path) -> str:
+    "Write a path, or another argument, as one types it in a shell."
+    text = str(argument)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)
 
 
 def encoding_of(path: Path) -> str:

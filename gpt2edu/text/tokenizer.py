@@ -3,11 +3,11 @@
 # Made by tools/book.py from ../../book/easy/ch04_tokenizer.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['GPT2_PATTERN', 'SAY_EVERY', 'GPT2_VOCAB', 'utf8', 'merge', 'Chain', 'train_bpe',
-           'encode_piece', 'encode_plain', 'byte_alphabet', 'to_printable', 'from_printable',
-           'Saved', 'Tokenizer', 'printable_vocab', 'Layer', 'Added', 'Numbered', 'BPE', 'Theirs',
-           'Beside', 'read_theirs', 'other_setting', 'is_transformers', 'from_transformers',
-           'get_tokenizer']
+__all__ = ['GPT2_PATTERN', 'SAY_EVERY', 'LARGEST_FILE', 'GPT2_VOCAB', 'utf8', 'merge', 'Chain',
+           'train_bpe', 'encode_piece', 'encode_plain', 'byte_alphabet', 'to_printable',
+           'from_printable', 'Saved', 'Tokenizer', 'printable_vocab', 'Layer', 'Added', 'Numbered',
+           'BPE', 'Theirs', 'Beside', 'read_theirs', 'other_setting', 'is_transformers',
+           'from_transformers', 'get_tokenizer']
 
 # %% ../../nbs/easy/ch04_tokenizer.ipynb #cf825f94
 import functools
@@ -226,6 +226,9 @@ def _parts(text: str) -> list[str]:
     return [text[a:b] for a, b in pairwise([0, *cuts, len(text)])]
 
 # %% ../../nbs/easy/ch04_tokenizer.ipynb #5ccd4bd9
+LARGEST_FILE = 64 << 20  # bytes of a tokenizer.json
+
+
 class Saved(TypedDict):
     "What `Tokenizer.save` writes."
 
@@ -236,6 +239,15 @@ class Saved(TypedDict):
     special_tokens: dict[str, Count]
     bytes: str
     merges: list[str]
+
+
+def _check_length(file: Path):
+    "Refuse a file that is far larger than a tokenizer. ValueError, one line."
+    if (size := file.stat().st_size) > LARGEST_FILE:
+        raise ValueError(
+            f"{file}: {size:,} bytes, expected a tokenizer of {LARGEST_FILE:,} at most "
+            "(GPT-2's has two million); take another one"
+        )
 
 
 def _bytes_of(text: str, key: str) -> bytes:
@@ -365,12 +377,16 @@ class Tokenizer:
                 f'no tokenizer at {file}; expected "gpt2", a tokenizer.json or a folder with one'
             )
         fix = "it was altered since it was saved: restore it, or train it again"
+        _check_length(file)
         data = read_json(file, Saved, fix)
         try:
             pairs = [line.split(" ") for line in data["merges"]]
             merges, order = _vocabulary(pairs, data["bytes"])
             tokens = [bytes([b]) for b in order] + [a + b for a, b in merges]
             special, sha = {EOT: len(tokens)}, _hash_of(data["pattern"], tokens)
+            if data["pattern"] != GPT2_PATTERN:
+                got = shown(data["pattern"])
+                raise ValueError(f"pattern is {got}, expected GPT-2's: no other is run")
             if data["special_tokens"] != special:
                 got = shown(data["special_tokens"].get(EOT, data["special_tokens"]))
                 raise ValueError(f"special_tokens is {got}, expected {special[EOT]} for {EOT} only")
@@ -452,6 +468,9 @@ def _tokens(beside: dict) -> dict:  # name: token
 def read_theirs(file: Path) -> tuple[dict, dict]:  # what the two files say
     "Read a tokenizer.json of transformers and the config beside it. ValueError, one line."
     fix, config = "fetch it again", file.with_name("tokenizer_config.json")
+    for path in (file, config):
+        if path.is_file():
+            _check_length(path)
     data = read_json(file, dict[str, Any], fix)
     beside = read_json(config, dict[str, Any], fix) if config.is_file() else {}
     try:
@@ -508,6 +527,7 @@ def other_setting(
 def is_transformers(file: Path) -> bool:
     "Whether a tokenizer.json has the layout of transformers, not our own."
     try:
+        _check_length(file)
         data = loads(file.read_bytes())
     except (OSError, ValueError):
         return False

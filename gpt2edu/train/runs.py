@@ -3,29 +3,23 @@
 # Made by tools/book.py from ../../book/tough/ch16a_runs.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['OPENAI', 'OLDER', 'FIXED', 'AboveZero', 'typed', 'is_exported', 'check_is_run',
-           'written', 'latest_run', 'find_run', 'auto_run', 'holds_run', 'new_run', 'read_config',
-           'Read', 'Scaler', 'RunState', 'check_state', 'begun_source', 'check_sizes', 'load_run',
+__all__ = ['OPENAI', 'OLDER', 'FIXED', 'AboveZero', 'is_exported', 'check_is_run', 'written',
+           'latest_run', 'find_run', 'auto_run', 'holds_run', 'new_run', 'read_config', 'Read',
+           'Scaler', 'RunState', 'check_state', 'begun_source', 'check_sizes', 'load_run',
            'load_model']
 
 # %% ../../nbs/tough/ch16a_runs.ipynb #9c06b0bb
 import re
-import shlex
 from pathlib import Path
 from typing import Annotated, Any, NotRequired, TypedDict
 
 from gpt2edu.machine.state import Count, Hash, Number, check, hints_of, loads, read_json
+from gpt2edu.text.files import typed
 from gpt2edu.train.config import MAY_CHANGE, MODEL_SIZES, TrainConfig, padded
 
 OPENAI = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
 
 # %% ../../nbs/tough/ch16a_runs.ipynb #5878736e
-def typed(path: str | Path) -> str:
-    "Write a path, or another argument, as one types it in a shell."
-    text = str(path)
-    return shlex.quote(f"./{text}" if text.startswith("-") else text)
-
-
 def is_exported(name: str | Path) -> bool:
     "Whether this is a folder as transformers writes it, whole or not."
     if (Path(name) / "model.safetensors").is_file():

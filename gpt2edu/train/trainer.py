@@ -264,7 +264,7 @@ class Trainer:
             raise ValueError(
                 f"{name} is {value} at step {self.step} (windows {self.position} to {end}); "
                 "the last checkpoint is from before; "
-                "try a lower --lr, a longer --warmup_steps or --dtype fp32"
+                "resume with a lower --lr or with --dtype fp32"
             )
 
     def judge(self) -> dict:
