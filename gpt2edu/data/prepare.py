@@ -95,6 +95,8 @@ class PrepareConfig:
             if value is not None:
                 object.__setattr__(self, name, whole(name, value, least))
         check_vocab(self.vocab_size)
+        if self.vocab_size < 1:
+            raise ValueError(f"vocab_size={self.vocab_size} must be 1 or more; for example 1024")
         if self.shard_size >= 2**31:
             raise ValueError(
                 f"shard_size={self.shard_size} does not fit into a shard's header; use 1e8"

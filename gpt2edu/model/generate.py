@@ -32,7 +32,7 @@ def check_sampling(
     top_p: float | None,  # None keeps every token
 ) -> None:
     "Raise a one-line ValueError for a knob that is out of its range."
-    if not temperature >= 0:
+    if not 0 <= temperature < float("inf"):
         raise ValueError(f"temperature={temperature} must be 0 (greedy) or more; try 0.8")
     if top_k is not None and top_k < 1:
         raise ValueError(f"top_k={top_k} must be 1 or more; leave it out to keep every token")
