@@ -610,7 +610,7 @@ def test_100m_tokens_cost_under_50_mb(tmp_path):
     path = tmp_path / "big_train_000000.bin"
     rng = np.random.default_rng(0)
     sha = S.write_shard(path, np.tile(rng.integers(0, 50257, 1_000_000, dtype=np.uint16), 100))
-    manifest = {"tokenizer": {"name": "x", "hash": "x", "n_vocab": 50257, "eot": 0}}
+    manifest = {"tokenizer": {"name": "x", "hash": "0" * 64, "n_vocab": 50257, "eot": 0}}
     manifest["shards"] = [
         {"file": path.name, "split": "train", "tokens": 100_000_000, "sha256": sha}
     ]
