@@ -212,7 +212,10 @@ def in_words(choice) -> str:
     "Write one choice of a manifest for a message."
     if choice is None:
         return "everything"
-    return f"{choice:,}" if isinstance(choice, int) else str(choice)
+    if isinstance(choice, int):
+        return f"{choice:,}"
+    text = "".join(c if c.isprintable() else "?" for c in str(choice)[:81])
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def may_grow(old: int | None, new: int | None) -> bool:

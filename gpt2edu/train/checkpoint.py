@@ -449,9 +449,10 @@ def check_config(
     "Raise ValueError, one line, for the first field in which a checkpoint is of another model."
     asked = json.loads(json.dumps(asdict(config) if is_dataclass(config) else config))
     if found := first_difference(saved, asked):
-        field, has, want = found
+        field, *values = found
+        has, want = (text if len(text := repr(v)) < 60 else f"{text[:57]}..." for v in values)
         raise ValueError(
-            f"{path} has {field}={has!r}, not {want!r}; use {field}={has!r} or another run folder"
+            f"{path} has {field}={has}, not {want}; use {field}={has} or another run folder"
         )
 
 
