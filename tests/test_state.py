@@ -290,7 +290,7 @@ class Optim(State):
 
 class Manifest(State):
     file = Path("whole/manifest.json")
-    also = ("holds other shards, of ",)
+    also = ("holds other shards, of ", "no such shard")
 
     def read(self):
         opened = [open_shards("whole", split) for split in ("train", "val")]
@@ -438,7 +438,8 @@ def check_line(state, path, how, message: str, where: str):
             return
     named = [str(k) for k in path if isinstance(k, str)] + ["surplus"] * (how == "extra")
     assert any(k[:20] in message for k in (*named, *state.also)), (where, message)
-    said = "expected|missing|does not belong|altered|must|has no|not supported|was | not |above|no parquet"
+    said = "expected|missing|does not belong|altered|must|has no|not supported|was | not |above"
+    said += "|no parquet|no such|too long"
     assert re.search(said, message), (where, message)
 
 

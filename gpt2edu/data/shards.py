@@ -212,7 +212,8 @@ class Manifest(TypedDict):
 def check_shard(entry: dict, key: str):
     "Refuse an entry that contradicts itself. ValueError: key, got, expected."
     name = entry["file"]
-    if re.search(r"[/\\:\0-\x1f]", name) or name in ("", ".", ".."):
+    wrong = re.search(r"[/\\:\0-\x1f]", name) or len(name.encode()) > 255
+    if wrong or name in ("", ".", ".."):
         raise ValueError(f"{key}.file: {name[:60]!r} is not the name of a file in this folder")
     units = entry.get("units", [])
     if units and (n := sum(u[2] for u in units)) != entry["tokens"]:
