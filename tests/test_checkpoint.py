@@ -251,7 +251,8 @@ def test_missing_folder_and_unknown_format(tmp_path):
     path = saved(tmp_path)
     content = ck.unseal((path / ck.STATE).read_bytes()) | {"format": "gpt2edu checkpoint 2"}
     (path / ck.STATE).write_bytes(ck.sealed(content))
-    with pytest.raises(ValueError, match='format is "gpt2edu checkpoint 2", expected "gpt2edu checkpoint 1"'):
+    message = 'format is "gpt2edu checkpoint 2", expected "gpt2edu checkpoint 1"; update gpt2edu'
+    with pytest.raises(ValueError, match=message):
         ck.load(path)
 
 

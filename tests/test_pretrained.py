@@ -307,8 +307,8 @@ def test_broken_files(theirs, tmp_path):
     whole = (theirs / "model.safetensors").read_bytes()
     assert "not a whole safetensors file" in broken("cut", "model.safetensors", whole[:-7])
     assert "not a whole safetensors file" in broken("empty", "model.safetensors", b"")
-    assert "is not JSON" in broken("json", "config.json", b"{")
-    assert "has no model_type" in broken("list", "config.json", b"[]")
+    assert "not JSON" in broken("json", "config.json", b"{")
+    assert "the whole is [], expected an object" in broken("list", "config.json", b"[]")
     assert "not laid out as GPT-2's" in broken(
         "tok", "tokenizer.json", b'{"model": {"vocab": {"a": 0}, "merges": []}}'
     )
@@ -511,7 +511,7 @@ def test_the_hub(hub, theirs, tmp_path):
     assert out[0] == good and tokenizer.hash == get_tokenizer("gpt2").hash
     public = f"openai-community/gpt2-medium: no folder here and no public model at {hub.url}; "
     assert out[1].startswith(f"{public}use gpt2, gpt2-medium, ")
-    assert out[2].endswith("config.json has no model_type; expected the config.json of a GPT-2")
+    assert "config.json: model_type is missing, expected text; fetch the config.json" in out[2]
     assert out[3] == f"None {model.lm_head.weight.sum().item()} False"  # it has no tokenizer
     silent = f"some/busy: it is not in the cache and {hub.url} does not answer; "
     assert out[4] == f"{silent}connect, or give a folder"
