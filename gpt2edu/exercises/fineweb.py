@@ -59,7 +59,7 @@ def check_cuts(answer):
     words = ["it's", "we'll", "1984", "...", "word", "a", "(so)"]
     text = (
         "".join(random.choice(words) + random.choice([" ", "  ", "\n", " \n "]) for _ in range(20))
-        + "end"
+        + "the\nend"
     )
     want = [i for i in range(1, len(text)) if text[i - 1] not in SPACES and text[i] in SPACES]
     got = plain(answer(text))

@@ -130,12 +130,13 @@ def check_bytes_per_token(answer):  # answer(encode, text: str) -> float
     rng = random.Random()
     size = rng.randint(2, 5)
     text = "".join(rng.choices("aé日 z", k=rng.randint(40, 80))) + "日é"
-    while not len(text.encode()) % size:  # the ratio is no whole number
-        text += "a"
 
     def encode(text):
         data = text.encode()
         return [hash(data[i : i + size]) for i in range(0, len(data), size)]
+
+    while not len(text.encode()) % size or not len(text) % len(encode(text)):
+        text += "a"  # neither ratio is a whole number
 
     n_bytes = len(text.encode())
     n_chars = len(text)
