@@ -268,8 +268,56 @@ def test_no_ending_gives_itself_away():
 def test_stories_and_pydocs():
     assert list(documents("stories", n_stories=3)) == [s.text for s in stories(3)]
     docs = list(documents("pydocs"))
-    assert docs == list(documents(["pydocs"])) and len(docs) > 50 and sum(map(len, docs)) > 400_000
+    assert docs == list(documents(["pydocs"])) and len(docs) > 50 and sum(map(len, docs)) > 350_000
     assert all(isinstance(d, str) and d for d in docs)
+
+
+def test_a_repeated_paragraph_is_kept_where_it_comes_first():
+    a, b = (
+        "The first of two long lines that nobody would write twice.",
+        "Another line, as long as the first one is.",
+    )
+    assert list(corpus.without_repeats([a, f"short\n\n  {a}\n\n{b}", b, "short"])) == [
+        a,
+        f"short\n\n{b}",
+        "short",
+    ]
+    assert list(corpus.without_repeats([f"{a}\n\n{a}"])) == [f"{a}\n\n{a}"]  # within one document
+
+
+@pytest.mark.parametrize("name", corpus.EMBEDDED)
+def test_held_out_and_training_text_share_no_long_line(tmp_path, name):
+    "Defect: 36 % of the long lines of held-out pages of Python's manual were trained on."
+    try:
+        docs = list(documents(name, n_stories=5000, data_dir=tmp_path))
+    except ValueError as e:
+        if "could not download" not in str(e):
+            raise
+        pytest.skip("no network")
+    if name != "tinyshakespeare":  # any split by documents is a fair one
+        seen = set()
+        for lines in map(corpus.long_lines, docs):
+            assert not lines & seen
+            seen |= lines
+    size = sum(map(len, docs))
+    for share in (80, 40, 20, 10):  # the first documents, as write_shards takes them
+        n, held = 0, 0
+        while held < size / share:
+            held += len(docs[n])
+            n += 1
+        val, train = (set().union(*map(corpus.long_lines, part)) for part in (docs[:n], docs[n:]))
+        assert val and train and not val & train
+
+
+def test_shards_of_pydocs_share_no_long_line(tmp_path):
+    tokenizer, folder = prepare_data(
+        DataConfig(dataset=("pydocs",), data_dir=str(tmp_path), vocab_size=300)
+    )
+    val, train = (
+        corpus.long_lines(tokenizer.decode(open_shards(folder, split, tokenizer.hash)[:]))
+        for split in ("val", "train")
+    )
+    assert len(val) > 50 and len(train) > 1000 and not val & train
 
 
 def paragraphs(name, n=30):
