@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TrainFlags', 'PlanFlags', 'run_to_resume', 'check_as_begun', 'check_name',
            'read_train_flags', 'describe_plan', 'say', 'say_or_go_on', 'train', 'train_here',
-           'plan', 'prepare', 'GenerateConfig', 'generator_of', 'write_text', 'generate',
+           'plan', 'prepare', 'GenerateConfig', 'generator_of', 'write_text', 'smaller', 'generate',
            'ExportConfig', 'export', 'eval_', 'main']
 
 # %% ../../nbs/tough/ch20_commands.ipynb #80cacbf1
@@ -277,6 +277,7 @@ class GenerateConfig:
     out_dir: str = "runs"  # where runs are kept
     device: Device = "auto"  # where to compute
     self_test: bool = True  # compare a small step with the CPU's before using another device
+    int8: bool = False  # weights of one byte each: faster on a CPU, a little less exact
 
 
 def generator_of(seed: int | None):  # a torch.Generator
@@ -303,6 +304,16 @@ def write_text(prompt: str, pieces: Iterator[str], heading: str):
     sys.stdout.write("\n")
 
 
+def smaller(model, device):  # a GPT
+    "Round the weights to int8 where that is faster; say so where it is not."
+    from gpt2edu.model.int8 import has_kernel, int8_model
+
+    if has_kernel(device):
+        return int8_model(model)
+    complain(f"gpt2edu_generate: int8 has no fast kernel on {device}; the weights stay in fp32")
+    return model
+
+
 @command
 def generate(args: list[str]):
     "Write text with a trained model, token by token."
@@ -315,6 +326,8 @@ def generate(args: list[str]):
     check_sampling(config.temperature, config.top_k, config.top_p)
     where = tested_device(config.device, "fp32", config.self_test, complain, update=False)
     model, tokenizer = load_model(config.run, config.out_dir, where.value, config.tokenizer)
+    if config.int8:
+        model = smaller(model, where.value)
     options = {name: getattr(config, name) for name in ("temperature", "top_k", "top_p")}
     options["generator"] = generator_of(config.seed)
     if config.num_seq < 1:

@@ -60,6 +60,7 @@ class EvalConfig:
     device: Device = "auto"  # where to compute
     self_test: bool = True  # compare a small step with the CPU's before using another device
     dtype: Dtype = "fp32"  # published figures are in fp32; the others are faster and less exact
+    int8: bool = False  # judge the model as `gpt2edu_generate --int8` uses it
     # items or windows at a time, on each rank; by default 8 on a CPU, 64 elsewhere
     batch_size: int | None = None
     # the result
@@ -220,6 +221,7 @@ def evaluate(
 
     from gpt2edu.machine import device, distributed
     from gpt2edu.model.gpt import num_params
+    from gpt2edu.model.int8 import int8_model
 
     ranks, failed = distributed.start(device.pick_device(config.device).value.type), True
     tell = say if ranks.is_main else lambda line: None
@@ -229,6 +231,9 @@ def evaluate(
             items |= questions(config, tasks, local=False)
         name = config.model or f"{find_run(None, config.out_dir)}"
         n = num_params(subject.model)
+        if config.int8:
+            subject = subject._replace(model=int8_model(subject.model))
+            precision = f"{precision}, weights in int8"
         found = {"model": name, "parameters": n, "dtype": str(subject.dtype), "tasks": [*tasks]}
         machine = f"{device.describe(subject.device)}; {precision}; ranks: {ranks.world_size}"
         tell(f"model: {name}, {n:,} parameters; {machine}")

@@ -76,7 +76,7 @@ def next_token_probs(
     return torch.zeros_like(probs).scatter_(1, ids, probs)  # back to the order of ids
 
 # %% ../../nbs/medium/ch11_generate.ipynb #ee78d835
-@torch.no_grad()
+@torch.inference_mode()
 def _grow(model, idx, max_tokens, generators, eot, **knobs):
     "Grow rows of equal length, idx (B, n), by a token per step, each with its own generator."
     caches = [KVCache(idx.shape[1] + max_tokens) for _ in model.transformer.h]

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from gpt2edu.model.attention import CausalSelfAttention, KVCache
 from gpt2edu.model.heads import check_heads
+from gpt2edu.model.linear import Linear
 
 # %% ../../nbs/medium/ch08_model.ipynb #ae818a40
 @dataclass(frozen=True)
@@ -47,8 +48,8 @@ class MLP(nn.Module):
         n_embd: int,  # C
     ):
         super().__init__()
-        self.c_fc = nn.Linear(n_embd, 4 * n_embd)
-        self.c_proj = nn.Linear(4 * n_embd, n_embd)
+        self.c_fc = Linear(n_embd, 4 * n_embd)
+        self.c_proj = Linear(4 * n_embd, n_embd)
 
     def forward(
         self,
@@ -172,7 +173,7 @@ class GPT(nn.Module):
                 "ln_f": nn.LayerNorm(c.n_embd),
             }
         )
-        self.lm_head = nn.Linear(c.n_embd, c.vocab_size, bias=False)
+        self.lm_head = Linear(c.n_embd, c.vocab_size, bias=False)
         self.lm_head.weight = self.transformer.wte.weight  # tied: one matrix for both
         self.init_weights(generator)
 
