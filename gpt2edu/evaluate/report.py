@@ -76,7 +76,7 @@ class EvalConfig:
             raise ValueError(f"unknown task {unknown[0]!r}; {known}")
         for f in fields(self):
             value = getattr(self, f.name)
-            if isinstance(value, int) and value < 1:
+            if type(value) is int and value < 1:  # a bool is an int too
                 raise ValueError(f"{f.name}={value} must be 1 or more")
 
 # %% ../../nbs/tough/ch17b_report.ipynb #33dc3cf1
