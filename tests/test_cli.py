@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from gpt2edu.cli import commands as cli
 from gpt2edu.cli import flags
@@ -258,6 +259,27 @@ def test_the_same_seed_gives_the_same_text(in_work):
     )
     assert len({generate("--max_tokens", 20) for i in range(5)}) > 1
     assert len({generate("--temperature", 0, "--max_tokens", 20) for i in range(3)}) == 1
+
+
+def test_weights_of_one_byte_write_too(in_work, capsys, monkeypatch):
+    text = generate("--prompt", "the", "--seed", 1, "--max_tokens", 20, "--int8")
+    assert text.startswith("the") and len(text) > 20
+    found = {}
+    for flag in ((), ("--int8",)):
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            cli.eval_(
+                ["--model", "first", "--tasks", "val", "--val_tokens", "2000", *flag, "--json"]
+            )
+        found[flag] = json.loads(out.getvalue())
+    plain, small = found.values()
+    assert small["parameters"] == plain["parameters"]
+    assert 0 < abs(small["val_loss_nats_per_token"] / plain["val_loss_nats_per_token"] - 1) < 0.01
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
+    capsys.readouterr()
+    generate("--max_tokens", 2, "--int8")
+    line = "gpt2edu_generate: int8 has no fast kernel on cpu; the weights stay in fp32"
+    assert line in capsys.readouterr().err
 
 
 def test_num_seq_both_ways(in_work):

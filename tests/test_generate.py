@@ -19,6 +19,8 @@ from gpt2edu.model.generate import (
     stream_text,
 )
 from gpt2edu.model.gpt import GPT, GPTConfig
+from gpt2edu.model.int8 import Int8Linear, int8_model, quantise
+from gpt2edu.model.linear import Linear
 
 CONFIG = GPTConfig(n_layer=2, n_head=4, n_embd=32, block_size=96, vocab_size=304)
 
@@ -341,3 +343,79 @@ def test_diverged_model():
         ValueError, match=r"^the model's logits are nan: its training diverged; use an earlier .*$"
     ):
         next_token_probs(torch.tensor([[0.0, float("nan")]]))
+
+
+@pytest.mark.parametrize("n_out", [768, 50257, 96, 101, 7])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 2), (2, 1), (4, 1), (5, 1), (3, 7)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_few_rows_are_multiplied_as_by_torch(n_out, shape, bias):
+    layer = Linear(48, n_out, bias=bias)
+    x = torch.randn(*shape, 48, generator=gen(n_out))
+    expected = torch.nn.functional.linear(x, layer.weight, layer.bias)
+    with torch.no_grad():
+        found = layer(x)
+        # a view whose rows do not lie side by side, as the last position of a text
+        last = layer(torch.stack([x, x], dim=2)[:, :, 1])
+    # fp32, 48 products in another order
+    torch.testing.assert_close(found, expected.detach(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(last, expected.detach(), rtol=1e-5, atol=1e-5)
+    assert found.is_contiguous() and layer.blocks(x) is None  # with gradients: nn.Linear
+
+
+def test_blocks_are_for_few_rows_in_fp32():
+    layer = Linear(48, 96)
+    with torch.no_grad():
+        assert layer.blocks(torch.zeros(1, 5, 48)) is None
+        assert layer.blocks(torch.zeros(1, 1, 48, dtype=torch.bfloat16)) is None
+        with torch.autocast("cpu", torch.bfloat16):
+            assert layer(torch.zeros(1, 1, 48)).dtype == torch.bfloat16
+        assert layer.blocks(torch.zeros(4, 1, 48)) == (
+            16 if torch.backends.mkl.is_available() else None
+        )
+        assert Linear(48, 131).blocks(torch.zeros(1, 1, 48)) is None  # prime
+
+
+def test_a_weight_is_off_by_half_a_mark_at_most():
+    weight = torch.randn(200, 64, generator=gen(0)) * torch.logspace(-9, 3, 200)[:, None]
+    weight[3] = 0.0
+    marks, scale = quantise(weight)
+    assert marks.abs().max() in (126, 127)  # the scale is rounded up
+    off = (marks.double() * scale.double()[:, None] - weight.double()).abs()
+    assert (off <= scale.double()[:, None] * 0.5001).all()
+    assert (marks[3] == 0).all()
+
+
+@pytest.mark.parametrize("rows", [1, 2, 8, 9, 40])
+@pytest.mark.parametrize("n_out, n_in", [(304, 32), (33, 17), (1, 1), (129, 768)])
+def test_int8_layer_is_the_matrix_read_back(rows, n_out, n_in):
+    g = gen(rows)
+    layer = Int8Linear(torch.randn(n_out, n_in, generator=g), torch.randn(n_out, generator=g))
+    x = torch.randn(rows, n_in, generator=g)
+    expected = x.bfloat16().double() @ layer.weight.double().t() + layer.bias.double()
+    size = x.bfloat16().double().abs() @ layer.weight.double().abs().t()
+    # the product is rounded to the 8 digits of bf16; sums are in fp32
+    assert ((layer(x) - expected).abs() <= 2**-8 * size + 1e-6).all()
+    assert layer(x).dtype == torch.float32
+
+
+def test_int8_model_judges_and_writes_nearly_as_its_original(model):
+    small = int8_model(model)
+    ids = torch.randint(257, (6, 65), generator=gen(0))
+    with torch.no_grad():
+        loss, other = (m(ids[:, :-1], ids[:, 1:])[1] for m in (model, small))
+        logits, others = (m(ids[:, :-1])[0].log_softmax(-1) for m in (model, small))
+    assert abs(other / loss - 1) < 0.01
+    assert (logits - others).abs().mean() < 0.05 * logits.std()
+    # the original is as it was, and the rest is shared
+    assert (
+        isinstance(model.lm_head, Linear) and model.lm_head.weight is model.transformer.wte.weight
+    )
+    assert small.transformer.wpe.weight is model.transformer.wpe.weight
+    assert not any(isinstance(m, torch.nn.Linear) for m in small.modules())
+    # row by row with the cache: what the whole text gives
+    caches = small.new_caches()
+    with torch.no_grad():
+        rows = [small(ids[:1, t : t + 1], caches=caches)[0] for t in range(20)]
+        whole, _ = small(ids[:1, :20])
+    torch.testing.assert_close(torch.cat(rows, 1), whole, rtol=0, atol=0.05 * float(whole.std()))
+    assert len(list(generate(small, [1, 2, 3], 20, generator=gen(0)))) == 20
