@@ -3,7 +3,7 @@
 # Made by tools/book.py from ../../book/tough/ch20_commands.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['TrainFlags', 'PlanFlags', 'run_to_resume', 'check_as_begun', 'check_name',
+__all__ = ['PlanFlags', 'TrainFlags', 'run_to_resume', 'check_as_begun', 'check_name',
            'read_train_flags', 'describe_plan', 'say', 'say_or_go_on', 'train', 'train_here',
            'plan', 'prepare', 'GenerateConfig', 'generator_of', 'write_text', 'generate',
            'ExportConfig', 'export', 'eval_', 'main']
@@ -39,7 +39,6 @@ from gpt2edu.train.config import (
     TrainConfig,
     count_params,
     flops_per_token,
-    padded,
     preset,
 )
 from gpt2edu.train.runs import (
@@ -54,11 +53,11 @@ from gpt2edu.train.runs import (
 )
 from gpt2edu.cli.settings import as_flags
 from gpt2edu.train.interrupts import Stopped, stop_signals
-from gpt2edu.text.tokenizer import GPT2_VOCAB, get_tokenizer
+from gpt2edu.train.ready import check, fetch_questions, rows_of_table
 
 # %% ../../nbs/tough/ch20_commands.ipynb #6f84ed1e
 @dataclass(frozen=True)
-class TrainFlags(General):
+class PlanFlags(Report):
     "For the command itself."
 
     # go on with this run, by default the latest; auto: begin one if there is none
@@ -66,8 +65,12 @@ class TrainFlags(General):
 
 
 @dataclass(frozen=True)
-class PlanFlags(TrainFlags, Report):
+class TrainFlags(General):
     "For the command itself."
+
+    # go on with this run, by default the latest; auto: begin one if there is none
+    resume: Annotated[str | None, tyro.conf.arg(metavar="[RUN]")] = None
+    ranks: int = 1  # with --dry_run: of how many processes the run will be
 
 
 def run_to_resume(
@@ -149,8 +152,7 @@ def read_train_flags(
 
 def describe_plan(config: TrainConfig) -> list[str]:
     "Say what a run would be."
-    ids = {"gpt2": GPT2_VOCAB, "train": config.vocab_size}.get(config.tokenizer)
-    vocab = padded(ids or get_tokenizer(config.tokenizer).n_vocab)
+    vocab = rows_of_table(config)
     n = count_params(config.n_layer, config.n_embd, config.block_size, vocab)
     flops = flops_per_token(n, config.n_layer, config.n_embd, config.block_size)
     micro = config.total_batch // (config.micro_batch * config.block_size)
@@ -187,11 +189,14 @@ def train(args: list[str]):
     "Train a GPT-2; with no flags, the tiny one on the embedded stories."
     with stop_signals() as stop:
         try:
-            config, resume, _ = read_train_flags(args)
+            config, resume, asked = read_train_flags(args)
             lines = describe_plan(config)  # on every rank, so that a mistake ends all of them
             for line in lines * (os.environ.get("RANK", "0") == "0"):
                 say_or_go_on(line)
-            if not config.dry_run:
+            if config.dry_run:
+                for line in check(config, resume, asked.ranks):
+                    say(f"check: {line}")
+            else:
                 train_here(config, resume, stop)
         except Stopped:
             say(f"{stop.caught}: stopped before the first step; nothing is lost")
@@ -256,7 +261,15 @@ def prepare(args: list[str]):
 
     config, asked = parse_both(fineweb.PrepareConfig, Report, args, "gpt2edu_prepare")
     facts = {}
-    answer(lambda: fineweb.summary(fineweb.prepare(config, say, facts), facts), asked.json)
+
+    def work() -> dict:
+        folder = fineweb.prepare(config, say, facts)
+        if not (config.dry_run or config.part):
+            for line in fetch_questions(config.dataset, config.tokenizer):
+                say(f"prepare: {line}")
+        return fineweb.summary(folder, facts)
+
+    answer(work, asked.json)
 
 # %% ../../nbs/tough/ch20_commands.ipynb #5d887bba
 @dataclass(frozen=True)

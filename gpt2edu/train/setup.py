@@ -3,9 +3,9 @@
 # Made by tools/book.py from ../../book/tough/ch18c_setup.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['share_step', 'begun_with', 'Machine', 'choose_machine', 'Data', 'open_data', 'sizes',
-           'build_model', 'choose_optimizers', 'Parts', 'build', 'fixed_choices', 'data_facts',
-           'check_data', 'describe_machine', 'describe_parts']
+__all__ = ['begun_with', 'Machine', 'choose_machine', 'Data', 'open_data', 'sizes', 'build_model',
+           'choose_optimizers', 'Parts', 'build', 'fixed_choices', 'data_facts', 'check_data',
+           'describe_machine', 'describe_parts']
 
 # %% ../../nbs/tough/ch18c_setup.ipynb #ee5078b0
 import json
@@ -39,24 +39,8 @@ from gpt2edu.train.config import (
 )
 from gpt2edu.train.log import check_tracker
 from gpt2edu.train.optim import build_optimizers
+from gpt2edu.train.ready import check_disk, check_memory, memory_of, share_step
 from gpt2edu.train.runs import begun_source, holds_run
-
-# %% ../../nbs/tough/ch18c_setup.ipynb #7b19e710
-def share_step(
-    config: TrainConfig,
-    world_size: int,  # ranks
-) -> tuple[int, int]:  # windows in a micro-batch of one rank; micro-batches of one rank in a step
-    "Find the largest micro-batch, at most the one asked for, in which the ranks can share a step."
-    c, at_once = config, config.block_size * world_size  # tokens, one window on every rank
-    sizes = range(c.micro_batch, 0, -1)
-    B = next((b for b in sizes if c.total_batch % (b * at_once) == 0), 0)
-    if not B:
-        raise ValueError(
-            f"total_batch={c.total_batch} tokens cannot be shared by {world_size} ranks in windows "
-            f"of block_size={c.block_size}; "
-            f"try --total_batch {max(1, c.total_batch // at_once) * at_once}"
-        )
-    return B, c.total_batch // (B * at_once)
 
 # %% ../../nbs/tough/ch18c_setup.ipynb #ec8a570f
 def begun_with(
@@ -200,6 +184,9 @@ def build(
     B, n_micro = share_step(c, ranks.world_size)
     begun = dist.from_rank0(ranks, lambda: begun_with(folder, resume))
     machine = choose_machine(c, ranks, say)
+    kind, width = machine.device.type, machine.dtype.itemsize
+    check_memory(c, kind, width, memory_of(machine.device), B, ranks.world_size)
+    dist.from_rank0(ranks, lambda: check_disk(c, folder))
     data = open_data(c, folder, ranks, say, begun_source(c, begun))
     max_steps = horizon(c, len(data.train))
     model, compiled, forward = build_model(c, data.tokenizer.n_vocab, machine, ranks)
