@@ -11,8 +11,6 @@ __all__ = ['share_step', 'rows_of_table', 'memory_of', 'check_memory', 'check_di
 from collections.abc import Iterator
 from pathlib import Path
 
-from gpt2edu.data.cache import hub_name, prepared_before
-from gpt2edu.data.shards import open_shards
 from gpt2edu.machine.progress import free_bytes, gigabytes
 from gpt2edu.plan.memory import USABLE, largest_micro_batch, machine_memory, memory
 from gpt2edu.plan.report import cuda_is_here
@@ -100,6 +98,9 @@ def check_disk(config: TrainConfig, folder: Path) -> str:  # of the run, or of a
 # %% ../../nbs/tough/ch18d_ready.ipynb #253e068c
 def check_data(config: TrainConfig) -> str:
     "Say what will be read. ValueError, FileNotFoundError: one line."
+    from gpt2edu.data.cache import hub_name, prepared_before
+    from gpt2edu.data.shards import open_shards
+
     c = config
     if not (c.shards or hub_name(c.dataset)):
         if c.dataset[0] not in EMBEDDED:

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['begun_with', 'Machine', 'choose_machine', 'Data', 'open_data', 'sizes', 'build_model',
-           'choose_optimizers', 'Parts', 'build', 'fixed_choices', 'data_facts', 'check_data',
-           'describe_machine', 'describe_parts']
+           'choose_optimizers', 'known_peak', 'Parts', 'build', 'fixed_choices', 'data_facts',
+           'check_data', 'describe_machine', 'describe_parts']
 
 # %% ../../nbs/tough/ch18c_setup.ipynb #ee5078b0
 import json
@@ -26,6 +26,7 @@ from gpt2edu.machine import distributed as dist
 from gpt2edu.machine.device import Choice
 from gpt2edu.machine.distributed import Ranks
 from gpt2edu.model.gpt import GPT, GPTConfig, num_params
+from gpt2edu.plan.report import data_sheet_peak
 from gpt2edu.text.tokenizer import Tokenizer
 from gpt2edu.train import checkpoint, selftest
 from gpt2edu.train.config import (
@@ -152,6 +153,14 @@ def choose_optimizers(config: TrainConfig, model: GPT, machine: Machine) -> list
     )
 
 # %% ../../nbs/tough/ch18c_setup.ipynb #cc3c0a89
+def known_peak(machine: Machine) -> float | None:  # FLOP/s of one rank
+    "Find this GPU's peak on its data sheet, which the planner takes too; None for other hardware."
+    words = "fp32" if machine.dtype == torch.float32 else "half"
+    if machine.device.type != "cuda":
+        return None
+    return data_sheet_peak(torch.cuda.get_device_name(machine.device), words)
+
+
 @dataclass
 class Parts:
     "What `Trainer` stores."
@@ -166,7 +175,9 @@ class Parts:
     forward: nn.Module  # what training calls
     optimizers: list
     loader: Loader
-    peak: float  # FLOP/s that all ranks could do in matrix products
+    peak: float  # FLOP/s that all ranks could do in matrix products; MFU is a share of it
+    peak_from: str  # data sheet or measured
+    measured: float  # FLOP/s of all ranks, as measured
     flops: float  # of training, for a token
 
 
@@ -192,7 +203,8 @@ def build(
     model, compiled, forward = build_model(c, data.tokenizer.n_vocab, machine, ranks)
     optimizers = choose_optimizers(c, model, machine)
     loader = Loader(data.train, B, c.block_size, c.seed, ranks.rank, ranks.world_size)
-    peak = measure_peak(machine.device, machine.dtype) * ranks.world_size
+    measured = measure_peak(machine.device, machine.dtype) * ranks.world_size
+    known = known_peak(machine)
     flops = flops_per_token(num_params(model), c.n_layer, c.n_embd, c.block_size)
     return Parts(
         B=B,
@@ -205,7 +217,9 @@ def build(
         forward=forward,
         optimizers=optimizers,
         loader=loader,
-        peak=peak,
+        peak=known * ranks.world_size if known else measured,
+        peak_from="data sheet" if known else "measured",
+        measured=measured,
         flops=flops,
     )
 
@@ -261,7 +275,9 @@ def describe_parts(parts: Parts, config: TrainConfig, ranks: Ranks) -> list[str]
     machine, smaller = parts.machine, ""
     if parts.B < config.micro_batch:
         smaller = f"; micro_batch {parts.B}, so that {ranks.world_size} ranks share a step"
-    peak = f"{parts.peak / 1e12:.2f} TFLOP/s measured"
+    peak = f"{parts.measured / 1e12:.2f} TFLOP/s measured"
+    if parts.peak_from != "measured":
+        peak += f", {parts.peak / 1e12:.0f} on the data sheet, of which MFU is a share"
     return [
         f"model: {n:,} parameters, vocabulary {n_vocab:,} of {padded(n_vocab):,}",
         f"machine: {describe_machine(machine, ranks)}, {peak}",

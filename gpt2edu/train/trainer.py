@@ -28,7 +28,7 @@ from gpt2edu.machine.distributed import Ranks
 from gpt2edu.machine.progress import duration
 from gpt2edu.model.generate import complete
 from gpt2edu.train import checkpoint, setup
-from gpt2edu.train.config import TrainConfig, mfu
+from gpt2edu.train.config import SAMPLE_TOKENS, TrainConfig, mfu
 from gpt2edu.train.interrupts import SpikeWatch, Stop, Stopped, explain, stop_signals
 from gpt2edu.train.log import LivePlot, RunLog, open_tracker, plot_loss
 from gpt2edu.train.optim import load_states, lr_at, set_lr
@@ -133,6 +133,8 @@ class Trainer:
             hardware=setup.describe_machine(self.parts.machine, self.ranks),
             dtype=str(self.dtype),
             peak_tflops=self.parts.peak / 1e12,
+            peak_from=self.parts.peak_from,
+            measured_tflops=self.parts.measured / 1e12,
             config=config,
             train_tokens=len(self.train_shards),
             data=str(self.parts.data.folder),
@@ -277,11 +279,11 @@ class Trainer:
             self.tell(self.step, {f"val/{k}": v for k, v in found.items()})
         return found
 
-    def samples(self, n: int = 3) -> list[str]:
+    def samples(self, n: int, max_tokens: int) -> list[str]:
         "Write n texts; the same seed each time, and training does not notice."
         generator = torch.Generator().manual_seed(self.config.seed)
         options = {"num_seq": n, "temperature": 0.8, "generator": generator}
-        texts = complete(self.model, self.tokenizer, "", self.config.block_size, **options)
+        texts = complete(self.model, self.tokenizer, "", max_tokens, **options)
         self.log.write("sample", step=self.step, texts=texts)
         return texts
 
@@ -355,7 +357,7 @@ class Trainer:
                 if self.step % c.eval_every == 0 or last:
                     self.say(self.progress(loss, self.judge(), rate, pace))
                 if self.step % c.sample_every == 0 and not last and self.ranks.is_main:
-                    self.say(f"step {self.step} sample: {self.samples(1)[0]}")
+                    self.say(f"step {self.step} sample: {self.samples(1, SAMPLE_TOKENS)[0]}")
                 if self.step % c.save_every == 0 or last:
                     with stop.held():  # a thread that is about to start must not be lost
                         self.save(wait=last)
@@ -414,6 +416,6 @@ class Trainer:
         for task in reversed(TASKS.values()):
             done |= {k: last.get(k) for k in (task.figure, f"{task.figure}_error")}
         plot_loss(self.log, self.folder / "loss.png", done["floor"], done["bigram"])
-        samples = self.samples()
+        samples = self.samples(3, self.config.block_size)
         self.log.write("done", **done)
         return done | {"samples": samples}
