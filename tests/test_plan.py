@@ -20,7 +20,7 @@ from gpt2edu.data import cache as prepare
 from gpt2edu.machine.device import autocast
 from gpt2edu.machine.progress import duration, gigabytes
 from gpt2edu.model import attention
-from gpt2edu.model.gpt import GPT, LOGITS_AT_ONCE, Block, GPTConfig, num_params
+from gpt2edu.model.gpt import GPT, LOGITS_AT_ONCE, LOGITS_ON_CUDA, Block, GPTConfig, num_params
 from gpt2edu.plan import memory as budget
 from gpt2edu.plan import report as estimate
 from gpt2edu.plan.report import (
@@ -145,7 +145,8 @@ def test_flops_against_the_counter():
 
 def test_the_constant_is_the_models():
     "A plan loads no PyTorch, so it cannot ask the model."
-    assert budget.LOGITS_AT_ONCE == LOGITS_AT_ONCE and budget.SHORT == attention.SHORT
+    chunks = budget.LOGITS_AT_ONCE, budget.LOGITS_ON_CUDA
+    assert chunks == (LOGITS_AT_ONCE, LOGITS_ON_CUDA) and budget.SHORT == attention.SHORT
 
 
 def test_disk_of_a_checkpoint_is_what_is_written(tmp_path):

@@ -3,8 +3,9 @@
 # Made by tools/book.py from ../../book/medium/ch08_model.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['LOGITS_AT_ONCE', 'IGNORE', 'GPTConfig', 'MLP', 'Block', 'ChunkedCrossEntropy',
-           'cross_entropy', 'token_losses', 'GPT', 'num_params']
+__all__ = ['LOGITS_AT_ONCE', 'LOGITS_ON_CUDA', 'FP16_SCALE', 'IGNORE', 'GPTConfig', 'MLP', 'Block',
+           'chunk_rows', 'ChunkedCrossEntropy', 'cross_entropy', 'token_losses', 'GPT',
+           'num_params']
 
 # %% ../../nbs/medium/ch08_model.ipynb #d175d88f
 import math
@@ -84,8 +85,20 @@ class Block(nn.Module):
         return x + self.mlp(self.ln_2(x))
 
 # %% ../../nbs/medium/ch08_model.ipynb #1329bca8
-LOGITS_AT_ONCE = 2**26  # numbers; fp32 logits of one chunk take at most 256 MiB
+LOGITS_AT_ONCE = 2**26  # numbers; fp32 logits of one chunk take about 256 MiB
+LOGITS_ON_CUDA = 2**28  # the same on a GPU: 1 GiB
+FP16_SCALE = 256.0  # of the gradient of the logits, before it is cast
 IGNORE = -100  # a target that does not count, PyTorch's own default
+
+
+def chunk_rows(
+    N: int,  # positions
+    V: int,  # logits of each
+    at_once: int,  # logits to hold at a time
+) -> int:  # positions of a chunk
+    "Share positions evenly among as few chunks as possible; from 128 on, a multiple of 128."
+    rows = math.ceil(N / math.ceil(N * V / at_once))
+    return rows if rows < 128 else math.ceil(rows / 128) * 128
 
 
 class ChunkedCrossEntropy(torch.autograd.Function):
@@ -95,12 +108,12 @@ class ChunkedCrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x, weight, targets, n_chunks, with_grad):
+    def forward(ctx, x, weight, targets, rows, with_grad):
         count = (targets != IGNORE).sum()
         loss = torch.zeros((), device=x.device)
         dx, dw = (torch.empty_like(x), torch.zeros_like(weight)) if with_grad else (None, None)
         start = 0
-        for xs, ts in zip(x.chunk(n_chunks), targets.chunk(n_chunks), strict=True):
+        for xs, ts in zip(x.split(rows), targets.split(rows), strict=True):
             logits = xs @ weight.t()  # (n, C) @ (C, V) -> (n, V)
             dtype = logits.dtype
             logp = logits.float().log_softmax(dim=1)  # (n, V)
@@ -109,12 +122,16 @@ class ChunkedCrossEntropy(torch.autograd.Function):
             if with_grad:  # d(loss)/d(logits) = softmax - one-hot
                 d = logp.exp_()  # (n, V)
                 d.scatter_add_(1, ts.clamp(min=0)[:, None], d.new_full((len(ts), 1), -1.0))
-                d = d.mul_((ts != IGNORE)[:, None]).to(dtype)
+                d = d.mul_((ts != IGNORE)[:, None])
+                if dtype == torch.float16:
+                    d, xs = d.mul_(FP16_SCALE), xs / FP16_SCALE
+                d = d.to(dtype)
                 dx[start : start + len(ts)] = d @ weight  # (n, V) @ (V, C) -> (n, C)
                 dw += d.t() @ xs  # (V, n) @ (n, C) -> (V, C)
             start += len(ts)
             logp = d = None  # before the next chunk takes its room
         if with_grad:
+            dx = dx / FP16_SCALE if dtype == torch.float16 else dx
             ctx.save_for_backward(dx, dw, count)
         return loss / count
 
@@ -129,13 +146,14 @@ def cross_entropy(
     x: Tensor,  # (N, C) final residual stream, normalised
     weight: Tensor,  # (V, C) output embedding
     targets: Tensor,  # (N,) int64 ids of the next tokens; IGNORE where there is none
-    at_once: int = LOGITS_AT_ONCE,  # logits to hold at a time
+    at_once: int | None = None,  # logits to hold at a time; None: what suits the device
 ) -> Tensor:  # () mean over the targets that count, nats/token, fp32
     "Compute the mean cross-entropy of `x @ weight.T` without holding all logits at once."
-    n_chunks = math.ceil(len(x) * len(weight) / at_once)
-    if n_chunks <= 1:
+    at_once = at_once or (LOGITS_ON_CUDA if x.is_cuda else LOGITS_AT_ONCE)
+    if len(x) * len(weight) <= at_once:
         return F.cross_entropy(F.linear(x, weight).float(), targets, ignore_index=IGNORE)
-    return ChunkedCrossEntropy.apply(x, weight, targets, n_chunks, torch.is_grad_enabled())
+    rows = chunk_rows(len(x), len(weight), at_once)
+    return ChunkedCrossEntropy.apply(x, weight, targets, rows, torch.is_grad_enabled())
 
 
 def token_losses(

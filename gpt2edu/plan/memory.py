@@ -3,8 +3,8 @@
 # Made by tools/book.py from ../../book/tough/ch14a_memory.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['LOGITS_AT_ONCE', 'SHORT', 'USABLE', 'activation_bytes', 'loss_bytes', 'memory',
-           'largest_micro_batch', 'machine_memory', 'median_seconds', 'Probe', 'held_by',
+__all__ = ['LOGITS_AT_ONCE', 'LOGITS_ON_CUDA', 'SHORT', 'USABLE', 'activation_bytes', 'loss_bytes',
+           'memory', 'largest_micro_batch', 'machine_memory', 'median_seconds', 'Probe', 'held_by',
            'time_update', 'time_parts']
 
 # %% ../../nbs/tough/ch14a_memory.ipynb #e24921a7
@@ -20,6 +20,7 @@ from gpt2edu.train.config import TrainConfig, count_params, kept_bytes, optimize
 # %% ../../nbs/tough/ch14a_memory.ipynb #d9692ff4
 # as in model.gpt and in model.attention, which need PyTorch; a test compares them
 LOGITS_AT_ONCE = 2**26
+LOGITS_ON_CUDA = 2**28
 SHORT = 256
 # share of a memory to plan with; the rest is for what is not counted
 USABLE = {"cpu": 0.6, "mps": 0.6, "cuda": 0.9}
@@ -47,18 +48,20 @@ def loss_bytes(
     tokens: int,  # B x T of a micro-batch
     vocab_size: int,  # V
     width: int,  # bytes of a number in matrix products
+    cpu: bool,  # whether it is for a CPU, which takes smaller chunks than a GPU
 ) -> tuple[int, int]:  # bytes at the end of its forward pass, and in its backward pass
     "Count what the loss holds: all logits at once, or a chunk of them if they are too many."
     C, V, n = config.n_embd, vocab_size, tokens
     halves = width < 4
     table, stream, logits = 4 * V * C, 4 * n * C, 4 * n * V  # bytes
-    chunks = math.ceil(n * V / LOGITS_AT_ONCE)
+    chunks = math.ceil(n * V / (LOGITS_AT_ONCE if cpu else LOGITS_ON_CUDA))
     if chunks <= 1:  # kept: log-probabilities, and what the output matrix multiplies
         kept = logits + (width * (V * C + n * C) if halves else stream)
         return kept + logits + halves * stream, kept + 2 * logits
     # kept: the gradients of the stream and of the token table
     kept = stream + table
-    chunk = math.ceil(n / chunks) * V  # numbers
+    rows = math.ceil(n / chunks)
+    chunk = (rows if rows < 128 else math.ceil(rows / 128) * 128) * V  # numbers
     forward = kept + stream + (8 + halves * width) * chunk + halves * width * V * C
     return forward, 2 * kept
 
@@ -78,7 +81,7 @@ def memory(
     weights = 4 * count_params(L, C, T, V)
     optimizer = optimizer_bytes(L, C, T, V, config.optimizer)
     activations = activation_bytes(config, n, width, cpu)
-    forward, backward = loss_bytes(config, n, V, width)
+    forward, backward = loss_bytes(config, n, V, width, cpu)
 
     # gradients of earlier micro-batches
     before = weights if ranks > 1 or config.total_batch > n * ranks else 0
