@@ -2,7 +2,7 @@
 # Train on several machines: one torchrun on each, started from here over ssh.
 #
 #   launch/hosts.sh "node1 node2"                                       the 124M run; goes on where an earlier start stopped
-#   launch/hosts.sh "node1 node2" --preset gpt2-350m --resume auto      any flags of gpt2edu_train in place of the defaults
+#   launch/hosts.sh "node1 node2" --preset gpt2-350m                    any flags of gpt2edu_train in place of the defaults
 #   launch/hosts.sh "node1 node2" --preset gpt2-124m --dry_run          print the plan and the lines, start nothing
 #
 # What the machines need: this folder, at the same path and shared (rank 0 writes checkpoints, and all read them);
@@ -13,6 +13,7 @@
 # RESTARTS      how often torchrun starts all processes again after one has died (3)
 # PYTHON        of the environment, as seen from this folder (.venv/bin/python)
 # REMOTE_SHELL  runs a command on a host: $REMOTE_SHELL HOST COMMAND (ssh). For a test on one machine, a script that runs COMMAND here
+# A start goes on with the run of that --name, or of that preset, where there is one, and so does a start after a crash.
 # To stop, press Ctrl-C or send SIGTERM to this script: all machines finish the step, and rank 0 saves.
 set -euo pipefail
 
@@ -22,23 +23,25 @@ if [[ $# -lt 1 || $1 == -* ]]; then
 fi
 read -ra hosts <<< "$1"
 shift
-[[ $# -gt 0 ]] || set -- --preset gpt2-124m --resume auto
+[[ $# -gt 0 ]] || set -- --preset gpt2-124m
 flags=() dry=
 for flag in "$@"; do
     if [[ $flag == --dry[-_]run ]]; then dry=yes; else flags+=("$flag"); fi
 done
+[[ " ${flags[*]}" == *" --resume"* ]] || flags+=(--resume auto) # torchrun starts the same line again after a crash
 PYTHON=${PYTHON:-.venv/bin/python}
 read -ra remote <<< "${REMOTE_SHELL:-ssh}"
 job=gpt2edu-$$
 
-# A mistake in the flags ends here, once, with exit code 2; torchrun would start the processes again and again.
-"$PYTHON" -m gpt2edu.cli train "${flags[@]}" --dry_run
+# What is wrong ends here, once, with exit code 2; torchrun would start the processes again and again.
+[[ ${NPROC:-gpu} == gpu ]] && ranks=1 || ranks=$((${#hosts[@]} * NPROC)) # how many GPUs the machines have is not known here
+"$PYTHON" -m gpt2edu.cli train "${flags[@]}" --dry_run --ranks "$ranks"
 
 command_for() { # host, its number
     local line=("$PYTHON" -m torch.distributed.run --nnodes="${#hosts[@]}" --nproc_per_node="${NPROC:-gpu}"
         --rdzv_id="$job" --rdzv_backend=c10d --rdzv_endpoint="${hosts[0]}:${PORT:-29500}" --local-addr="$1"
         --max-restarts="${RESTARTS:-3}" -m gpt2edu.cli train "${flags[@]}")
-    printf 'cd %q && echo $$ > /tmp/%q && export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=60 && exec' "$PWD" "$job-$2.pid"
+    printf 'cd %q && echo $$ > /tmp/%q && export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=240 && exec' "$PWD" "$job-$2.pid"
     printf ' %q' "${line[@]}"
 }
 

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from gpt2edu.machine import distributed as d
+from gpt2edu.machine.device import compiler_error
 from gpt2edu.machine.distributed import Ranks, read_ranks
 
 SET_BY_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -378,3 +379,50 @@ def test_a_bad_environment_ends_a_program_with_exit_code_2(tmp_path):
         and done.stderr.startswith("got RANK without")
         and done.stderr.count("\n") == 1
     )
+
+
+COMPILED = """
+import sys, torch
+from gpt2edu.machine.distributed import mean_over_ranks, start, stop, wrap
+from gpt2edu.model import gpt
+
+gpt.LOGITS_AT_ONCE = 500  # so that a small model takes several chunks
+ranks = start("cpu")
+model = gpt.GPT(gpt.GPTConfig(1, 2, 16, 16, 64), torch.Generator().manual_seed(0))
+plain = gpt.GPT(model.config, torch.Generator().manual_seed(0))
+forward = wrap(torch.compile(model, backend=sys.argv[1]), ranks)
+ids = torch.randint(64, (2, 4, 17), generator=torch.Generator().manual_seed(1))  # both ranks'
+x, y = ids[ranks.rank, :, :-1], ids[ranks.rank, :, 1:]
+for step in range(2):  # the second one uses what was compiled
+    forward.zero_grad()
+    loss = forward(x, y)[1]
+    loss.backward()
+    with torch.no_grad():
+        unseen = forward(x, y)[1]  # as a validation does between two steps
+    torch.testing.assert_close(unseen, loss.detach())
+plain(ids[..., :-1].flatten(0, 1), ids[..., 1:].flatten(0, 1))[1].backward()  # in chunks as well
+gpt.LOGITS_AT_ONCE = 2**26
+whole = gpt.GPT(model.config, torch.Generator().manual_seed(0))
+reference = whole(ids[..., :-1].flatten(0, 1), ids[..., 1:].flatten(0, 1))[1]  # all at once
+reference.backward()
+torch.testing.assert_close(mean_over_ranks(loss), reference.detach())
+for p, q, r in zip(model.parameters(), plain.parameters(), whole.parameters(), strict=True):
+    torch.testing.assert_close(p.grad, r.grad, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(q.grad, r.grad, rtol=1e-4, atol=1e-6)
+print("equal", torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 1, flush=True)
+stop()
+"""
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_compiler_ddp_and_chunked_loss_together(tmp_path, backend):
+    "Gradients of two compiled ranks are those of one plain model, and no-grad passes disturb none."
+    if backend == "inductor" and compiler_error():
+        pytest.skip(compiler_error())
+    (tmp_path / "both.py").write_text(COMPILED, encoding="utf-8")
+    done = run(
+        [*TORCHRUN, "--standalone", "--nproc_per_node=2", str(tmp_path / "both.py"), backend],
+        TORCHINDUCTOR_CACHE_DIR=str(tmp_path / "cache"),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("equal True") == 2

@@ -400,6 +400,23 @@ def test_items_from_the_hub_then_from_its_cache(place, tmp_path):
         )
 
 
+FETCH = """
+from gpt2edu.train.ready import fetch_questions
+for dataset in ("fineweb-edu", "tinystories"):
+    print(dataset, *fetch_questions((dataset,), "gpt2"))
+"""
+
+
+def test_a_preparation_fetches_the_questions_of_its_presets(tmp_path):
+    publish(tmp_path / "hub", "Rowan/hellaswag", ITEMS)
+    with hub(tmp_path / "hub") as url:
+        env = {"HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": url, "NO_PROXY": "127.0.0.1"}
+        done = subprocess.run(
+            [sys.executable, "-c", FETCH], env=os.environ | env, capture_output=True, text=True
+        )
+    assert done.stdout == "fineweb-edu Rowan/hellaswag: 24 items in the cache\ntinystories\n"
+
+
 @pytest.mark.slow
 def test_no_network_and_nobody_said_so(place, tmp_path):
     "The client tries again for half a minute, in silence."

@@ -26,10 +26,11 @@ ROOT = Path(__file__).resolve().parent.parent
 LAUNCH = ROOT / "launch"
 FILES = sorted(LAUNCH.iterdir())
 FLAGS = shlex.split(
-    "--preset tiny --name run --resume auto --choice_items 0 --n_layer 1 --n_head 2 --n_embd 32"
+    "--preset tiny --name run --choice_items 0 --n_layer 1 --n_head 2 --n_embd 32"
     " --block_size 32 --vocab_size 300 --total_batch 256 --micro_batch 4 --val_tokens 2048"
     " --warmup_steps 2 --eval_every 10 --save_every 10 --sample_every 1000"
 )
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 OUTSIDE = (
     "RANK WORLD_SIZE LOCAL_RANK MASTER_ADDR MASTER_PORT NPROC REMOTE_SHELL PORT RESTARTS".split()
 )
@@ -113,24 +114,37 @@ def test_a_launch_file_is_sound_bash(path):
 # what is started
 
 
-def test_one_node_takes_a_process_for_each_gpu_and_the_124m_run(place):
+def test_one_node_takes_a_process_for_each_gpu(place):
     place.script("nvidia-smi", "for i in 0 1 2 3 4 5 6 7; do echo GPU $i; done")
-    p = place.run(LAUNCH / "one_node.sh", "--preset", "gpt2-124m", "--dry_run")
+    p = place.run(LAUNCH / "one_node.sh", "--preset", "tiny", "--dry_run")
     assert p.returncode == 0, p.err
-    plan, *_, line = p.out.splitlines()
-    assert plan.startswith("plan: preset gpt2-124m, 124,475,904 parameters")
+    *said, line = p.out.splitlines()
     assert (
-        "--standalone --nproc_per_node=8 --max-restarts=3 -m gpt2edu.cli train --preset gpt2-124m"
+        said[0].startswith("plan: preset tiny") and "check: ranks: 8, each 1 x 4 windows" in p.out
+    )
+    assert (
+        "--standalone --nproc_per_node=8 --max-restarts=3 -m gpt2edu.cli train --preset tiny"
         in line
     )
-    assert "--dry_run" not in line
+    # a crash must not begin a second run
+    assert "--dry_run" not in line and line.rstrip().endswith("--resume auto")
+
+
+@pytest.mark.parametrize("name", ["one_node.sh", "hosts.sh 'a b'", "slurm.sbatch"])
+def test_the_124m_run_is_the_default_and_data_that_are_missing_start_nothing(place, name):
+    place.script("nvidia-smi", "for i in 0 1; do echo GPU $i; done")
+    place.script("scontrol", "echo 127.0.0.1")
+    for tool in ("srun", "ssh"):
+        place.script(tool, "echo started > started")
+    script, *more = shlex.split(name)
+    env = {"SLURM_JOB_NODELIST": "n", "SLURM_JOB_ID": "1", "SLURM_NNODES": "2"}
+    p = place.run("bash", LAUNCH / script, *more, **env)
+    assert p.out.startswith("plan: preset gpt2-124m, 124,475,904 parameters")
+    assert p.returncode == 2 and p.err.count("\n") == 1 and "fineweb-edu is not prepared" in p.err
+    assert not (place.folder / "started").exists()
 
 
 def test_the_same_flags_are_the_default_everywhere():
-    for path in FILES:
-        assert "[[ $# -gt 0 ]] || set -- --preset gpt2-124m --resume auto\n" in path.read_text(
-            encoding="utf-8"
-        ), path.name
     config, folder, _ = cli.read_train_flags(
         ["--preset", "gpt2-124m", "--resume", "auto", "--out_dir", "/nowhere"]
     )
@@ -140,14 +154,14 @@ def test_the_same_flags_are_the_default_everywhere():
 def test_several_hosts_get_one_line_each_and_meet_at_the_first(place):
     p = place.run(
         LAUNCH / "hosts.sh", "a b", *FLAGS, "--dry-run",
-        NPROC="8", PORT="1234", PYTHON=sys.executable,
+        NPROC="4", PORT="1234", PYTHON=sys.executable,
     )  # fmt: skip
     assert p.returncode == 0, p.err
     first, second = p.out.splitlines()[-2:]
     for host, line in (("a", first), ("b", second)):
         assert line.startswith(f"ssh {host} 'cd {place.folder} && ")
         assert (
-            "--nnodes=2 --nproc_per_node=8" in line
+            "--nnodes=2 --nproc_per_node=4" in line
             and "--rdzv_backend=c10d --rdzv_endpoint=a:1234" in line
         )
         assert f" --local-addr={host} " in line
@@ -215,6 +229,20 @@ def test_one_node_trains_is_stopped_and_goes_on(place):
     done = place.run(*line[:-1], str(last + 20), NPROC="2")
     assert done.returncode == 0, done.err
     check_whole(place, last + 20)
+
+
+@LINUX
+def test_a_crash_begins_no_second_run(place):
+    "torchrun starts its line again; that line has to go on with the run it began."
+    p = place.start(LAUNCH / "one_node.sh", *FLAGS, "--max_steps", "100", NPROC="2")
+    place.wait_for_step(15)
+    rank = Path(f"/proc/{p.pid}/task/{p.pid}/children").read_text(encoding="utf-8").split()[0]
+    os.kill(int(rank), signal.SIGKILL)
+    out, err = p.communicate(timeout=600)
+    assert p.returncode == 0, out + err
+    first, again = (e["step"] for e in place.events("start"))
+    assert first == 0 and again >= 10 and len(place.events("done")) == 1
+    assert [f.name for f in (place.folder / "runs").iterdir() if f.is_dir()] == ["run"]
 
 
 @pytest.mark.slow

@@ -152,6 +152,16 @@ def test_the_plot_is_a_png(first):
     )
 
 
+def test_a_sample_on_the_clock_is_short(config, tmp_path):
+    "All ranks wait for it. Those at the end are as long as the context, since nobody waits."
+    longer = dataclasses.replace(config, block_size=128, micro_batch=2, max_steps=3, sample_every=1)
+    t, done = run(longer, tmp_path / "run")
+    *clock, last = (e["texts"] for e in t.log.read() if e["event"] == "sample")
+    assert [len(texts) for texts in clock] == [1, 1] and last == done["samples"]
+    # 64 tokens beside 128: about half the characters
+    assert all(0 < len(text) < 0.7 * max(map(len, last)) for (text,) in clock)
+
+
 def test_samples_are_whole_text_of_known_ids(first):
     _, done, _, said = first
     assert len(done["samples"]) == 3 and all(isinstance(s, str) for s in done["samples"])
@@ -706,6 +716,9 @@ def test_the_log_tells_the_share_of_the_peak(first):
         events[0]["peak_tflops"] == pytest.approx(t.parts.peak / 1e12)
         and 0.001 < events[0]["peak_tflops"] < 1000
     )
+    # no GPU whose data sheet is known: both peaks are the measured one
+    assert events[0]["peak_from"] == "measured"
+    assert events[0]["measured_tflops"] == events[0]["peak_tflops"]
     for e in trains:
         assert (
             e["mfu"] == pytest.approx(e["tokens_per_s"] * t.parts.flops / t.parts.peak)
