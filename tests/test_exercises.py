@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-CASES = []
+CASES, RIGHT = [], []
 for path in sorted((HERE / "exercise_mistakes").glob("*.py")):
     spec = importlib.util.spec_from_file_location(f"mistakes_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
@@ -16,6 +16,11 @@ for path in sorted((HERE / "exercise_mistakes").glob("*.py")):
         (path.stem, check, i, *case)
         for check, cases in module.MISTAKES.items()
         for i, case in enumerate(cases)
+    ]
+    RIGHT += [
+        (path.stem, check, i, answer)
+        for check, answers in getattr(module, "RIGHT", {}).items()
+        for i, answer in enumerate(answers)
     ]
 
 
@@ -26,6 +31,14 @@ def test_message_names_the_mistake(topic, check, i, wrong, phrase):
     verdict = getattr(importlib.import_module(f"gpt2edu.exercises.{topic}"), check)(wrong)
     assert not verdict.passed
     assert phrase in verdict.message
+
+
+@pytest.mark.parametrize(
+    "topic,check,i,answer", RIGHT, ids=[f"{c[0]}-{c[1]}-{c[2]}" for c in RIGHT]
+)
+def test_a_right_answer_in_another_style_passes(topic, check, i, answer):
+    verdict = getattr(importlib.import_module(f"gpt2edu.exercises.{topic}"), check)(answer)
+    assert verdict.passed, verdict.message
 
 
 @pytest.mark.parametrize("topic", sorted({c[0] for c in CASES}))
