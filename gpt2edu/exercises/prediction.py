@@ -3,13 +3,63 @@
 # Made by tools/book.py from ../../book/exercises/prediction.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['check_normalise', 'check_draw', 'check_mean_surprise', 'check_smooth',
+__all__ = ['quiz', 'check_normalise', 'check_draw', 'check_mean_surprise', 'check_smooth',
            'check_bits_per_byte']
 
 # %% ../../nbs/exercises/prediction.ipynb #eef20817
 import numpy as np
 
 from gpt2edu.exercises.core import close, exercise, fail
+from gpt2edu.exercises.quiz import Question, Quiz
+
+# %% ../../nbs/exercises/prediction.ipynb #c418bb56
+quiz = Quiz(
+    Question(
+        "A model gives the token that really came a probability of 1/8. "
+        "What does that token cost, in nats?",
+        right=("ln 8, about 2.08", "The surprise is -ln p, and -ln(1/8) = ln 8."),
+        wrong=(
+            ("1 - 1/8, about 0.88", "That is the chance of being wrong. The surprise is -ln p."),
+            ("log2 8, exactly 3", "That is the surprise in bits; a nat uses the natural log."),
+        ),
+    ),
+    Question(
+        "A bigram table was counted on one text. On a new text its loss is infinite. "
+        "What happened?",
+        right=(
+            "a pair came that it had never counted",
+            "Such a pair has probability zero, and -ln 0 is infinite. Smoothing mends it.",
+        ),
+        wrong=(
+            (
+                "the new text is much too long for it",
+                "The loss is a mean over tokens, so the length of the text does not matter.",
+            ),
+            (
+                "its rows do not sum to one any more",
+                "The table did not change. A row that sums to one may still hold a zero.",
+            ),
+        ),
+    ),
+    Question(
+        "Two models cut the same text into tokens of different length. "
+        "How can their losses be compared?",
+        right=(
+            "in bits per byte",
+            "A byte is the same for both, however the text was cut into tokens.",
+        ),
+        wrong=(
+            (
+                "in nats per token",
+                "Longer tokens are fewer, and each is harder: the unit differs between the two.",
+            ),
+            (
+                "by perplexity",
+                "Perplexity is e to the loss per token, so it has the same unequal unit.",
+            ),
+        ),
+    ),
+)
 
 # %% ../../nbs/exercises/prediction.ipynb #4ea9537b
 @exercise(hint="Divide each row by its own sum; `keepdims=True` keeps the sums as a column.")
