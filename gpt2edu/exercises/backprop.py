@@ -3,8 +3,8 @@
 # Made by tools/book.py from ../../book/exercises/backprop.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['check_exp', 'computation', 'gradients', 'level_order', 'check_run_backwards', 'claims',
-           'check_is_right', 'check_softmax_back', 'check_linear_back']
+__all__ = ['quiz', 'check_exp', 'computation', 'gradients', 'level_order', 'check_run_backwards',
+           'claims', 'check_is_right', 'check_softmax_back', 'check_linear_back']
 
 # %% ../../nbs/exercises/backprop.ipynb #b8fbf8be
 import math
@@ -14,6 +14,54 @@ import torch
 
 from gpt2edu.model.autograd import Value, recorded
 from gpt2edu.exercises.core import close, exercise, fail
+from gpt2edu.exercises.quiz import Question, Quiz
+
+# %% ../../nbs/exercises/backprop.ipynb #f6cff174
+quiz = Quiz(
+    Question(
+        "A weight is used at every position of a text. What is its gradient?",
+        right=(
+            "the sum of what all positions send back",
+            "The loss reacts along every path, and the reactions add up: +=, never =.",
+        ),
+        wrong=(
+            (
+                "what the last position to report sends back",
+                "That is the bug of = in place of +=: each report overwrites the one before.",
+            ),
+            (
+                "the mean of what all positions send back",
+                "A mean appears only where the loss itself is one; paths that meet are added.",
+            ),
+        ),
+    ),
+    Question(
+        "Why does a softmax subtract the largest logit first?",
+        right=(
+            "so that no exponential can overflow",
+            "The largest exponent becomes 0, and the probabilities are the same in exact numbers.",
+        ),
+        wrong=(
+            (
+                "so that the rows sum to exactly one",
+                "The division sees to that, with or without the shift.",
+            ),
+            (
+                "so that the likeliest token gains more",
+                "All logits move by the same number, so no probability changes.",
+            ),
+        ),
+    ),
+    Question(
+        "The target has probability 0.9, another token 0.1. "
+        "What is the gradient of the loss with respect to the two logits?",
+        right=("-0.1 and 0.1", "It is p - y: 0.9 - 1 at the target, 0.1 - 0 at the other."),
+        wrong=(
+            ("0.9 and 0.1", "These are the probabilities; the target's is reduced by 1."),
+            ("-1.1 and 0.0", "-1/p is the slope towards the probability, not towards the logit."),
+        ),
+    ),
+)
 
 # %% ../../nbs/exercises/backprop.ipynb #4ecd1758
 @exercise(
