@@ -3,13 +3,71 @@
 # Made by tools/book.py from ../../book/exercises/quickstart.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['check_passes', 'check_progress', 'check_sentences']
+__all__ = ['quiz', 'check_passes', 'check_progress', 'check_sentences']
 
 # %% ../../nbs/exercises/quickstart.ipynb #6e1b0c30
 import random
 
 from gpt2edu.exercises.core import close, exercise, fail
 from gpt2edu.train.config import preset
+from gpt2edu.exercises.quiz import Question, Quiz
+
+# %% ../../nbs/exercises/quickstart.ipynb #9e2be579
+quiz = Quiz(
+    Question(
+        "A new model with 500 tokens in its vocabulary has a loss of 6.2 before any training. "
+        "What does that say?",
+        right=(
+            "it gives all tokens about the same probability",
+            "ln 500 is 6.21, the loss of a model that knows nothing. So it should start there.",
+        ),
+        wrong=(
+            (
+                "it was built with a mistake and has to be made anew",
+                "A mistake would show as a first loss far from ln V; 6.2 is just ln 500.",
+            ),
+            (
+                "it already knows which of the tokens are common",
+                "Then its loss would be lower than ln 500, which is 6.21.",
+            ),
+        ),
+    ),
+    Question(
+        "After training, the loss on the validation stories is lower than the bigram model's. "
+        "What does this prove?",
+        right=(
+            "the model looks further back than one token",
+            "Nobody who sees only one token back can beat the best table of pairs by much.",
+        ),
+        wrong=(
+            (
+                "the model has learnt the validation stories by heart",
+                "It never learns from them: they were held out before training began.",
+            ),
+            (
+                "the model cannot get any better on this text",
+                "Only the floor says that, and the loss is still above it.",
+            ),
+        ),
+    ),
+    Question(
+        "You lower the temperature from 1 to 0.5. What changes?",
+        right=(
+            "the choice among the next tokens",
+            "Likely tokens become likelier before the dice are rolled.",
+        ),
+        wrong=(
+            (
+                "the parameters of the model",
+                "They change only in training. Temperature acts on the probabilities afterwards.",
+            ),
+            (
+                "the validation loss of the model",
+                "The loss is measured on the model's own probabilities, without a temperature.",
+            ),
+        ),
+    ),
+)
 
 # %% ../../nbs/exercises/quickstart.ipynb #1b169746
 @exercise(
