@@ -44,8 +44,8 @@ def gpt2_of_transformers(sizes, T: int, vocab_size: int):
 
     n_layer, n_head, n_embd = sizes
     still = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
-    config = GPT2Config(vocab_size, T, n_embd, n_layer, n_head, **still)
-    return GPT2LMHeadModel(config)
+    shape = {"n_layer": n_layer, "n_head": n_head, "n_embd": n_embd, "n_positions": T}
+    return GPT2LMHeadModel(GPT2Config(vocab_size=vocab_size, **shape, **still))
 
 
 def build(
