@@ -1,56 +1,51 @@
-"""How long the light commands take to start, beside an empty Python.
-
-Bounds: `import gpt2edu` 0.15 s, `gpt2edu_train --help` 0.7 s, `gpt2edu_plan` 1 s. The processor's
-seconds are the figure to compare: they hardly change when other programs run beside.
-
-    python benchmarks/startup.py          medians of nine runs each, in seconds:
-                                          the clock's and the processor's
-"""
+"""Rows about commands: how long the light ones take to start."""
 
 import os
-import platform
-import resource
 import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
 
-RUNS = 9
-BIN = Path(sys.executable).parent
+from benchmarks.timing import ROOT, spread
+
+PYTHON = [sys.executable]
+CLI = [sys.executable, "-m", "gpt2edu.cli"]  # what the scripts call; runs in a checkout too
 COMMANDS = {
-    "python -c pass": [sys.executable, "-c", "pass"],
-    "python -c 'import numpy'": [sys.executable, "-c", "import numpy"],
-    "python -c 'import gpt2edu'": [sys.executable, "-c", "import gpt2edu"],
-    "gpt2edu_train --help": [BIN / "gpt2edu_train", "--help"],
-    "gpt2edu_generate --help": [BIN / "gpt2edu_generate", "--help"],
-    "gpt2edu_train --version": [BIN / "gpt2edu_train", "--version"],
-    "gpt2edu_plan, of tiny": [BIN / "gpt2edu_plan"],
-    "gpt2edu_plan, of gpt2-124m": [BIN / "gpt2edu_plan", "--preset", "gpt2-124m", "--gpu", "h100"],
-    "python -c 'import torch'": [sys.executable, "-c", "import torch"],
+    "import gpt2edu": [*PYTHON, "-c", "import gpt2edu"],
+    "gpt2edu_train --help": [*CLI, "train", "--help"],
+    "gpt2edu_plan": [*CLI, "plan"],
+    "gpt2edu_plan of gpt2-124m": [*CLI, "plan", "--preset", "gpt2-124m", "--gpu", "h100"],
+    "an empty Python": [*PYTHON, "-c", "pass"],
+    "import torch": [*PYTHON, "-c", "import torch"],
 }
 
 
-def processor_seconds() -> float:
-    "Seconds that the processor has spent on processes that have ended."
-    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return spent.ru_utime + spent.ru_stime
+def children_cpu() -> float:  # seconds
+    "Ask what the processor has spent on processes that have ended; 0 where that is not told."
+    spent = os.times()
+    return spent.children_user + spent.children_system
 
 
-def main():
-    print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}")
-    for name, command in COMMANDS.items():
-        clock, processor = [], []
-        for _ in range(RUNS):
-            t0, p0 = time.perf_counter(), processor_seconds()
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-            clock.append(time.perf_counter() - t0)
-            processor.append(processor_seconds() - p0)
-        print(
-            f"{name:28} {statistics.median(clock):.3f} s   "
-            f"{statistics.median(processor):.3f} s of the processor"
-        )
-
-
-if __name__ == "__main__":
-    main()
+def startup(asked) -> dict:
+    "Wall and processor seconds of the light commands, in turn."
+    clock = {name: [] for name in COMMANDS}
+    cpu = {name: [] for name in COMMANDS}
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    for i in range(2 if asked.tiny else 10):
+        for name, command in COMMANDS.items():
+            if asked.tiny and name == "import torch":
+                continue
+            began, spent = time.perf_counter(), children_cpu()
+            options = {"cwd": ROOT, "env": env, "check": True, "capture_output": True}
+            subprocess.run(command, **options)
+            if i:  # the first reads the files
+                clock[name].append(time.perf_counter() - began)
+                cpu[name].append(children_cpu() - spent)
+    figures = {f"{name}, s": spread(v) for name, v in clock.items() if v}
+    figures |= {
+        f"{name}, s of the processor": spread([statistics.median(v)])
+        for name, v in cpu.items()
+        if v
+    }
+    bounded = list(COMMANDS)[:3]
+    return {"figures": figures, "ratios": {n: figures[f"{n}, s"] for n in bounded}, "settings": {}}

@@ -166,13 +166,11 @@ def test_disk_of_a_checkpoint_is_what_is_written(tmp_path):
 
 
 def measured_ratio(case):
-    command = [sys.executable, ROOT / "benchmarks" / "plan.py", "--child", json.dumps(case)]
-    env = os.environ | {"MALLOC_MMAP_THRESHOLD_": "131072", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=env, text=True)
-    case = dict(case)
-    V, width = case.pop("vocab_size"), 4 if case["dtype"] == "fp32" else 2
-    predicted = budget.memory(preset(case.pop("preset"), **case), V, width, cpu=True)["peak"]
-    return predicted / json.loads(done.stdout.splitlines()[-1])["peak"]
+    code = "import json, sys; from benchmarks import plan; case = json.loads(sys.argv[1]); "
+    code += "print(plan.predict(case) / plan.measure(case, gives_back=True))"
+    command = [sys.executable, "-c", code, json.dumps(case)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, cwd=ROOT, text=True)
+    return float(done.stdout)
 
 
 @pytest.fixture(scope="module")
@@ -220,7 +218,7 @@ def test_peak_memory_of_the_124m(dtype, B, T, total):
 
 
 def test_a_step_is_predicted_part_by_part(tmp_path, few_stories):
-    """How near the sum is to a real step is measured in benchmarks/plan.py.
+    """How near the sum is to a real step is measured by `benchmarks run --only plan-speed`.
 
     A test must not fail for being slow.
     """
