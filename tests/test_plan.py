@@ -5,7 +5,6 @@ Predictions stand beside what is measured.
 
 import itertools
 import json
-import os
 import re
 import subprocess
 import sys
