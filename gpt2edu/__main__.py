@@ -1,7 +1,8 @@
 "python -m gpt2edu is python -m gpt2edu.cli; with nothing behind it, it lists the commands."
 
-import runpy
 import sys
 
+from gpt2edu.cli.__main__ import main
+
 sys.argv += ["--help"] * (len(sys.argv) == 1)
-runpy.run_module("gpt2edu.cli", run_name="__main__")
+main()

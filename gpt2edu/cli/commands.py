@@ -53,7 +53,8 @@ from gpt2edu.train.runs import (
     read_config,
 )
 from gpt2edu.cli.settings import as_flags
-from gpt2edu.train.interrupts import Stopped, stop_signals
+from gpt2edu.machine.signals import Stopped
+from gpt2edu.train.interrupts import stop_signals
 from gpt2edu.text.tokenizer import GPT2_VOCAB, get_tokenizer
 
 # %% ../../nbs/tough/ch20_commands.ipynb #6f84ed1e
@@ -193,8 +194,9 @@ def train(args: list[str]):
                 say_or_go_on(line)
             if not config.dry_run:
                 train_here(config, resume, stop)
-        except Stopped:
-            say(f"{stop.caught}: stopped before the first step; nothing is lost")
+        except Stopped as e:
+            complain(f"gpt2edu_train: {e}: stopped before the first step; nothing is lost")
+            sys.exit(e.code)
 
 
 def train_here(config: TrainConfig, resume: Path | None, stop):
@@ -370,26 +372,21 @@ def main(args: list[str] | None = None):
     "Run a command by name."
     commands = {f.__name__.strip("_"): f for f in (prepare, plan, train, eval_, generate, export)}
     name, *rest = (sys.argv[1:] if args is None else args) or [""]
-    if name in ("--help", "-h"):
+
+    def overview(_):
+        if name == "--version":
+            return say(versions())
+        if name not in ("--help", "-h"):
+            raise ValueError(f"unknown command {name!r}; expected one of {', '.join(commands)}")
         say(
             "usage: python -m gpt2edu COMMAND [FLAGS]; gpt2edu_COMMAND is the same; "
             "--help behind a command lists its flags"
         )
-        for name, run in commands.items():
-            say(f"  {name:10}{run.__doc__}")
-        return
-    if name == "--version":
-        say(versions())
-        return
+        for word, run in commands.items():
+            say(f"  {word:10}{run.__doc__}")
+
     if name not in commands:
-        expected = ", ".join(commands)
-        complain(f"gpt2edu: unknown command {name!r}; expected one of {expected}")
-        sys.exit(2)
+        return command(overview, "gpt2edu")(rest)
     if args is None:
         sys.argv[:] = [f"gpt2edu_{name}", *rest]
     commands[name](None if args is None else rest)
-
-# %% ../../nbs/tough/ch20_commands.ipynb #1b447d38
-# a notebook has no file
-if __name__ == "__main__" and hasattr(sys.modules["__main__"], "__file__"):
-    main()
