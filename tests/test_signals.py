@@ -125,8 +125,9 @@ def trial(place: Path, folder: Path, name: str, rng: random.Random):
 
 def trials(place: Path, tmp_path: Path, name: str, n: int, seed: int):
     for i in range(n):
-        print(f"{name}, seed {seed + i}")  # shown where one fails
-        print(trial(place, tmp_path / str(i), name, random.Random(seed + i)))
+        sys.stdout.write(f"{name}, seed {seed + i}\n")  # shown where one fails
+        found = trial(place, tmp_path / str(i), name, random.Random(seed + i))
+        sys.stdout.write(f"{found}\n")
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -12,7 +12,6 @@ __all__ = ['TrainFlags', 'PlanFlags', 'run_to_resume', 'check_as_begun', 'check_
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated
@@ -205,24 +204,12 @@ def train_here(config: TrainConfig, resume: Path | None, stop):
     from gpt2edu.machine import distributed as dist
     from gpt2edu.machine.device import pick_device
     from gpt2edu.evaluate.validation import fitting_prompt, report
-    from gpt2edu.data.cache import not_writable, one_writer
     from gpt2edu.train.trainer import Trainer
 
     ranks = dist.start(pick_device(config.device).value.type)
-    folder = None
     failed = True
-    lock = ExitStack()
-
-    def claim() -> Path:
-        found = resume or new_run(config)
-        try:
-            lock.enter_context(one_writer(found, flag="--name"))
-        except OSError as e:
-            raise not_writable(found, e, "--out_dir") from e
-        return found
-
     try:
-        folder = dist.from_rank0(ranks, claim)
+        folder = dist.from_rank0(ranks, lambda: resume or new_run(config))
         if ranks.is_main:
             say_or_go_on(f"run: {folder}")
         trainer = Trainer(config, folder, resume is not None, say_or_go_on, ranks)
@@ -234,12 +221,7 @@ def train_here(config: TrainConfig, resume: Path | None, stop):
             report(done | {"step": trainer.step}, folder, config, say, prompt)
     finally:
         stop.waits = True
-        lock.close()
         dist.stop(failed)
-        if ranks.is_main and folder:
-            # a folder in which nothing was written is of a run that was refused
-            with suppress(OSError):
-                folder.rmdir()
 
 # %% ../../nbs/tough/ch20_commands.ipynb #104a23c6
 @command

@@ -322,7 +322,7 @@ def verdict(e: BaseException) -> tuple[str | None, int]:  # a line for standard 
     # an error of the system's without a file
     if isinstance(e, OSError) and e.errno and not e.filename:
         if e.strerror == os.strerror(e.errno):
-            return f"cannot write the output ({e.strerror}); send it somewhere else", 2
+            return f"cannot write the output ({e.strerror}); send it to another place", 2
     if isinstance(e, MemoryError | RuntimeError):
         if not is_out_of_memory(e):
             raise e

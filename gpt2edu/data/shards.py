@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['MAGIC', 'VERSION', 'HEADER_BYTES', 'MAX_VOCAB', 'MANIFEST', 'UNFINISHED', 'SHARD_NAME',
-           'check_ids', 'encode_documents', 'write_shard', 'read_shard', 'describe', 'to_json',
-           'claim_folder', 'check_train', 'finish_folder', 'leave_some', 'write_shards', 'ShardSet',
-           'scan', 'read_manifest', 'open_shards']
+           'OURS', 'check_ids', 'encode_documents', 'write_shard', 'read_shard', 'describe',
+           'to_json', 'refuse_strangers', 'claim_folder', 'check_train', 'finish_folder',
+           'leave_some', 'write_shards', 'ShardSet', 'scan', 'read_manifest', 'open_shards']
 
 # %% ../../nbs/easy/ch05_shards.ipynb #291c2ad7
 import glob
@@ -143,6 +143,25 @@ def to_json(manifest: dict) -> bytes:
     return (text.removesuffix("[]\n}") + f"[\n{lines}\n ]\n}}\n").encode()
 
 # %% ../../nbs/easy/ch05_shards.ipynb #a49cd321
+# what a start leaves that was killed before the first shard; hidden files are nobody's data
+OURS = re.compile(r"tokenizer\.json(\..*\.tmp)?$|\..*$")
+
+
+def refuse_strangers(folder: Path, how: str = ""):  # with which flag to choose another folder
+    "Refuse a folder that holds what no preparation has written. ValueError, one line."
+    if not folder.is_dir() or (folder / UNFINISHED).exists():
+        return
+    names = sorted(p.name for p in folder.iterdir())
+    if shards := [name for name in names if SHARD_NAME.match(name)]:
+        raise ValueError(
+            f"{folder}: holds shards of unknown origin ({shards[0]}); choose another folder{how}"
+        )
+    if others := [name for name in names if not OURS.match(name)]:
+        raise ValueError(
+            f"{folder}: holds other things ({others[0]}); choose a folder of its own{how}"
+        )
+
+
 def claim_folder(
     folder: Path,
     name: str,  # shards of this name that a stopped writer left are removed
@@ -152,13 +171,9 @@ def claim_folder(
         raise ValueError(
             f"{folder}: {MANIFEST} is there already; open these shards, or choose another folder"
         )
+    refuse_strangers(folder)
     begin = glob.escape(name)
     old = sorted(p for split in ("train", "val") for p in folder.glob(f"{begin}_{split}_*.bin"))
-    if old and not (folder / UNFINISHED).exists():
-        raise ValueError(
-            f"{old[0]}: is in the way and was not written here; "
-            "choose another folder or another name"
-        )
     write_atomically(folder / UNFINISHED)
     for leftover in [*old, *folder.glob(".*.tmp")]:
         leftover.unlink()

@@ -3,8 +3,8 @@
 # Made by tools/book.py from ../../book/easy/ch03f_signals.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['IMPORT', 'ending', 'Stopped', 'undisturbed', 'is_busy', 'again', 'must_wait', 'be_deaf',
-           'ignore_from_now_on', 'why', 'end_on_signals']
+__all__ = ['IMPORT', 'ending', 'Stopped', 'Interrupted', 'undisturbed', 'is_busy', 'again',
+           'must_wait', 'be_deaf', 'ignore_from_now_on', 'why', 'end_on_signals']
 
 # %% ../../nbs/easy/ch03f_signals.ipynb #c26fbefb
 import os
@@ -27,6 +27,10 @@ class Stopped(BaseException):
     @property
     def code(self) -> int:  # 143 for SIGTERM
         return 128 + signal.Signals[str(self)]
+
+
+class Interrupted(KeyboardInterrupt):
+    "Ctrl-C was pressed."
 
 # %% ../../nbs/easy/ch03f_signals.ipynb #d90ca6e9
 IMPORT = "<frozen importlib._bootstrap>"  # the file name of Python's own import
@@ -97,7 +101,7 @@ def end_on_signals():
                 os._exit(128 + number)
 
         signal.signal(signal.SIGINT, leave)
-        raise KeyboardInterrupt if number == signal.SIGINT else Stopped(signal.Signals(number).name)
+        raise Interrupted if number == signal.SIGINT else Stopped(signal.Signals(number).name)
 
     def swallowed(what):
         if isinstance(what.exc_value, KeyboardInterrupt):

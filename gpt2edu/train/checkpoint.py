@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -171,7 +172,7 @@ def write_file(path: Path, chunks) -> dict:
 
 def discard(path: Path) -> None:
     "Delete a checkpoint in two moves, so that a half-deleted one never bears its name."
-    doomed = path.with_name(f".tmp-{path.name}-{os.getpid()}")
+    doomed = path.with_name(f".tmp-{path.name}-{secrets.token_hex(8)}")
     path.rename(doomed)
     shutil.rmtree(doomed, ignore_errors=True)
 
@@ -207,7 +208,7 @@ def write(
 ) -> Path:
     "Write to a temporary folder, flush, rename: the checkpoint is there whole, or not at all."
     final = folder / f"step_{int(content['state']['step']):08d}"
-    temp = folder / f".tmp-{final.name}-{os.getpid()}"
+    temp = folder / f".tmp-{final.name}-{secrets.token_hex(8)}"
     old = folder / f".old-{final.name}"
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from gpt2edu.choices import Tracker, check_choice
+from gpt2edu.machine.atomic import remedy, write_atomically
 
 # %% ../../nbs/tough/ch18a_log.ipynb #3bd06d05
 class RunLog:
@@ -27,10 +28,15 @@ class RunLog:
 
     def write(self, event: str, **fields):
         "Add an event."
-        with open(self.path, "ab+") as f:
-            if f.tell() and f.seek(-1, 2) is not None and f.read() != b"\n":
-                f.write(b"\n")  # the last line of a killed run was cut
-            f.write(json.dumps({"event": event} | fields).encode() + b"\n")
+        line = json.dumps({"event": event} | fields).encode() + b"\n"
+        try:
+            with open(self.path, "ab+") as f:
+                if f.tell() and f.seek(-1, 2) is not None and f.read() != b"\n":
+                    f.write(b"\n")  # the last line of a killed run was cut
+                f.write(line)
+        except OSError as e:
+            what = f"{self.path}: could not write a line ({e.strerror})"
+            raise OSError(e.errno, f"{what}; {remedy(e)}") from e
 
     def read(self) -> list[dict]:
         "Read all whole lines; the last one of a killed run may be cut."
@@ -72,7 +78,8 @@ def draw_loss(
 
 def plot_loss(log: RunLog, path: Path, floor: float | None = None, bigram: float | None = None):
     "Save the picture beside the log."
-    draw_loss(log, path.parent.name, floor, bigram).savefig(path)
+    draw_loss(log, path.parent.name, floor, bigram).savefig(png := io.BytesIO())
+    write_atomically(path, png.getbuffer())
 
 # %% ../../nbs/tough/ch18a_log.ipynb #c45fd441
 class LivePlot:

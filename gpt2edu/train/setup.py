@@ -192,13 +192,19 @@ def build(
     ranks: Ranks,
     say: Callable,
     resume: bool = False,
+    claim: Callable = lambda: None,  # takes the lock of the folder; called on rank 0
 ) -> Parts:
     "Build every part of a run. ValueError, FileNotFoundError, OSError: one line."
     c = config
     GPTConfig(**sizes(c))  # wrong choices are refused on every rank, before any work
     check_tracker(c.tracker)
     B, n_micro = share_step(c, ranks.world_size)
-    begun = dist.from_rank0(ranks, lambda: begun_with(folder, resume))
+
+    def begin() -> dict:
+        claim()
+        return begun_with(folder, resume)
+
+    begun = dist.from_rank0(ranks, begin)
     machine = choose_machine(c, ranks, say)
     data = open_data(c, folder, ranks, say, begun_source(c, begun))
     max_steps = horizon(c, len(data.train))

@@ -8,10 +8,12 @@ __all__ = ['Pace', 'Trainer']
 # %% ../../nbs/tough/ch18_trainer.ipynb #e294c16c
 import json
 import math
+import os
 import sys
 import time
+import weakref
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -19,7 +21,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from gpt2edu.data.cache import one_writer
 from gpt2edu.machine.atomic import write_atomically
+from gpt2edu.machine.signals import undisturbed
 from gpt2edu.evaluate.tasks import TASKS, Subject, is_stories
 from gpt2edu.evaluate.validation import bigram_and_floor, validation_loss
 from gpt2edu.machine import device
@@ -90,8 +94,33 @@ class Trainer:
         self.config = config
         self.folder = Path(folder)
         self.ranks = ranks
+        self.close = lambda: None  # gives the folder back; see `claim`
         self.say = say if ranks.is_main else lambda line: None
-        self.parts = parts = setup.build(config, self.folder, ranks, self.say, resume)
+        try:
+            self.build(resume)
+        except BaseException:
+            if self.locked():  # a folder in which nothing was written is of no run
+                with suppress(OSError):
+                    self.folder.rmdir()
+            self.close()
+            raise
+
+    def locked(self) -> bool:
+        "Whether this Trainer has the lock of the folder."
+        return getattr(self.close, "alive", False)
+
+    def claim(self):
+        "Take the lock of the folder. ValueError, one line, if another Trainer has it."
+        lock = ExitStack()
+        who = f"Trainer in {os.getpid()}"
+        options = {"flag": "--name", "root": "--out_dir", "who": who}
+        undisturbed(lock.enter_context, one_writer(self.folder, **options))
+        self.close = weakref.finalize(self, lock.close)  # called at the end of its life as well
+
+    def build(self, resume: bool):
+        "Build the parts, and load the latest checkpoint of a run that is resumed."
+        config, ranks = self.config, self.ranks
+        self.parts = parts = setup.build(config, self.folder, ranks, self.say, resume, self.claim)
         self.B, self.n_micro = parts.B, parts.n_micro
         self.device, self.dtype = parts.machine.device, parts.machine.dtype
         self.scaler = parts.machine.scaler
@@ -291,6 +320,8 @@ class Trainer:
         "Train to the horizon, then judge. With `live`, a notebook shows the curve meanwhile."
         plot = LivePlot(self.log) if live and self.ranks.is_main else None
         many = self.ranks.world_size > 1
+        if self.ranks.is_main and not self.locked():  # it has run before
+            self.claim()
         try:
             with nullcontext(stop) if stop else stop_signals() as stop:
                 try:
@@ -309,6 +340,7 @@ class Trainer:
             self.saver.wait()
             if self.untell:
                 self.untell()
+            self.close()
 
     def end_early(self, stop: Stop):
         "Save, and say how to resume."
