@@ -31,7 +31,7 @@ done
 [[ " ${flags[*]}" == *" --resume"* ]] || flags+=(--resume auto) # torchrun starts the same line again after a crash
 PYTHON=${PYTHON:-.venv/bin/python}
 read -ra remote <<< "${REMOTE_SHELL:-ssh}"
-job=gpt2edu-$$
+job=gpt2edu-$(od -An -N8 -tx8 /dev/urandom | tr -d ' ') # in /tmp all may write: nobody can guess this name
 
 # What is wrong ends here, once, with exit code 2; torchrun would start the processes again and again.
 [[ ${NPROC:-gpu} == gpu ]] && ranks=1 || ranks=$((${#hosts[@]} * NPROC)) # how many GPUs the machines have is not known here
@@ -41,7 +41,7 @@ command_for() { # host, its number
     local line=("$PYTHON" -m torch.distributed.run --nnodes="${#hosts[@]}" --nproc_per_node="${NPROC:-gpu}"
         --rdzv_id="$job" --rdzv_backend=c10d --rdzv_endpoint="${hosts[0]}:${PORT:-29500}" --local-addr="$1"
         --max-restarts="${RESTARTS:-3}" -m gpt2edu.cli train "${flags[@]}")
-    printf 'cd %q && echo $$ > /tmp/%q && export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=240 && exec' "$PWD" "$job-$2.pid"
+    printf 'cd %q && set -C && echo $$ > /tmp/%q && export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=240 && exec' "$PWD" "$job-$2.pid"
     printf ' %q' "${line[@]}"
 }
 

@@ -507,7 +507,7 @@ def test_shards_of_others_are_not_overwritten(tmp_path):
     S.write_shard(tmp_path / "toy_train_000001.bin", [1, 2, 3])
     with pytest.raises(ValueError) as e:
         make(tmp_path)
-    one_line(e, tmp_path / "toy_train_000001.bin", "choose another")
+    one_line(e, tmp_path, "toy_train_000001.bin", "choose another")
     assert S.open_shards(tmp_path, "train")[0:3].tolist() == [1, 2, 3]
 
 

@@ -243,6 +243,7 @@ def test_resume_before_the_first_checkpoint_starts_again(config, tmp_path):
     run(config, tmp_path / "a")
     t = Trainer(config, tmp_path / "b")
     t.train_step()
+    t.close()
     said = []
     run(config, tmp_path / "b", resume=True, say=said.append)
     assert any("no checkpoint yet" in line for line in said)
@@ -268,6 +269,7 @@ OTHER = {
 def test_resume_as_another_run_is_refused_and_changes_nothing(config, tmp_path, change):
     t = Trainer(config, tmp_path / "a")
     t.save()
+    t.close()
     before = {p: p.read_bytes() for p in (tmp_path / "a").rglob("*") if p.is_file()}
     with pytest.raises(ValueError) as e:
         Trainer(dataclasses.replace(config, **change), tmp_path / "a", resume=True)

@@ -1,0 +1,120 @@
+"""Ctrl-C ends a command with one line, at whatever moment it is pressed."""
+
+# Made by tools/book.py from ../../book/easy/ch03f_signals.md: edit that, then `make book`.
+
+# %% auto #0
+__all__ = ['IMPORT', 'ending', 'Stopped', 'Interrupted', 'undisturbed', 'is_busy', 'again',
+           'must_wait', 'be_deaf', 'ignore_from_now_on', 'why', 'end_on_signals']
+
+# %% ../../nbs/easy/ch03f_signals.ipynb #c26fbefb
+import os
+import signal
+import sys
+import time
+
+# %% ../../nbs/easy/ch03f_signals.ipynb #1b84c45b
+def ending() -> list[signal.Signals]:
+    "List the signals that ask this process to end; what `nohup` has switched off is left out."
+    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    found = [getattr(signal, name) for name in names]
+    off = signal.SIG_IGN
+    return [s for s in found if s == signal.SIGINT or signal.getsignal(s) != off]
+
+# %% ../../nbs/easy/ch03f_signals.ipynb #532f06f6
+class Stopped(BaseException):
+    "A signal asked the program to end. No Exception, so that nothing on the way up swallows it."
+
+    @property
+    def code(self) -> int:  # 143 for SIGTERM
+        return 128 + signal.Signals[str(self)]
+
+
+class Interrupted(KeyboardInterrupt):
+    "Ctrl-C was pressed."
+
+# %% ../../nbs/easy/ch03f_signals.ipynb #d90ca6e9
+IMPORT = "<frozen importlib._bootstrap>"  # the file name of Python's own import
+
+
+def undisturbed(action, *args, **kwargs):
+    "Call something that no signal may cut in two; the signal waits until the call is done."
+    return action(*args, **kwargs)
+
+
+def is_busy(frame) -> bool:
+    "Whether an exception here would do harm."
+    while frame is not None:
+        code = frame.f_code
+        if code.co_filename == IMPORT or code is undisturbed.__code__:
+            return True
+        frame = frame.f_back
+    return False
+
+# %% ../../nbs/easy/ch03f_signals.ipynb #1009d62d
+def again(number: int) -> bool:  # whether the system has an alarm
+    "Have a signal come again in a moment."
+    if not hasattr(signal, "setitimer"):
+        return False
+    signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(number))
+    signal.setitimer(signal.ITIMER_REAL, 0.02)
+    return True
+
+
+def must_wait(number: int, frame) -> bool:
+    "Whether a signal cannot be acted on now; then it comes again."
+    return is_busy(frame) and again(number)
+
+# %% ../../nbs/easy/ch03f_signals.ipynb #73dac6ee
+def be_deaf():
+    "Do nothing when asked to end: that is under way."
+    for s in ending():
+        signal.signal(s, lambda number, frame: None)  # not SIG_IGN: one may be here already
+
+
+def ignore_from_now_on():
+    "Ignore signals for good, Python's own end included, which takes the handlers away."
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    ours = ending()
+    be_deaf()
+    for s in ours:
+        signal.signal(s, signal.SIG_IGN)
+
+
+def why(e: BaseException) -> tuple[str, int]:
+    "Say how a signal ended the program, in words and as an exit code."
+    return (f"stopped by {e}", e.code) if isinstance(e, Stopped) else ("interrupted", 130)
+
+
+def end_on_signals():
+    "From now on a signal raises KeyboardInterrupt or Stopped, once, and never in a bad moment."
+    usual = sys.unraisablehook
+
+    def act(number, frame):
+        if must_wait(number, frame):
+            return
+        be_deaf()
+        begun = time.monotonic()
+
+        def leave(number, frame):
+            if time.monotonic() > begun + 2:
+                os._exit(128 + number)
+
+        signal.signal(signal.SIGINT, leave)
+        raise Interrupted if number == signal.SIGINT else Stopped(signal.Signals(number).name)
+
+    def swallowed(what):
+        if isinstance(what.exc_value, KeyboardInterrupt):
+            number = signal.SIGINT
+        elif isinstance(what.exc_value, Stopped):
+            number = signal.Signals[str(what.exc_value)]
+        else:
+            return usual(what)
+        for s in ours:
+            signal.signal(s, act)
+        return again(number)
+
+    ours = ending()
+    for s in ours:
+        signal.signal(s, act)
+    sys.unraisablehook = swallowed

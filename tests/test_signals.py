@@ -1,0 +1,205 @@
+"""Signals at any moment: one line, an exit code that says which, and nothing half-written.
+
+Exit codes that may be: 130, 143 and 129 for SIGINT, SIGTERM and SIGHUP; 0 for a command that was
+done, and for a training that had taken a step and has saved.
+"""
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from gpt2edu.data.shards import MANIFEST, open_shards, read_manifest
+from gpt2edu.text.corpus import stories
+from gpt2edu.train import checkpoint
+
+pytestmark = pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="needs Linux's /proc"
+)
+
+LIBRARY = Path(__file__).parents[1]
+ENV = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "PYTHONPATH": str(LIBRARY)}
+SIZES = "--n_layer 1 --n_head 2 --n_embd 16 --block_size 32 --micro_batch 4 --total_batch 256"
+TRAIN = f"train --dataset t.txt --device cpu --choice_items 0 {SIZES}"
+# each takes longer than the three seconds, or is a short one
+COMMANDS = {
+    "train": f"{TRAIN} --max_steps 100000 --eval_every 50 --save_every 7 --keep_last 2",
+    "prepare": "prepare --dataset long.txt --num_proc 2 --shard_size 20_000 --val_tokens 1000",
+    "generate": "generate --run {place}/runs/ours --max_tokens 100000",
+    "eval": "eval --model {place}/runs/ours --tasks val --device cpu",
+    "plan": "plan --measure",
+    "export": "export --run {place}/runs/ours --out out",
+}
+SCRIPT = "import sys\nfrom gpt2edu.cli.__main__ import {0}\nsys.exit({0}())\n"
+
+
+def begin(place: Path, folder: Path, line: str, script: bool, **more) -> subprocess.Popen:
+    "Start a command as its console script does, or with -m, and wait for its first line."
+    name, *flags = line.format(place=place).split()
+    cmd = [sys.executable, "-m", "gpt2edu", name]
+    if script:
+        cmd = [sys.executable, place / f"gpt2edu_{name}"]
+        cmd[1].write_text(SCRIPT.format("eval_" if name == "eval" else name), encoding="utf-8")
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "start_new_session": True}
+    env = ENV | more.pop("env", {})
+    p = subprocess.Popen([*cmd, *flags], cwd=folder, env=env, text=True, **pipes, **more)
+    while p.poll() is None and not is_caught(p.pid, signal.SIGTERM):
+        time.sleep(0.001)
+    return p
+
+
+def is_caught(pid: int, number: int) -> bool:
+    "Whether a process has a handler for a signal."
+    found = re.search(r"SigCgt:\s+(\w+)", Path(f"/proc/{pid}/status").read_text(encoding="utf-8"))
+    return bool(found and int(found[1], 16) >> (number - 1) & 1)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    "A text, a long one, and a trained run."
+    place = tmp_path_factory.mktemp("signals")
+    text = "\n\n".join(s.text for s in stories(400))
+    (place / "t.txt").write_text(text, encoding="utf-8")
+    (place / "long.txt").write_text("\n\n".join([text] * 40), encoding="utf-8")
+    p = begin(place, place, f"{TRAIN} --max_steps 3 --name ours", True)
+    out, err = p.communicate(timeout=600)
+    assert p.returncode == 0, (out, err)
+    return place
+
+
+def check_whole(folder: Path):
+    "Whether everything in a folder is whole, and nothing temporary is left."
+    names = [str(p.relative_to(folder)) for p in folder.rglob("*")]
+    assert not [n for n in names if re.search(r"\.tmp|\.lock", n)], names
+    for path in folder.rglob("*.json"):
+        json.loads(path.read_text(encoding="utf-8"))
+    for path in folder.rglob("*.jsonl"):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            json.loads(line)
+    for path in folder.rglob("step_*"):
+        checkpoint.load(path)
+    for path in folder.rglob(MANIFEST):
+        tokenizer = read_manifest(path.parent)["tokenizer"]["hash"]
+        open_shards(path.parent, "train", tokenizer, True)
+
+
+def trial(place: Path, folder: Path, name: str, rng: random.Random):
+    "Start a command, send signals in its first three seconds, and look at what it leaves."
+    folder.mkdir()
+    for text in ("t.txt", "long.txt"):
+        (folder / text).hardlink_to(place / text)
+    if name == "eval":
+        (folder / "data").symlink_to(place / "data")  # prepared already
+    numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+    first, second = rng.choice(numbers), rng.choice([None, None, signal.SIGTERM, signal.SIGHUP])
+    send = rng.choice([os.kill, os.killpg])  # one process, or all, as a terminal does
+    moment, later = rng.uniform(0, 3), rng.choice([0, rng.uniform(0, 0.1), rng.uniform(0, 0.5)])
+    what = (name, first.name, second and second.name, send.__name__, round(moment, 3), later)
+    p = begin(place, folder, COMMANDS[name], rng.random() < 0.7)
+    try:
+        time.sleep(moment)
+        for number, wait in ((first, later), (second, 0)):
+            if number and p.poll() is None:
+                send(p.pid, number)
+                time.sleep(wait)
+        out, err = p.communicate(timeout=300)
+    finally:
+        if p.poll() is None:
+            os.killpg(p.pid, signal.SIGKILL)
+    what = (*what, p.returncode, out[-500:], err)
+    assert "Traceback" not in err + out and "Exception ignored" not in err, what
+    saved = re.search(r"SIG\w+: saved step", out)
+    ended = [128 + number for number in (first, second) if number]
+    assert p.returncode in ([0] if saved else [0, *ended]), what
+    assert err.count("\n") == (p.returncode != 0), what
+    check_whole(folder)
+    return what
+
+
+def trials(place: Path, tmp_path: Path, name: str, n: int, seed: int):
+    for i in range(n):
+        sys.stdout.write(f"{name}, seed {seed + i}\n")  # shown where one fails
+        found = trial(place, tmp_path / str(i), name, random.Random(seed + i))
+        sys.stdout.write(f"{found}\n")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_signal_at_any_moment(place, tmp_path, name):
+    trials(place, tmp_path, name, 2, random.randrange(10**6))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COMMANDS)
+def test_100_signals_at_any_moment(place, tmp_path, name):
+    trials(place, tmp_path, name, int(os.environ.get("SIGNALS", 100)), 10**6)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_ctrl_c_in_the_first_moment(place, tmp_path, name):
+    "Nothing is imported yet; the signal waits for the end of the imports."
+    p = begin(place, tmp_path, COMMANDS[name], name in ("train", "plan"))
+    p.send_signal(signal.SIGINT)
+    out, err = p.communicate(timeout=300)
+    assert p.returncode == 130 and out == "", (p.returncode, out, err)
+    said = "SIGINT: stopped before the first step; nothing is lost" if name == "train" else ""
+    # so early that `python -m gpt2edu` has not read the command's name yet
+    assert err in (f"gpt2edu_{name}: {said or 'interrupted'}\n", "gpt2edu: interrupted\n")
+
+
+def test_nohup_stays_deaf_to_sighup(place, tmp_path):
+    (tmp_path / "t.txt").hardlink_to(place / "t.txt")
+    signal_off = {"preexec_fn": lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)}
+    p = begin(place, tmp_path, COMMANDS["train"], True, **signal_off)
+    assert not is_caught(p.pid, signal.SIGHUP)
+    while "step 1/" not in p.stdout.readline():
+        pass
+    p.send_signal(signal.SIGHUP)
+    time.sleep(0.3)
+    assert p.poll() is None
+    p.send_signal(signal.SIGTERM)
+    out, err = p.communicate(timeout=300)
+    assert p.returncode == 0 and "SIGTERM: saved step" in out and err == "", (out, err)
+
+
+def test_a_closed_terminal_and_a_second_sigterm_save(place, tmp_path):
+    (tmp_path / "t.txt").hardlink_to(place / "t.txt")
+    p = begin(place, tmp_path, COMMANDS["train"], False)
+    while "step 1/" not in p.stdout.readline():
+        pass
+    for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGTERM):
+        p.send_signal(number)
+    out, err = p.communicate(timeout=300)
+    assert p.returncode == 0 and "SIGHUP: saved step" in out and err == "", (out, err)
+    check_whole(tmp_path)
+
+
+SWALLOW = """
+import os, signal, time
+from gpt2edu.machine.signals import Stopped, end_on_signals, why
+
+class Object:
+    def __del__(self):
+        os.kill(os.getpid(), signal.{0})
+        time.sleep(0.01)
+
+end_on_signals()
+try:
+    Object()
+    time.sleep(60)
+except (KeyboardInterrupt, Stopped) as e:
+    print(why(e))
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_that_a_destructor_swallows_comes_again(name):
+    cmd = [sys.executable, "-c", SWALLOW.format(name)]
+    p = subprocess.run(cmd, env=ENV, capture_output=True, text=True, timeout=50)
+    assert p.stderr == "" and str(128 + getattr(signal, name)) in p.stdout, p
