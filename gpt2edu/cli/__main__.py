@@ -1,14 +1,68 @@
-"""What python -m gpt2edu runs: the six commands under one name."""
+"""What Python runs first: the six commands, deaf to nothing from their first line on."""
 
 # Made by tools/book.py from ../../book/tough/ch20c_main.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = []
+__all__ = ['fill_closed_streams', 'program', 'train', 'prepare', 'generate', 'eval_', 'plan',
+           'export', 'main']
 
 # %% ../../nbs/tough/ch20c_main.ipynb #f811ed08
+import os
 import sys
 
-from gpt2edu.cli.commands import main
+from gpt2edu.machine.signals import Stopped, end_on_signals, ignore_from_now_on, why
+
+
+def fill_closed_streams():
+    "Open nothing-at-all in the places of standard streams that are closed."
+    while (fd := os.open(os.devnull, os.O_RDWR)) < 3:
+        pass
+    os.close(fd)
+
+
+def program(name: str):  # of a function of `gpt2edu.cli.commands`
+    "Run a command as a program that a signal can end at any moment."
+    try:
+        end_on_signals()
+        fill_closed_streams()
+        from gpt2edu.cli import commands
+
+        getattr(commands, name)()
+    except (KeyboardInterrupt, Stopped) as e:  # before the command could say so itself
+        line, code = why(e)
+        ignore_from_now_on()
+        if sys.stderr:
+            sys.stderr.write(f"gpt2edu_{name.strip('_')}: {line}\n".replace("_main", ""))
+        sys.exit(code)
+
+
+def train():
+    program("train")
+
+
+def prepare():
+    program("prepare")
+
+
+def generate():
+    program("generate")
+
+
+def eval_():
+    program("eval_")
+
+
+def plan():
+    program("plan")
+
+
+def export():
+    program("export")
+
+
+def main():
+    program("main")
+
 
 # a notebook has no file
 if __name__ == "__main__" and hasattr(sys.modules["__main__"], "__file__"):

@@ -3,16 +3,15 @@
 # Made by tools/book.py from ../../book/tough/ch20_commands.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['TrainFlags', 'PlanFlags', 'run_to_resume', 'check_as_begun', 'check_name',
+__all__ = ['PlanFlags', 'TrainFlags', 'run_to_resume', 'check_as_begun', 'check_name',
            'read_train_flags', 'describe_plan', 'say', 'say_or_go_on', 'train', 'train_here',
-           'plan', 'prepare', 'GenerateConfig', 'generator_of', 'write_text', 'generate',
+           'plan', 'prepare', 'GenerateConfig', 'generator_of', 'write_text', 'smaller', 'generate',
            'ExportConfig', 'export', 'eval_', 'main']
 
 # %% ../../nbs/tough/ch20_commands.ipynb #80cacbf1
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated
@@ -39,7 +38,6 @@ from gpt2edu.train.config import (
     TrainConfig,
     count_params,
     flops_per_token,
-    padded,
     preset,
 )
 from gpt2edu.train.runs import (
@@ -53,12 +51,13 @@ from gpt2edu.train.runs import (
     read_config,
 )
 from gpt2edu.cli.settings import as_flags
-from gpt2edu.train.interrupts import Stopped, stop_signals
-from gpt2edu.text.tokenizer import GPT2_VOCAB, get_tokenizer
+from gpt2edu.machine.signals import Stopped
+from gpt2edu.train.interrupts import stop_signals
+from gpt2edu.train.ready import check, fetch_questions, rows_of_table
 
 # %% ../../nbs/tough/ch20_commands.ipynb #6f84ed1e
 @dataclass(frozen=True)
-class TrainFlags(General):
+class PlanFlags(Report):
     "For the command itself."
 
     # go on with this run, by default the latest; auto: begin one if there is none
@@ -66,8 +65,12 @@ class TrainFlags(General):
 
 
 @dataclass(frozen=True)
-class PlanFlags(TrainFlags, Report):
+class TrainFlags(General):
     "For the command itself."
+
+    # go on with this run, by default the latest; auto: begin one if there is none
+    resume: Annotated[str | None, tyro.conf.arg(metavar="[RUN]")] = None
+    ranks: int = 1  # with --dry_run: of how many processes the run will be
 
 
 def run_to_resume(
@@ -149,8 +152,7 @@ def read_train_flags(
 
 def describe_plan(config: TrainConfig) -> list[str]:
     "Say what a run would be."
-    ids = {"gpt2": GPT2_VOCAB, "train": config.vocab_size}.get(config.tokenizer)
-    vocab = padded(ids or get_tokenizer(config.tokenizer).n_vocab)
+    vocab = rows_of_table(config)
     n = count_params(config.n_layer, config.n_embd, config.block_size, vocab)
     flops = flops_per_token(n, config.n_layer, config.n_embd, config.block_size)
     micro = config.total_batch // (config.micro_batch * config.block_size)
@@ -187,14 +189,18 @@ def train(args: list[str]):
     "Train a GPT-2; with no flags, the tiny one on the embedded stories."
     with stop_signals() as stop:
         try:
-            config, resume, _ = read_train_flags(args)
+            config, resume, asked = read_train_flags(args)
             lines = describe_plan(config)  # on every rank, so that a mistake ends all of them
             for line in lines * (os.environ.get("RANK", "0") == "0"):
                 say_or_go_on(line)
-            if not config.dry_run:
+            if config.dry_run:
+                for line in check(config, resume, asked.ranks):
+                    say(f"check: {line}")
+            else:
                 train_here(config, resume, stop)
-        except Stopped:
-            say(f"{stop.caught}: stopped before the first step; nothing is lost")
+        except Stopped as e:
+            complain(f"gpt2edu_train: {e}: stopped before the first step; nothing is lost")
+            sys.exit(e.code)
 
 
 def train_here(config: TrainConfig, resume: Path | None, stop):
@@ -203,24 +209,12 @@ def train_here(config: TrainConfig, resume: Path | None, stop):
     from gpt2edu.machine import distributed as dist
     from gpt2edu.machine.device import pick_device
     from gpt2edu.evaluate.validation import fitting_prompt, report
-    from gpt2edu.data.cache import not_writable, one_writer
     from gpt2edu.train.trainer import Trainer
 
     ranks = dist.start(pick_device(config.device).value.type)
-    folder = None
     failed = True
-    lock = ExitStack()
-
-    def claim() -> Path:
-        found = resume or new_run(config)
-        try:
-            lock.enter_context(one_writer(found, flag="--name"))
-        except OSError as e:
-            raise not_writable(found, e, "--out_dir") from e
-        return found
-
     try:
-        folder = dist.from_rank0(ranks, claim)
+        folder = dist.from_rank0(ranks, lambda: resume or new_run(config))
         if ranks.is_main:
             say_or_go_on(f"run: {folder}")
         trainer = Trainer(config, folder, resume is not None, say_or_go_on, ranks)
@@ -232,12 +226,7 @@ def train_here(config: TrainConfig, resume: Path | None, stop):
             report(done | {"step": trainer.step}, folder, config, say, prompt)
     finally:
         stop.waits = True
-        lock.close()
         dist.stop(failed)
-        if ranks.is_main and folder:
-            # a folder in which nothing was written is of a run that was refused
-            with suppress(OSError):
-                folder.rmdir()
 
 # %% ../../nbs/tough/ch20_commands.ipynb #104a23c6
 @command
@@ -256,7 +245,15 @@ def prepare(args: list[str]):
 
     config, asked = parse_both(fineweb.PrepareConfig, Report, args, "gpt2edu_prepare")
     facts = {}
-    answer(lambda: fineweb.summary(fineweb.prepare(config, say, facts), facts), asked.json)
+
+    def work() -> dict:
+        folder = fineweb.prepare(config, say, facts)
+        if not (config.dry_run or config.part):
+            for line in fetch_questions(config.dataset, config.tokenizer):
+                say(f"prepare: {line}")
+        return fineweb.summary(folder, facts)
+
+    answer(work, asked.json)
 
 # %% ../../nbs/tough/ch20_commands.ipynb #5d887bba
 @dataclass(frozen=True)
@@ -277,6 +274,7 @@ class GenerateConfig:
     out_dir: str = "runs"  # where runs are kept
     device: Device = "auto"  # where to compute
     self_test: bool = True  # compare a small step with the CPU's before using another device
+    int8: bool = False  # weights of one byte each: faster on a CPU, a little less exact
 
 
 def generator_of(seed: int | None):  # a torch.Generator
@@ -303,6 +301,16 @@ def write_text(prompt: str, pieces: Iterator[str], heading: str):
     sys.stdout.write("\n")
 
 
+def smaller(model, device):  # a GPT
+    "Round the weights to int8 where that is faster; say so where it is not."
+    from gpt2edu.model.int8 import has_kernel, int8_model
+
+    if has_kernel(device):
+        return int8_model(model)
+    complain(f"gpt2edu_generate: int8 has no fast kernel on {device}; the weights stay in fp32")
+    return model
+
+
 @command
 def generate(args: list[str]):
     "Write text with a trained model, token by token."
@@ -315,6 +323,8 @@ def generate(args: list[str]):
     check_sampling(config.temperature, config.top_k, config.top_p)
     where = tested_device(config.device, "fp32", config.self_test, complain, update=False)
     model, tokenizer = load_model(config.run, config.out_dir, where.value, config.tokenizer)
+    if config.int8:
+        model = smaller(model, where.value)
     options = {name: getattr(config, name) for name in ("temperature", "top_k", "top_p")}
     options["generator"] = generator_of(config.seed)
     if config.num_seq < 1:
@@ -370,26 +380,21 @@ def main(args: list[str] | None = None):
     "Run a command by name."
     commands = {f.__name__.strip("_"): f for f in (prepare, plan, train, eval_, generate, export)}
     name, *rest = (sys.argv[1:] if args is None else args) or [""]
-    if name in ("--help", "-h"):
+
+    def overview(_):
+        if name == "--version":
+            return say(versions())
+        if name not in ("--help", "-h"):
+            raise ValueError(f"unknown command {name!r}; expected one of {', '.join(commands)}")
         say(
             "usage: python -m gpt2edu COMMAND [FLAGS]; gpt2edu_COMMAND is the same; "
             "--help behind a command lists its flags"
         )
-        for name, run in commands.items():
-            say(f"  {name:10}{run.__doc__}")
-        return
-    if name == "--version":
-        say(versions())
-        return
+        for word, run in commands.items():
+            say(f"  {word:10}{run.__doc__}")
+
     if name not in commands:
-        expected = ", ".join(commands)
-        complain(f"gpt2edu: unknown command {name!r}; expected one of {expected}")
-        sys.exit(2)
+        return command(overview, "gpt2edu")(rest)
     if args is None:
         sys.argv[:] = [f"gpt2edu_{name}", *rest]
     commands[name](None if args is None else rest)
-
-# %% ../../nbs/tough/ch20_commands.ipynb #1b447d38
-# a notebook has no file
-if __name__ == "__main__" and hasattr(sys.modules["__main__"], "__file__"):
-    main()

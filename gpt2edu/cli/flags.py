@@ -3,11 +3,11 @@
 # Made by tools/book.py from ../../book/tough/ch20a_flags.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['SHELLS', 'Switch', 'WRONG_WORD', 'NO_NUMBER', 'NUMBERS', 'CONTROL', 'SECRETS', 'TOKENS',
-           'General', 'Report', 'versions', 'take_flag', 'is_rule', 'one_line', 'whole_number',
-           'with_file', 'colours', 'check_shell', 'side_by_side', 'parse_both', 'parse', 'strict',
-           'answer', 'prepare_output', 'visible', 'complain', 'in_one_line', 'is_out_of_memory',
-           'command']
+__all__ = ['SHELLS', 'Switch', 'WRONG_WORD', 'NO_NUMBER', 'NUMBERS', 'ENDS', 'CONTROL', 'SECRETS',
+           'TOKENS', 'General', 'Report', 'versions', 'take_flag', 'is_rule', 'one_line',
+           'whole_number', 'with_file', 'colours', 'check_shell', 'side_by_side', 'parse_both',
+           'parse', 'strict', 'answer', 'prepare_output', 'visible', 'complain', 'in_one_line',
+           'run_and_flush', 'settle_output', 'is_out_of_memory', 'verdict', 'command']
 
 # %% ../../nbs/tough/ch20a_flags.ipynb #b1561f72
 import contextlib
@@ -20,7 +20,6 @@ import os
 import platform
 import re
 import shutil
-import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, make_dataclass
@@ -32,6 +31,7 @@ import tyro
 
 from gpt2edu.choices import refusal
 from gpt2edu.cli.settings import as_flags, read_settings
+from gpt2edu.machine.signals import Stopped, ignore_from_now_on, why
 
 # %% ../../nbs/tough/ch20a_flags.ipynb #dbcc31fd
 SHELLS = (["bash"], ["zsh"], ["fish"], ["tcsh"])  # that tyro writes a completion for
@@ -252,6 +252,8 @@ def prepare_output():
             stream.reconfigure(errors="replace")
 
 
+# what ends a command in order
+ENDS = (KeyboardInterrupt, Stopped, ValueError, OSError, MemoryError, RuntimeError)
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 SECRETS = (r"(?<=Bearer )[^'\"]+", r"\bhf_[A-Za-z0-9]{16,}", r"(?<=://)[^/@\s]+(?=@)")
 TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY")
@@ -283,6 +285,27 @@ def in_one_line(e: ValueError | OSError) -> str:
     return f"{e.filename}: {text}" if isinstance(e, OSError) and e.filename else text
 
 
+def run_and_flush(run: Callable, args: list[str]):
+    "Do a command's work, all of its output included."
+    try:
+        run(args)
+    except SystemExit as e:
+        if not e.code:  # of --help
+            sys.stdout.flush()
+        raise
+    sys.stdout.flush()
+
+
+def settle_output():
+    "Write what is left of standard output, or forget it."
+    try:
+        sys.stdout.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
 def is_out_of_memory(e: MemoryError | RuntimeError) -> bool:
     "Whether memory was short, whoever says so: Python, PyTorch on a CPU, or a GPU."
     if isinstance(e, MemoryError) or type(e).__name__ == "OutOfMemoryError":
@@ -290,31 +313,44 @@ def is_out_of_memory(e: MemoryError | RuntimeError) -> bool:
     return "allocate memory" in str(e)
 
 
+def verdict(e: BaseException) -> tuple[str | None, int]:  # a line for standard error; exit code
+    "Say how a command ends that was left by an exception. Raises what is a bug of ours."
+    if isinstance(e, KeyboardInterrupt | Stopped):
+        return why(e)
+    if isinstance(e, BrokenPipeError):  # the reader has left, as `head` does
+        return None, 0
+    # an error of the system's without a file
+    if isinstance(e, OSError) and e.errno and not e.filename:
+        if e.strerror == os.strerror(e.errno):
+            return f"cannot write the output ({e.strerror}); send it to another place", 2
+    if isinstance(e, MemoryError | RuntimeError):
+        if not is_out_of_memory(e):
+            raise e
+        return "out of memory; take a smaller model, context or batch", 2
+    return in_one_line(e), 2
+
+
 def command(
     run: Callable,  # takes the list of arguments
+    prog: str | None = None,  # how errors call it; by default gpt2edu_ and the function's name
 ) -> Callable:
     "Make a console script: a mistake of the user ends it with one line and exit code 2."
+    prog = prog or f"gpt2edu_{run.__name__.strip('_')}"
 
     @functools.wraps(run)
     def script(args: list[str] | None = None):
-        prog = f"gpt2edu_{run.__name__.strip('_')}"
         prepare_output()
         try:
-            run(sys.argv[1:] if args is None else args)
+            run_and_flush(run, sys.argv[1:] if args is None else args)
+        except ENDS as e:
+            line, code = verdict(e)
+            settle_output()
+            if line:
+                complain(f"{prog}: {line}")
+            if code:
+                sys.exit(code)
+        finally:
             if args is None:  # a console script that is done: nothing is left but Python's own end
-                signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        except BrokenPipeError:  # the reader has left, as `head` does
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        except KeyboardInterrupt:
-            complain(f"{prog}: interrupted")
-            sys.exit(130)
-        except (ValueError, OSError) as e:
-            complain(f"{prog}: {in_one_line(e)}")
-            sys.exit(2)
-        except (MemoryError, RuntimeError) as e:
-            if not is_out_of_memory(e):
-                raise
-            complain(f"{prog}: out of memory; take a smaller model, context or batch")
-            sys.exit(2)
+                ignore_from_now_on()
 
     return script

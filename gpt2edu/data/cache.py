@@ -3,9 +3,10 @@
 # Made by tools/book.py from ../../book/easy/ch05a_cache.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['STRETCH', 'HUB', 'fingerprint', 'take_text', 'once', 'not_writable', 'all_stories',
-           'try_lock', 'one_writer', 'hub_name', 'hub_folder', 'prepared_before', 'shards_folder',
-           'check_unchanged', 'find_finished', 'prepare_data']
+__all__ = ['STRETCH', 'LOCK_MODE', 'HUB', 'fingerprint', 'take_text', 'once', 'not_writable',
+           'all_stories', 'try_lock', 'lock_of', 'take_lock', 'let_go', 'in_use', 'one_writer',
+           'hub_name', 'hub_folder', 'prepared_before', 'shards_folder', 'check_unchanged',
+           'find_finished', 'prepare_data']
 
 # %% ../../nbs/easy/ch05a_cache.ipynb #a4c7475f
 import errno
@@ -17,14 +18,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import gpt2edu
 from gpt2edu.text.corpus import EMBEDDED, documents, find_files, is_hub_name, stories
 from gpt2edu.data.config import N_STORIES, TOKENIZER_CHARS, DataConfig
 from gpt2edu.data.shards import MANIFEST, UNFINISHED, write_shards
-from gpt2edu.text.files import EOT
+from gpt2edu.machine.signals import undisturbed
+from gpt2edu.text.files import EOT, typed
 from gpt2edu.text.tokenizer import Tokenizer, get_tokenizer
 
 # %% ../../nbs/easy/ch05a_cache.ipynb #31053674
@@ -71,7 +73,9 @@ def once(say: Callable) -> Callable:  # takes a line
 
 
 def not_writable(folder: Path, e: OSError, flag: str) -> OSError:
-    "Make one line of an error in writing."
+    "Make one line of an error in writing; one that is such a line already stays as it is."
+    if "cannot write there" in str(e):
+        return e
     return OSError(
         e.errno,
         f"{folder}: cannot write there ({e.strerror or e}); choose another folder with {flag}",
@@ -140,37 +144,89 @@ def try_lock(file) -> bool:
     return True
 
 
+# O_NOFOLLOW: the name is known to all, and may be a link that somebody else has put there
+LOCK_MODE = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+
+
+def lock_of(folder: Path) -> Path:
+    "Name the lock of a folder, a hidden file beside it; of a long name, its beginning and hash."
+    name = folder.name
+    if len(os.fsencode(name)) > 240:  # with a dot and .lock it has to fit into 255
+        name = f"{name[:40]}.{hashlib.sha256(os.fsencode(name)).hexdigest()[:16]}"
+    return folder.with_name(f".{name}.lock")
+
+
+def take_lock(path: Path, who: str):  # the locked file; None: somebody else has it
+    "Lock a file, and write into it who has it. Raises OSError."
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        file = os.fdopen(os.open(path, LOCK_MODE, 0o666), "r+")
+        if not try_lock(file):
+            file.close()
+            return None
+        if path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino:
+            with suppress(OSError):  # the disk is full: nothing depends on it
+                file.write(who)
+                file.truncate()
+                file.flush()
+            return file
+        file.close()  # the file has been removed meanwhile
+
+
+def let_go(path: Path, file):
+    "Remove a lock and give it back."
+    if os.name == "posix":  # Windows cannot remove an open file
+        path.unlink(missing_ok=True)
+    with suppress(OSError):
+        file.close()
+
+
+def in_use(folder: Path, path: Path, flag: str) -> str:
+    "Say who writes a folder, and what to do."
+    try:
+        mine = path.read_text(encoding="utf-8") == f"Trainer in {os.getpid()}"
+    except (OSError, ValueError):
+        mine = False
+    if mine:
+        return (
+            f"{folder}: another Trainer of this process is writing there; "
+            "call its close(), or choose another folder"
+        )
+    return (
+        f"{folder}: another process is writing there; "
+        f"wait for it, or choose another folder with {flag}"
+    )
+
+
 @contextmanager
 def one_writer(
     folder: Path,  # what is written; the lock is a hidden file beside it, links followed
     waiting: Callable | None = None,  # called once if another process writes; None: ValueError
     flag: str = "--out",  # with which another folder is chosen
+    root: str | None = None,  # with which another disk is chosen; by default the same
+    who: str = "",  # written into the lock
 ):
     "Hold the right to write a folder. Raises ValueError, OSError."
     real = Path(os.path.realpath(folder))
-    path = real.parent / f".{real.name}.lock"
+    path = lock_of(real)
     told = False
-    path.parent.mkdir(parents=True, exist_ok=True)
     while True:
-        with open(path, "a", encoding="utf-8") as file:
-            if try_lock(file):
-                if path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino:
-                    try:
-                        yield
-                    finally:
-                        if os.name == "posix":  # Windows cannot remove an open file
-                            path.unlink(missing_ok=True)
-                    return
-                continue
+        try:
+            file = undisturbed(take_lock, path, who)
+        except OSError as e:
+            raise not_writable(folder, e, root or flag) from e
+        if file:
+            break
         if waiting is None:
-            raise ValueError(
-                f"{folder}: another process is writing there; "
-                f"wait for it, or choose another folder with {flag}"
-            )
+            raise ValueError(in_use(folder, path, flag))
         if not told:
             waiting()
             told = True
         time.sleep(0.2)
+    try:
+        yield
+    finally:
+        undisturbed(let_go, path, file)
 
 # %% ../../nbs/easy/ch05a_cache.ipynb #b99f1db5
 HUB = {  # short name: owner/name on the hub, configuration
@@ -206,10 +262,10 @@ def prepared_before(config: DataConfig) -> Path:
     "Find what gpt2edu_prepare has written. FileNotFoundError, one line, if it has not."
     name = hub_name(config.dataset)
     folder = hub_folder(config.data_dir, name, None, "train", config.tokenizer, config.vocab_size)
-    flags = [] if name == "fineweb-edu" else [f"--dataset {name}"]
-    flags += [f"--tokenizer {config.tokenizer}"] if config.tokenizer != "gpt2" else []
+    flags = [] if name == "fineweb-edu" else [f"--dataset {typed(name)}"]
+    flags += [f"--tokenizer {typed(config.tokenizer)}"] if config.tokenizer != "gpt2" else []
     flags += [f"--vocab_size {config.vocab_size}"] if config.tokenizer == "train" else []
-    flags += [f"--data_dir {config.data_dir}"] if config.data_dir != "data" else []
+    flags += [f"--data_dir {typed(config.data_dir)}"] if config.data_dir != "data" else []
     command = " ".join(["gpt2edu_prepare", *flags])
     if (folder / MANIFEST).exists():
         return folder
@@ -305,7 +361,7 @@ def prepare_data(
         say(f"data: another process is writing {folder}; waiting for it")
 
     try:
-        with one_writer(folder, waiting):
+        with one_writer(folder, waiting, "--data_dir"):
             if there := find_finished(folder, say):
                 return there
             if tokenizer is None:

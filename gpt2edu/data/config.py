@@ -3,7 +3,8 @@
 # Made by tools/book.py from ../../book/easy/ch05b_config.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['N_STORIES', 'TOKENIZER_CHARS', 'GPT2_VAL_TOKENS', 'DataConfig']
+__all__ = ['N_STORIES', 'TOKENIZER_CHARS', 'GPT2_VAL_TOKENS', 'MOST_IDS', 'check_vocab',
+           'DataConfig']
 
 # %% ../../nbs/easy/ch05b_config.ipynb #05e69c8a
 from dataclasses import dataclass
@@ -13,6 +14,16 @@ from gpt2edu.text.files import EOT
 N_STORIES = 24_000  # documents of the embedded corpus: two million tokens
 TOKENIZER_CHARS = 1_000_000  # text that a tokenizer is trained on
 GPT2_VAL_TOKENS = 10_485_760  # what GPT-2's presets validate on, 20 steps of 524,288
+MOST_IDS = 2**16  # as MAX_VOCAB of data.shards, which needs NumPy; a test compares them
+
+
+def check_vocab(vocab_size: int):
+    "Refuse a vocabulary whose ids do not fit into a shard. ValueError, one line."
+    if vocab_size > MOST_IDS:
+        raise ValueError(
+            f"vocab_size={vocab_size} must be {MOST_IDS:,} or less: a shard holds 16 bits for "
+            "an id; for example 1024"
+        )
 
 
 @dataclass(frozen=True)
@@ -36,6 +47,7 @@ class DataConfig:
     val_tokens: int = 32_768  # tokens to validate on
 
     def __post_init__(self):
+        check_vocab(self.vocab_size)
         if not self.dataset or "" in self.dataset:
             raise ValueError(
                 "dataset names nothing; expected stories, pydocs, tinyshakespeare or files"

@@ -5,21 +5,24 @@
 # %% auto #0
 __all__ = ['CHUNK', 'SPACES', 'UNSURE', 'WORD_END', 'Batch', 'kind', 'may_cut', 'whole_characters',
            'one_piece', 'cut_run', 'safe_cut', 'make_batches', 'encode_batch', 'work', 'exchange',
-           'deaf_to_ctrl_c', 'Workers']
+           'born_deaf', 'Workers']
 
 # %% ../../nbs/tough/ch19c_encode.ipynb #9ecfac59
 import multiprocessing
+import os
 import re
 import signal
 import threading
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from queue import Queue
 
 import numpy as np
 
+from gpt2edu.machine.signals import ending, undisturbed
 from gpt2edu.text.tokenizer import Tokenizer
 
 # %% ../../nbs/tough/ch19c_encode.ipynb #12605ccc
@@ -174,7 +177,10 @@ def encode_batch(
 # %% ../../nbs/tough/ch19c_encode.ipynb #6d21087f
 def work(pipe: Connection):
     "The life of a worker: the tokenizer, then batch in, ids out, until the pipe is closed."
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for s in set(ending()) - {signal.SIGTERM}:  # with which the parent's end can kill it
+        signal.signal(s, signal.SIG_IGN)
+    if os.name == "posix":
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ending())
     inbox = Queue()
 
     def receive():  # on a thread of its own, so that the next batch is here when this one is done
@@ -212,16 +218,17 @@ def exchange(action: Callable, *args):
 
 
 @contextmanager
-def deaf_to_ctrl_c():
-    "Ignore Ctrl-C for a moment; only the main thread may."
-    if threading.current_thread() is not threading.main_thread():
+def born_deaf():
+    "Let processes that are started meanwhile hear no signal until they can ignore it."
+    if os.name != "posix":
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    resource_tracker.ensure_running()  # otherwise the first child starts it, and it unblocks all
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ending())
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Workers:
@@ -230,23 +237,23 @@ class Workers:
     def __init__(self, tokenizer: Tokenizer, num_proc: int):
         self.pipes, self.processes = [], []
         recipe = (tokenizer.name, tokenizer.merges, tokenizer.byte_order, tokenizer.pattern)
-        with deaf_to_ctrl_c():  # inherited: no traceback at start-up
-            try:
-                for _ in range(num_proc):
-                    self.start_one()
-                # not as an argument: Python waits for ever if a child dies while it reads one
-                for pipe in self.pipes:
-                    exchange(pipe.send, recipe)
-            except BaseException:
-                self.__exit__(OSError)
-                raise
+        try:
+            for _ in range(num_proc):
+                undisturbed(self.start_one)
+            # not as an argument: Python waits for ever if a child dies while it reads one
+            for pipe in self.pipes:
+                exchange(pipe.send, recipe)
+        except BaseException:
+            self.__exit__(OSError)
+            raise
 
     def start_one(self):
         "Start one worker."
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=work, args=(theirs,), daemon=True)
-        process.start()
+        with born_deaf():  # no traceback at start-up
+            process.start()
         theirs.close()
         self.pipes.append(ours)
         self.processes.append(process)

@@ -3,9 +3,9 @@
 # Made by tools/book.py from ../../book/tough/ch19a_hub.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['FIRST', 'LONGEST', 'PATIENCE', 'GREETING', 'HubError', 'pause', 'is_passing', 'retry',
-           'HubFile', 'Listing', 'patterns_of', 'entry_of', 'by_name', 'choose', 'ask_hub',
-           'list_files']
+__all__ = ['FIRST', 'LONGEST', 'PATIENCE', 'GREETING', 'Name', 'HubError', 'pause', 'is_passing',
+           'retry', 'HubFile', 'Listing', 'patterns_of', 'entry_of', 'by_name', 'choose', 'Listed',
+           'SplitFiles', 'Subset', 'Card', 'Answer', 'ask_hub', 'list_files']
 
 # %% ../../nbs/tough/ch19a_hub.ipynb #edf529a6
 import email.utils
@@ -16,8 +16,10 @@ import time
 from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
 from json import JSONDecodeError
-from typing import NamedTuple
+from typing import Annotated, NamedTuple, NotRequired, TypedDict
+from urllib.parse import quote
 
+from gpt2edu.machine.state import Count, check, loads
 from gpt2edu.text.corpus import reachable
 
 # %% ../../nbs/tough/ch19a_hub.ipynb #fbb05d40
@@ -237,18 +239,71 @@ def choose(
     return name, found
 
 # %% ../../nbs/tough/ch19a_hub.ipynb #bdb07559
-def ask_hub(repo: str, revision: str | None, note: Callable):
-    "Ask for a dataset's card and the names and sizes of its files. HubError: one line."
-    from huggingface_hub import HfApi, constants
+Name = Annotated[str, re.compile(r"[^\x00-\x1f]{1,200}")]  # short enough for a message
+
+
+class Listed(TypedDict):
+    "A file of a repository."
+
+    rfilename: str
+    size: NotRequired[Count | None]  # bytes
+
+
+class SplitFiles(TypedDict):
+    "The files of one split, as a card names them."
+
+    split: NotRequired[Name]
+    path: str | list[str]
+
+
+class Subset(TypedDict, total=False):
+    "One configuration of a card."
+
+    config_name: Name
+    default: bool
+    data_dir: str | None
+    data_files: str | SplitFiles | list[str | SplitFiles] | None
+
+
+class Card(TypedDict, total=False):
+    "What we read of a card's head."
+
+    configs: list[Subset] | None
+
+
+class Answer(TypedDict):
+    "What we read of the hub's answer, which says much more."
+
+    sha: Annotated[str, re.compile("[0-9a-f]{40,64}")]
+    siblings: list[Listed]
+    cardData: NotRequired[Card | None]
+
+
+def ask_hub(repo: str, revision: str | None, note: Callable) -> dict:
+    "Ask for a dataset's card and the names and sizes of its files. HubError, ValueError: one line."
+    from huggingface_hub import constants, get_session
+    from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, validate_repo_id
+
+    validate_repo_id(repo)
+    url = f"{constants.ENDPOINT}/api/datasets/{repo}"
+    url += f"/revision/{quote(revision, safe='')}" if revision else ""
 
     def ask():
         if not reachable(constants.ENDPOINT):
             why = "its name is not known here; check the network"
             raise HubError(f"cannot ask {constants.ENDPOINT} for {repo}: {why}")
-        timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
-        return HfApi().dataset_info(repo, revision=revision, files_metadata=True, timeout=timeout)
+        how = {"headers": build_hf_headers(), "timeout": constants.HF_HUB_DOWNLOAD_TIMEOUT}
+        response = get_session().get(url, params={"blobs": True}, **how)
+        hf_raise_for_status(response)
+        try:
+            return loads(response.content)
+        except (JSONDecodeError, UnicodeDecodeError):  # cut on its way, so asked for again
+            raise
+        except ValueError as e:
+            raise ValueError(f"not JSON ({e})") from None
 
-    return retry(ask, f"asking {constants.ENDPOINT} for {repo}", GREETING, note)
+    answer = retry(ask, f"asking {constants.ENDPOINT} for {repo}", GREETING, note)
+    return check(answer, Answer, others=True)
 
 
 def list_files(
@@ -285,11 +340,17 @@ def list_files(
     except Exception as e:
         if type(e).__name__ == "OfflineModeIsEnabled":
             raise HubError(f"cannot ask for {repo}: HF_HUB_OFFLINE is set; unset it") from None
+        if isinstance(e, ValueError):
+            fix = "try again later, or take another dataset"
+            raise ValueError(f"{constants.ENDPOINT}, {repo}: {e}; {fix}") from None
         if getattr(e, "response", None) is None:
             raise
         why = " ".join(str(e).split())[:120]
         raise HubError(f"{constants.ENDPOINT} refused {repo}: {why}") from None
-    sizes = {s.rfilename: s.size or 0 for s in info.siblings or []}
-    configs = (info.card_data.to_dict() if info.card_data else {}).get("configs") or []
+    sizes = {s["rfilename"]: s.get("size") for s in info["siblings"]}
+    configs = (info.get("cardData") or {}).get("configs") or []
     name, found = choose(repo, configs, sizes, config, split)
-    return Listing(repo, name, split, info.sha, [(p, sizes[p]) for p in found])
+    if unknown := [p for p in found if not sizes[p]]:
+        what = f"the size of {unknown[0]} is missing, expected a number of bytes"
+        raise ValueError(f"{constants.ENDPOINT}, {repo}: {what}; download its files")
+    return Listing(repo, name, split, info["sha"], [(p, sizes[p]) for p in found])

@@ -6,13 +6,12 @@
 __all__ = ['MUCH', 'BYTES_PER_TOKEN', 'SLACK', 'whole', 'PrepareConfig', 'open_source',
            'source_stream', 'fill', 'hub_plan', 'local_plan', 'Plan', 'plan_run', 'complete_header',
            'estimate', 'enough', 'announce', 'train_tokenizer', 'start', 'check_room',
-           'next_command', 'report', 'is_done', 'prepare', 'summary', 'finished_parts',
-           'merged_header', 'merge']
+           'next_command', 'report', 'is_done', 'prepare', 'summary', 'check_part',
+           'finished_parts', 'merged_header', 'merge']
 
 # %% ../../nbs/tough/ch19_fineweb.ipynb #83ed8b68
 import os
 import re
-import shlex
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -32,12 +31,13 @@ from gpt2edu.data.cache import (
     shards_folder,
     take_text,
 )
-from gpt2edu.data.config import GPT2_VAL_TOKENS, DataConfig
+from gpt2edu.data.config import GPT2_VAL_TOKENS, DataConfig, check_vocab
 from gpt2edu.data.encode import Workers, make_batches
 from gpt2edu.data.hub import list_files
-from gpt2edu.data.shards import describe
+from gpt2edu.data.shards import MANIFEST, describe
 from gpt2edu.data.sources import Source, hub_source, local_source, read_ahead
 from gpt2edu.data.writer import (
+    NOTED,
     ShardWriter,
     after,
     check_same,
@@ -47,7 +47,7 @@ from gpt2edu.data.writer import (
     whole_shards,
 )
 from gpt2edu.machine.progress import Progress, gigabytes, need_room
-from gpt2edu.text.files import EOT
+from gpt2edu.text.files import EOT, typed
 from gpt2edu.text.tokenizer import Tokenizer, get_tokenizer
 
 # %% ../../nbs/tough/ch19_fineweb.ipynb #67d31767
@@ -94,6 +94,9 @@ class PrepareConfig:
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, whole(name, value, least))
+        check_vocab(self.vocab_size)
+        if self.vocab_size < 1:
+            raise ValueError(f"vocab_size={self.vocab_size} must be 1 or more; for example 1024")
         if self.shard_size >= 2**31:
             raise ValueError(
                 f"shard_size={self.shard_size} does not fit into a shard's header; use 1e8"
@@ -350,13 +353,14 @@ def next_command(config: PrepareConfig, folder: Path) -> str:
         )
     as_named = not (config.out or config.subset or config.split != "train")
     if hub_name(config.dataset) and as_named:
-        more = "" if config.dataset == ("fineweb-edu",) else f" --dataset {config.dataset[0]}"
-        more += "" if config.data_dir == "data" else f" --data_dir {config.data_dir}"
-        more += "" if config.tokenizer == "gpt2" else f" --tokenizer {config.tokenizer}"
+        name = config.dataset[0]
+        more = "" if name == "fineweb-edu" else f" --dataset {typed(name)}"
+        more += "" if config.data_dir == "data" else f" --data_dir {typed(config.data_dir)}"
+        more += "" if config.tokenizer == "gpt2" else f" --tokenizer {typed(config.tokenizer)}"
+        more += f" --vocab_size {config.vocab_size}" if config.tokenizer == "train" else ""
         return f"gpt2edu_train --preset gpt2-124m{more}"
     tokenizer = "gpt2" if config.tokenizer == "gpt2" else str(folder / "tokenizer.json")
-    shards = shlex.quote(str(folder))
-    return f"gpt2edu_train --shards {shards} --tokenizer {shlex.quote(tokenizer)}"
+    return f"gpt2edu_train --shards {typed(folder)} --tokenizer {typed(tokenizer)}"
 
 
 def report(config: PrepareConfig, folder: Path, manifest: dict, say: Callable):
@@ -373,7 +377,7 @@ def is_done(state: dict, max_tokens: int | None) -> bool:
     "Whether a folder is finished, and no more is asked for."
     if not state.get("finished"):
         return False
-    return not may_grow(state["arguments"].get("max_tokens"), max_tokens)
+    return not may_grow(state.get("arguments", {}).get("max_tokens"), max_tokens)
 
 
 def prepare(
@@ -443,6 +447,17 @@ def summary(folder: Path, facts: dict) -> dict:  # documented in book/commands.q
     return out
 
 # %% ../../nbs/tough/ch19_fineweb.ipynb #f40a6638
+def check_part(path: Path, manifest: dict):
+    "Refuse the manifest of a part that lacks what a merge needs. ValueError, one line."
+    arguments = ("part", "name", "shard_size", "val_tokens", "max_tokens")
+    needed = [(key, manifest) for key in ("complete", "source", "arguments")]
+    needed += [(key, manifest.get("arguments", {})) for key in arguments]
+    needed += [(key, entry) for entry in manifest["shards"] for key in sorted(NOTED)]
+    if missing := [key for key, where in needed if key not in where]:
+        fix = "prepare that part again"
+        raise ValueError(f"{path / MANIFEST}: {missing[0]} is missing, expected in a part; {fix}")
+
+
 def finished_parts(folder: Path) -> tuple[list[Path], list[dict]]:  # folders, manifests
     "Find the parts beside a folder. ValueError, one line, if one is missing or not finished."
     found = {}
@@ -458,6 +473,8 @@ def finished_parts(folder: Path) -> tuple[list[Path], list[dict]]:  # folders, m
         raise ValueError(
             f"{folder}: no finished part {', '.join(missing) or '1/n'} beside it; {fix}"
         )
+    for path, manifest in zip(folders, manifests, strict=True):
+        check_part(path, manifest)
     return folders, manifests
 
 

@@ -3,10 +3,12 @@
 # Made by tools/book.py from ../../book/easy/ch05_shards.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['MAGIC', 'VERSION', 'HEADER_BYTES', 'MAX_VOCAB', 'MANIFEST', 'UNFINISHED', 'SHARD_NAME',
-           'check_ids', 'encode_documents', 'write_shard', 'read_shard', 'describe', 'to_json',
-           'claim_folder', 'check_train', 'finish_folder', 'leave_some', 'write_shards', 'ShardSet',
-           'scan', 'read_manifest', 'open_shards']
+__all__ = ['MAGIC', 'VERSION', 'HEADER_BYTES', 'MAX_VOCAB', 'NOT_NPY', 'MANIFEST', 'UNFINISHED',
+           'SHARD_NAME', 'OURS', 'check_ids', 'encode_documents', 'write_shard', 'read_shard',
+           'describe', 'to_json', 'MadeBy', 'Shard', 'Total', 'Made', 'Arguments', 'Manifest',
+           'check_shard', 'check_sums', 'parse_manifest', 'refuse_strangers', 'claim_folder',
+           'check_train', 'finish_folder', 'leave_some', 'write_shards', 'ShardSet', 'scan',
+           'read_manifest', 'open_shards']
 
 # %% ../../nbs/easy/ch05_shards.ipynb #291c2ad7
 import glob
@@ -16,10 +18,13 @@ import re
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
+from tokenize import TokenError
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 import numpy as np
 
 from gpt2edu.machine.atomic import write_atomically
+from gpt2edu.machine.state import Count, Hash, check, loads
 
 # %% ../../nbs/easy/ch05_shards.ipynb #655817c1
 MAGIC, VERSION = 20240520, 1  # the first two numbers of a shard of llm.c and modded-nanogpt
@@ -77,13 +82,19 @@ def write_shard(
 
 # %% ../../nbs/easy/ch05_shards.ipynb #09253cae
 _FIX = "delete its folder, then download or prepare it again"  # what to do with a broken shard
+# what NumPy says of a header that was altered, such as a shape that overflows
+NOT_NPY = (ValueError, EOFError, OverflowError, TypeError, SyntaxError, RecursionError, TokenError)
 
 
 def _read_npy(path: Path) -> np.memmap:  # (N,) uint16
     "Map a shard of build-nanogpt into memory. Raises ValueError."
     try:
-        tokens = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as e:
+        with open(path, "rb") as f:
+            if not f.read(6) == b"\x93NUMPY":  # np.load would open a zip or a pickle too
+                raise ValueError("no magic word")
+        with np.errstate(over="ignore"):
+            tokens = np.load(path, mmap_mode="r", allow_pickle=False)
+    except NOT_NPY as e:
         raise ValueError(f"{path}: not a whole .npy file ({str(e).splitlines()[0]}); {_FIX}") from e
     if tokens.dtype != np.uint16 or tokens.ndim != 1 or tokens.size == 0:
         raise ValueError(
@@ -143,6 +154,130 @@ def to_json(manifest: dict) -> bytes:
     return (text.removesuffix("[]\n}") + f"[\n{lines}\n ]\n}}\n").encode()
 
 # %% ../../nbs/easy/ch05_shards.ipynb #a49cd321
+class MadeBy(TypedDict):
+    "The tokenizer, as `describe` has it."
+
+    name: str
+    hash: Hash
+    n_vocab: Annotated[int, 1, MAX_VOCAB]
+    eot: Annotated[int, 0, MAX_VOCAB - 1]
+
+
+class Shard(TypedDict):
+    "One shard; what is not required is noted by the writer of appendix 19d."
+
+    file: str  # in this folder
+    split: Literal["train", "val", "part"]
+    tokens: Annotated[int, 1, 2**31 - 1]
+    sha256: Hash
+    documents: NotRequired[Count]
+    bytes: NotRequired[Count]  # of text
+    units: NotRequired[list[tuple[Count, Count, Count]]]  # file, group, tokens
+    end: NotRequired[tuple[Count, Count, Count, Count]]  # unit, documents passed, tokens since
+
+
+class Total(TypedDict):
+    "What a split holds."
+
+    documents: Count
+    tokens: Count
+    bytes: Count  # of text
+
+
+class Made(TypedDict, total=False):
+    "Where the text came from; a caller may note more."
+
+    dataset: str | list[str]
+    sha256: Hash
+    revision: str  # a commit of the hub
+    config: str
+    split: str
+    text_key: str
+    separator: str
+
+
+class Arguments(TypedDict, total=False):
+    "How the text was cut."
+
+    name: str
+    shard_size: Annotated[int, 1]  # tokens
+    val_tokens: Count
+    max_tokens: Annotated[int, 1] | None
+    part: list[Count]  # i, n
+
+
+class Manifest(TypedDict):
+    "What manifest.json holds, and manifest.unfinished as far as it has come."
+
+    tokenizer: MadeBy
+    shards: list[Shard]
+    source: NotRequired[dict[str, Any]]
+    arguments: NotRequired[Arguments]
+    totals: NotRequired[dict[str, Total]]  # by split
+    complete: NotRequired[bool]  # whether the end of the source was reached
+
+
+def check_shard(entry: dict, key: str):
+    "Refuse an entry that contradicts itself. ValueError: key, got, expected."
+    name = entry["file"]
+    wrong = re.search(r"[/\\:\0-\x1f]", name) or len(name.encode()) > 255
+    if wrong or name in ("", ".", ".."):
+        raise ValueError(f"{key}.file: {name[:60]!r} is not the name of a file in this folder")
+    units = entry.get("units", [])
+    if units and (n := sum(u[2] for u in units)) != entry["tokens"]:
+        raise ValueError(f"{key}.units hold {n} tokens, expected {entry['tokens']}")
+    if units and "end" in entry and entry["end"][:2] != units[-1][:2]:
+        raise ValueError(f"{key}.end is in unit {entry['end'][:2]}, expected {units[-1][:2]}")
+
+
+def check_sums(manifest: dict):
+    "Refuse totals that are not those of the shards. ValueError: key, got, expected."
+    shards = manifest["shards"]
+    names = [entry["file"] for entry in shards]
+    for i, entry in enumerate(shards):
+        check_shard(entry, f"shards[{i}]")
+        if entry["file"] in names[:i]:
+            raise ValueError(f"shards[{i}].file is {names[i]!r}, expected each file once")
+    for split, total in manifest.get("totals", {}).items():
+        mine = [entry for entry in shards if entry["split"] == split]
+        for key, got in total.items():
+            if all(key in entry for entry in mine):
+                want = sum(entry[key] for entry in mine)
+                if got != want:
+                    what = f"totals.{split[:20]}.{key} is {got}, expected {want}"
+                    raise ValueError(f"{what}, the sum of the shards")
+
+
+def parse_manifest(raw: bytes, path: Path, fix: str) -> dict:
+    "Read a manifest, finished or not. ValueError, one line: file, key, got, expected, fix."
+    try:
+        manifest = check(loads(raw), Manifest)
+        check(manifest.get("source", {}), Made, "source", others=True)
+        check_sums(manifest)
+    except ValueError as e:
+        raise ValueError(f"{path}: not a manifest of shards ({e}); {fix}") from None
+    return manifest
+
+# %% ../../nbs/easy/ch05_shards.ipynb #686b14d8
+# what a start leaves that was killed before the first shard; hidden files are nobody's data
+OURS = re.compile(r"tokenizer\.json(\..*\.tmp)?$|\..*$")
+
+
+def refuse_strangers(folder: Path, how: str = ""):  # with which flag to choose another folder
+    "Refuse a folder that holds what no preparation has written. ValueError, one line."
+    if not folder.is_dir() or (folder / UNFINISHED).exists():
+        return
+    names = sorted(p.name for p in folder.iterdir())
+    if shards := [name for name in names if SHARD_NAME.match(name)]:
+        raise ValueError(
+            f"{folder}: holds shards of unknown origin ({shards[0]}); choose another folder{how}"
+        )
+    if others := [name for name in names if not OURS.match(name)]:
+        raise ValueError(
+            f"{folder}: holds other things ({others[0]}); choose a folder of its own{how}"
+        )
+
+
 def claim_folder(
     folder: Path,
     name: str,  # shards of this name that a stopped writer left are removed
@@ -152,13 +287,9 @@ def claim_folder(
         raise ValueError(
             f"{folder}: {MANIFEST} is there already; open these shards, or choose another folder"
         )
+    refuse_strangers(folder)
     begin = glob.escape(name)
     old = sorted(p for split in ("train", "val") for p in folder.glob(f"{begin}_{split}_*.bin"))
-    if old and not (folder / UNFINISHED).exists():
-        raise ValueError(
-            f"{old[0]}: is in the way and was not written here; "
-            "choose another folder or another name"
-        )
     write_atomically(folder / UNFINISHED)
     for leftover in [*old, *folder.glob(".*.tmp")]:
         leftover.unlink()
@@ -346,18 +477,7 @@ def read_manifest(
                 "prepare the data again"
             )
         return None
-    try:
-        manifest = json.loads(path.read_bytes())
-        _ = manifest["tokenizer"]["hash"]  # KeyError, here and below, if something is missing
-        _ = [(s["split"], s["tokens"], s["sha256"]) for s in manifest["shards"]]
-        names = [s["file"] for s in manifest["shards"]]
-        if wrong := [n for n in names if re.search(r"[/\\:]", n) or n in ("", ".", "..")]:
-            raise ValueError(f"{wrong[0]!r} is not the name of a file in this folder")
-    except (ValueError, KeyError, TypeError) as e:
-        raise ValueError(
-            f"{path}: not a manifest of shards ({type(e).__name__}: {e}); {_AGAIN}"
-        ) from e
-    return manifest
+    return parse_manifest(path.read_bytes(), path, _AGAIN)
 
 # %% ../../nbs/easy/ch05_shards.ipynb #68c1af04
 def _listed(
@@ -405,12 +525,12 @@ def open_shards(
     if manifest:
         made_by = manifest["tokenizer"]
         if tokenizer_hash and made_by["hash"] != tokenizer_hash:
-            got = f"got {made_by.get('name')} ({made_by['hash'][:12]})"
+            got = f"got {made_by['name']} ({made_by['hash'][:12]})"
             raise ValueError(
                 f"{folder}: shards of another tokenizer, {got}, expected {tokenizer_hash[:12]}; "
                 "prepare the data again, or load that one"
             )
-        n_vocab = n_vocab or made_by.get("n_vocab")
+        n_vocab = n_vocab or made_by["n_vocab"]
     entries = _listed(folder, split, manifest)
     if not entries:
         raise FileNotFoundError(

@@ -137,8 +137,15 @@ def read_ahead(
     "Read units, a few at a time, and give them in order."
 
     def load(future, unit, skip):
+        held, size = [], 0
         try:
-            future.set_result(list(unit.read(skip)))
+            for document in unit.read(skip):
+                held.append(document)
+                size += len(document) + 200  # about what Python adds to it
+                if size > 2 * LARGE:  # more than its table of contents said
+                    held = None
+                    break
+            future.set_result(held)
         except BaseException as e:  # noqa: BLE001  given to the one who asks for the result
             future.set_exception(e)
 
@@ -154,4 +161,5 @@ def read_ahead(
         if not waiting:
             return
         unit, passed, future = waiting.popleft()
-        yield unit.key, future.result() if future else unit.read(passed)
+        documents = future.result() if future else None
+        yield unit.key, unit.read(passed) if documents is None else documents

@@ -3,15 +3,13 @@
 # Made by tools/book.py from ../../book/tough/ch19d_writer.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['OURS', 'totals_of', 'token_lengths', 'ShardWriter', 'refuse_strangers', 'read_state',
-           'check_same', 'in_words', 'may_grow', 'is_whole', 'whole_shards', 'part_units',
-           'parts_stream', 'after']
+__all__ = ['NOTED', 'totals_of', 'token_lengths', 'ShardWriter', 'read_state', 'check_same',
+           'in_words', 'may_grow', 'is_whole', 'whole_shards', 'part_units', 'parts_stream',
+           'after']
 
 # %% ../../nbs/tough/ch19d_writer.ipynb #b76966b8
 import glob
 import heapq
-import json
-import re
 from collections.abc import Iterator
 from itertools import takewhile
 from pathlib import Path
@@ -22,11 +20,12 @@ from gpt2edu.machine.atomic import write_atomically
 from gpt2edu.data.shards import (
     HEADER_BYTES,
     MANIFEST,
-    SHARD_NAME,
     UNFINISHED,
     check_train,
     finish_folder,
+    parse_manifest,
     read_shard,
+    refuse_strangers,
     scan,
     to_json,
     write_shard,
@@ -157,36 +156,19 @@ class ShardWriter:
         return finish_folder(self.folder, self.header, totals, self.shards, complete=complete)
 
 # %% ../../nbs/tough/ch19d_writer.ipynb #3db227fb
-# what a start leaves that was killed before the first shard
-OURS = re.compile(r"tokenizer\.json(\..*\.tmp)?$|\..*\.tmp$")
-
-
-def refuse_strangers(folder: Path):
-    "Refuse a folder that holds what no preparation has written. ValueError, one line."
-    names = sorted(p.name for p in folder.iterdir())
-    if shards := [name for name in names if SHARD_NAME.match(name)]:
-        raise ValueError(
-            f"{folder}: holds shards of unknown origin ({shards[0]}); "
-            "choose another folder with --out"
-        )
-    if others := [name for name in names if not OURS.match(name)]:
-        raise ValueError(
-            f"{folder}: holds other things ({others[0]}); choose a folder of its own with --out"
-        )
+NOTED = {"documents", "bytes", "units", "end"}  # what `ShardWriter` says of a shard
 
 
 def read_state(folder: Path) -> dict:  # {} for a folder without shards
     "Read what an earlier start has noted. ValueError, one line, for shards of unknown origin."
     for name in (MANIFEST, UNFINISHED):
         if (folder / name).exists():
-            try:
-                state = json.loads((folder / name).read_bytes() or b"{}")
-                return state | {"finished": name == MANIFEST} if state else {}
-            except (ValueError, TypeError):
-                fix = "remove the folder, or choose another with --out"
-                raise ValueError(f"{folder / name}: not a manifest; {fix}") from None
-    if folder.is_dir():
-        refuse_strangers(folder)
+            fix = "remove the folder, or choose another with --out"
+            raw = (folder / name).read_bytes()
+            if not raw and name == UNFINISHED:
+                return {}  # `claim_folder` makes it empty
+            return parse_manifest(raw, folder / name, fix) | {"finished": name == MANIFEST}
+    refuse_strangers(folder, " with --out")
     return {}
 
 
@@ -212,7 +194,10 @@ def in_words(choice) -> str:
     "Write one choice of a manifest for a message."
     if choice is None:
         return "everything"
-    return f"{choice:,}" if isinstance(choice, int) else str(choice)
+    if isinstance(choice, int):
+        return f"{choice:,}"
+    text = "".join(c if c.isprintable() else "?" for c in str(choice)[:81])
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def may_grow(old: int | None, new: int | None) -> bool:
@@ -224,7 +209,7 @@ def is_whole(folder: Path, entry: dict) -> bool:
     "Whether a shard is there and is what its entry says."
     path = folder / entry["file"]
     try:
-        if "end" not in entry or len(read_shard(path)) != entry["tokens"]:
+        if not NOTED <= entry.keys() or len(read_shard(path)) != entry["tokens"]:
             return False
         return scan(path, HEADER_BYTES)[0] == entry["sha256"]
     except (ValueError, OSError):

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['EVERY', 'CONVENTIONS', 'ModelName', 'EvalConfig', 'choose_tasks', 'wanted', 'run_of',
-           'check_out', 'questions', 'load_subject', 'ask', 'text_of', 'validation', 'evaluate',
-           'figures']
+           'check_out', 'questions', 'check_batch', 'load_subject', 'ask', 'text_of', 'validation',
+           'evaluate', 'figures']
 
 # %% ../../nbs/tough/ch17b_report.ipynb #310f745e
 import json
@@ -19,10 +19,12 @@ import tyro
 
 from gpt2edu.choices import Device, Dtype, check_choice
 from gpt2edu.machine.atomic import write_atomically
+from gpt2edu.machine.limits import machine_memory, need_memory
 from gpt2edu.evaluate.tasks import HUB, TASKS, Subject, Task, Wanted, is_hub_name
-from gpt2edu.train.config import GPT2_RUN, TrainConfig
+from gpt2edu.train.config import GPT2_RUN, MOST_ITEMS, TrainConfig
 from gpt2edu.train.runs import (
     OPENAI,
+    RunState,
     begun_source,
     find_run,
     is_exported,
@@ -60,6 +62,7 @@ class EvalConfig:
     device: Device = "auto"  # where to compute
     self_test: bool = True  # compare a small step with the CPU's before using another device
     dtype: Dtype = "fp32"  # published figures are in fp32; the others are faster and less exact
+    int8: bool = False  # judge the model as `gpt2edu_generate --int8` uses it
     # items or windows at a time, on each rank; by default 8 on a CPU, 64 elsewhere
     batch_size: int | None = None
     # the result
@@ -75,8 +78,12 @@ class EvalConfig:
             raise ValueError(f"unknown task {unknown[0]!r}; {known}")
         for f in fields(self):
             value = getattr(self, f.name)
-            if isinstance(value, int) and value < 1:
+            if type(value) is int and value < 1:  # a bool is an int too
                 raise ValueError(f"{f.name}={value} must be 1 or more")
+        if self.choice_items > MOST_ITEMS:
+            raise ValueError(
+                f"choice_items={self.choice_items} must be {MOST_ITEMS:,} or less; try 400"
+            )
 
 # %% ../../nbs/tough/ch17b_report.ipynb #33dc3cf1
 def choose_tasks(
@@ -122,6 +129,19 @@ def questions(config: EvalConfig, tasks: tuple[str, ...], local: bool) -> dict[s
     return {name: TASKS[name].items(wanted(config)) for name in names}
 
 # %% ../../nbs/tough/ch17b_report.ipynb #659bdbb8
+def check_batch(batch: int, shape, where):  # windows; a GPTConfig; a torch.device
+    "Refuse more windows at a time than the device can hold. ValueError, one line."
+    import torch
+
+    memory = machine_memory()
+    if where.type == "cuda":
+        memory = torch.cuda.get_device_properties(where).total_memory
+    window = 9 * 4 * shape.n_embd * shape.block_size  # bytes
+    fits = max(1, int(0.5 * (memory or 0) / window))
+    what = f"batch_size={batch} windows of {shape.block_size} tokens"
+    need_memory(batch * window, what, f"try --batch_size {min(fits, 64)}", memory)
+
+
 def load_subject(config: EvalConfig, ranks, say: Callable) -> tuple[Subject, str]:
     "Load the model on the device that was asked for; with it, how its precision was chosen."
     from gpt2edu.machine import device, distributed
@@ -135,6 +155,7 @@ def load_subject(config: EvalConfig, ranks, say: Callable) -> tuple[Subject, str
     batch = config.batch_size or (8 if where.type == "cpu" else 64)
     with distributed.rank0_first(ranks):  # a download happens once
         model, tokenizer = load_model(config.model, config.out_dir, where, config.tokenizer)
+    check_batch(batch, model.config, where)
     return Subject(model, tokenizer, where, dtype.value, ranks, batch), str(dtype)
 
 
@@ -188,7 +209,8 @@ def validation(
     n = config.val_tokens or default
     state, begun = {}, None
     if run and not config.shards:  # the text may have been edited since
-        state = latest_state(find_run(config.model, config.out_dir) / "checkpoints")
+        place = find_run(config.model, config.out_dir) / "checkpoints"
+        state = latest_state(place, RunState)
         begun = begun_source(run, state)
     with rank0_first(ranks):
         folder = Path(config.shards) if config.shards else text_of(run, begun)
@@ -220,6 +242,7 @@ def evaluate(
 
     from gpt2edu.machine import device, distributed
     from gpt2edu.model.gpt import num_params
+    from gpt2edu.model.int8 import int8_model
 
     ranks, failed = distributed.start(device.pick_device(config.device).value.type), True
     tell = say if ranks.is_main else lambda line: None
@@ -229,6 +252,9 @@ def evaluate(
             items |= questions(config, tasks, local=False)
         name = config.model or f"{find_run(None, config.out_dir)}"
         n = num_params(subject.model)
+        if config.int8:
+            subject = subject._replace(model=int8_model(subject.model))
+            precision = f"{precision}, weights in int8"
         found = {"model": name, "parameters": n, "dtype": str(subject.dtype), "tasks": [*tasks]}
         machine = f"{device.describe(subject.device)}; {precision}; ranks: {ranks.world_size}"
         tell(f"model: {name}, {n:,} parameters; {machine}")

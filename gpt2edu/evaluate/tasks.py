@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gpt2edu.text.corpus import is_hub_name, reachable, story_items
-from gpt2edu.text.files import BOM, row_of
+from gpt2edu.text.files import BOM, row_of, whole_lines
 from gpt2edu.train.config import TrainConfig
 
 HUB = "Rowan/hellaswag"
@@ -30,7 +30,7 @@ def read_items(
 
     items = []
     with open(path, "rb") as f:
-        for n, line in enumerate(f, start=1):
+        for n, line in enumerate(whole_lines(f, path), start=1):
             if len(items) == limit:
                 break
             if line := line.removeprefix(BOM).strip():

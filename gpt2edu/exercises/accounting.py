@@ -8,7 +8,7 @@ __all__ = ['check_matrix_flops', 'check_resting_bytes', 'check_largest', 'check_
 # %% ../../nbs/exercises/accounting.ipynb #f68b136c
 import random
 
-from gpt2edu.exercises.core import close, exercise, fail
+from gpt2edu.exercises.core import close, exercise, fail, plain
 
 # %% ../../nbs/exercises/accounting.ipynb #f40a47be
 @exercise(
@@ -65,6 +65,8 @@ def check_resting_bytes(answer):
     got = answer(m, r, "muon")
     if close(got, adamw):
         fail("Muon keeps one moment of a matrix, not two")
+    if close(got, 12 * m + 8 * r):
+        fail("the other way round: Muon trains the matrices, AdamW the rest")
     if close(got, 8 * (m + r)):
         fail("Muon trains the matrices of the blocks only; the rest has AdamW's two moments")
     if not close(got, muon):
@@ -87,6 +89,10 @@ def check_largest(answer):
         fail(f"{got} windows fit, but {windows} windows cannot be cut into pieces of {got}")
     if got == max(d for d in range(1, windows + 1) if windows % d == 0 and d * per <= memory) != b:
         fail("what is fixed takes its share first: weights, gradients, optimizer")
+    if got == 2 * b:
+        fail(f"{2 * b} windows do not fit: {fixed:,} + {2 * b} x {per} bytes are above {memory:,}")
+    if got == 1:
+        fail("that is the smallest one that fits; the largest is wanted")
     if got != b:
         fail(
             f"memory={memory}, fixed={fixed}, per_window={per}, windows={windows}: "
@@ -100,6 +106,12 @@ def check_largest(answer):
         fail("where not one window fits, the answer is 0, not an error: max(..., default=0)")
     if got != 0:
         fail(f"not one window fits: expected 0, got {got!r}")
+    if (got := answer(10 * memory, fixed, per, windows)) != windows:
+        fail(f"with memory for all, the micro-batch is the whole batch, {windows}; got {got!r}")
+    if (got := answer(memory, fixed, per, 99)) != max(
+        d for d in (1, 3, 9, 11, 33, 99) if d <= b + b // 2
+    ):
+        fail(f"99 windows divide by 1, 3, 9, 11, 33 and 99, not by powers of two; got {got!r}")
 
 # %% ../../nbs/exercises/accounting.ipynb #f4ed0426
 @exercise(
@@ -115,8 +127,8 @@ def check_bill(answer):
     mfu = random.uniform(0.2, 0.6)
     price = random.uniform(1, 4)
     hours = 6 * N * tokens / (gpus * peak * mfu) / 3600
-    got = answer(N, tokens, gpus, peak, mfu, price)
-    if not isinstance(got, tuple) or len(got) != 2:
+    got = plain(answer(N, tokens, gpus, peak, mfu, price))
+    if not isinstance(got, list) or len(got) != 2:
         fail(f"expected two numbers, hours and dollars, got {got!r}")
     if close(got[0], hours * gpus):
         fail("these are GPU-hours; all GPUs work at the same time, so you wait for less")
@@ -126,6 +138,8 @@ def check_bill(answer):
         )
     if close(got[0], hours * mfu**2):
         fail("you multiplied by mfu; a smaller share of the peak means more hours, so divide by it")
+    if close(got[0], hours / 3):
+        fail("2 N operations are the forward pass; training takes 6 N for a token")
     if close(got[0], hours * 3600):
         fail("these are seconds; an hour has 3600")
     if not close(got[0], hours):

@@ -11,7 +11,7 @@ import math
 import torch
 
 from gpt2edu.model.attention import causal_weights
-from gpt2edu.exercises.core import close, exercise, fail
+from gpt2edu.exercises.core import close, exercise, fail, has_loop
 
 # %% ../../nbs/exercises/attention.ipynb #0eb5b34c
 @exercise(
@@ -26,6 +26,10 @@ def check_average_past(answer):
         fail("every position averages the whole text: the future must be left out")
     if close(got, x.cumsum(0) / 6):
         fail("you divided every row by T; row t has t + 1 positions to share")
+    before = torch.cat([torch.zeros(1, 3), x.cumsum(0)[:-1]])
+    counts = torch.arange(6)[:, None]
+    if close(torch.nan_to_num(got), before / counts.clamp(min=1)):
+        fail("the position itself is left out: row t averages t + 1 positions, its own too")
     if close(got, x.cumsum(0)):
         fail("that is the sum of the past: divide each row by its number of positions")
     if close(got, x.flip(0).cumsum(0).flip(0) / torch.arange(6, 0, -1)[:, None]):
@@ -35,6 +39,10 @@ def check_average_past(answer):
             f"position 1 should be the mean of positions 0 and 1, {want[1].tolist()}; "
             f"yours is {got[1].tolist()}"
         )
+    if not close(answer(x[:1]), x[:1]):
+        fail("a text of one position is its own mean")
+    if has_loop(answer):
+        fail("the numbers are right, but a loop makes them: one matrix times x does all positions")
 
 # %% ../../nbs/exercises/attention.ipynb #dc8686f1
 @exercise(
@@ -66,8 +74,12 @@ def check_causal_softmax(answer):
             "the softmax runs over columns: "
             "each row must sum to 1, so take it over the last dimension"
         )
+    if close(got, scores.exp().tril()):
+        fail("these are exponentials; divide each row by its sum")
     if not close(got, want):
         fail(f"the last row should be {want[-1].tolist()}; yours is {got[-1].tolist()}")
+    if not close(answer(scores[:1, :1]), torch.ones(1, 1)):
+        fail("a text of one position looks at itself with weight 1")
 
 # %% ../../nbs/exercises/attention.ipynb #80805647
 @exercise(
@@ -81,6 +93,10 @@ def check_split_heads(answer):
     got = answer(x, 3)
     if tuple(got.shape) == (2, 5, 3, 4):
         fail("the shape is (B, T, nh, hs): swap time and heads")
+    if tuple(got.shape) == (2, 3, 4, 5):
+        fail("the last two dimensions are swapped: hs is the last one, as for the keys")
+    if tuple(got.shape) == (3, 2, 5, 4):
+        fail("the heads come before the batch: the shape is (B, nh, T, hs)")
     if tuple(got.shape) != (2, 3, 5, 4):
         fail(f"the shape should be (B, nh, T, hs) = (2, 3, 5, 4), got {tuple(got.shape)}")
     if close(got, x.view(2, 3, 5, 4)):
@@ -89,6 +105,8 @@ def check_split_heads(answer):
         fail(
             "the heads are interleaved: head 0 should get the first hs numbers, not every nh-th one"
         )
+    if close(got, want.flip(1)):
+        fail("the heads are in the wrong order: head 0 gets the first hs numbers")
     if not close(got, want):
         fail("head 0 should hold x[:, :, :hs]")
 
@@ -99,6 +117,11 @@ def check_cached_step(answer):
     q, k, v = torch.randn(3, 7, 4)
     want = (causal_weights(q, k) @ v)[-1:]
     got, new_k, new_v = answer(q[-1:], k[-1:], v[-1:], k[:-1], v[:-1])
+    if close(got, v[:1]):
+        fail(
+            "is that is_causal=True behind a cache? PyTorch lays the triangle from the first key, "
+            "so a single query sees key 0 alone; it needs no mask"
+        )
     if close(got, (q[-1:] @ k[:-1].t() / math.sqrt(4)).softmax(-1) @ v[:-1]):
         fail("the new token looks at the past only: append its own key and value first")
     if close(got, (q[-1:] @ k.t()).softmax(-1) @ v):
@@ -113,3 +136,6 @@ def check_cached_step(answer):
         fail(
             f"keys and values should grow by one row to {tuple(k.shape)}, got {tuple(new_k.shape)}"
         )
+    got, new_k, new_v = answer(q[:1], k[:1], v[:1], k[:0], v[:0])
+    if not (close(got, v[:1]) and close(new_k, k[:1]) and close(new_v, v[:1])):
+        fail("with an empty cache the token sees itself only, and its output is its value")

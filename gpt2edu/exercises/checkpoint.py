@@ -6,16 +6,14 @@
 __all__ = ['check_header', 'check_atomic_write', 'check_newest', 'check_surplus']
 
 # %% ../../nbs/exercises/checkpoint.ipynb #7baf8288
-import os
 import random
 import tempfile
 from pathlib import Path
-from unittest import mock
 
 import torch
 
 from gpt2edu.train.checkpoint import pack
-from gpt2edu.exercises.core import exercise, fail
+from gpt2edu.exercises.core import exercise, fail, plain, watch_write
 
 # %% ../../nbs/exercises/checkpoint.ipynb #97d189f2
 @exercise(
@@ -25,6 +23,7 @@ def check_header(answer):
     "Reads names, types and shapes out of raw bytes."
     tensors = {f"w{i}": torch.randn(random.randint(1, 5), 3) for i in range(3)}
     tensors["n"] = torch.arange(4)
+    tensors["one"] = torch.tensor(1.5)  # no dimension
     raw = b"".join(pack(tensors, {"made_by": "check"}))
     want = {name: ("I64" if name == "n" else "F32", list(t.shape)) for name, t in tensors.items()}
     try:
@@ -36,7 +35,19 @@ def check_header(answer):
         )
     if "__metadata__" in got:
         fail("`__metadata__` is not a tensor: leave it out")
+    got = {name: plain(t) for name, t in got.items()}
+    if any(isinstance(t, dict) for t in got.values()):
+        fail("return (dtype, shape) for each name, not the whole entry of the header")
     got = {name: (t[0], list(t[1])) for name, t in got.items()}
+    if got == {name: (t[1], t[0]) for name, t in want.items()} or any(
+        not isinstance(t[0], str) for t in got.values()
+    ):
+        fail("dtype first, then shape")
+    if want.keys() - got.keys():
+        fail(f"{min(want.keys() - got.keys())} is missing: every tensor has its entry")
+    if any(got[name][1] != want[name][1] for name in want):
+        name = next(name for name in want if got[name][1] != want[name][1])
+        fail(f"the shape of {name} is {want[name][1]}, got {got[name][1]}; is it data_offsets?")
     if got != want:
         fail(f"expected {want}, got {got}")
 
@@ -50,47 +61,16 @@ def check_atomic_write(answer):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "state.bin"
         data = random.randbytes(1000)
-        events = []
         path.write_bytes(b"old")
-
-        def spy(name, real):
-            def call(*args, **kw):
-                there = path.exists() and path.read_bytes()
-                source = Path(args[0]) if name == "rename" else None
-                events.append((name, there, source))
-                return real(*args, **kw)
-
-            return call
-
-        patched = {name: spy("rename", getattr(os, name)) for name in ("rename", "replace")}
-        patched["fsync"] = spy("fsync", os.fsync)
-        with mock.patch.multiple(os, **patched):
-            answer(path, data)
-        renames = [e for e in events if e[0] == "rename"]
+        watch_write(lambda: answer(path, data), path, b"old", data)
         if not path.exists() or path.read_bytes() != data:
             fail("the new content is not there")
-        if not renames:
-            fail(
-                "you wrote into the file itself: "
-                "whoever reads meanwhile, or a crash, finds a part of it"
-            )
-        if renames[0][1] != b"old":
-            fail(
-                "the old content was gone before the rename: "
-                "between the two there is nothing to resume from"
-            )
-        if renames[0][2].parent != path.parent:
-            fail(
-                "the temporary file is in another folder, perhaps on another disk: "
-                "rename is atomic on one only"
-            )
-        if events[0][0] != "fsync":
-            fail(
-                "rename without fsync before: "
-                "after a power cut the new name may stand over empty data"
-            )
         if left := [p.name for p in Path(folder).iterdir() if p != path]:
             fail(f"left behind: {left}")
+        path.unlink()
+        watch_write(lambda: answer(path, data), path, None, data)
+        if not path.exists():
+            fail("where there is no old file, the new one should be written as well")
 
 # %% ../../nbs/exercises/checkpoint.ipynb #e1685a85
 @exercise(
@@ -115,6 +95,12 @@ def check_newest(answer):
         fail(f"{got} is first in the alphabet of steps: compare numbers, not text")
     if answer([], set()) is not None:
         fail("no checkpoint at all: return None")
+    if (got := answer(["step_3"], set())) is not None:
+        fail(f"no checkpoint is whole: return None, got {got}")
+    if (got := answer(["step_3"], {"step_3", "step_4"})) != "step_3":
+        fail(f"{got} is no folder here: choose among the names")
+    if (got := answer(["step_0"], {"step_0"})) != "step_0":
+        fail(f"step 0 is a step like any other, got {got}")
 
 # %% ../../nbs/exercises/checkpoint.ipynb #b5d61aa8
 @exercise(hint="keep = the set of sorted(steps)[-n:], best and just_saved.")
@@ -123,7 +109,11 @@ def check_surplus(answer):
     steps = random.sample(range(10, 100), 8)
     order = sorted(steps)
     steps = [*order[4:], *order[:4]]  # not sorted
-    got = answer(list(steps), 2, order[1], order[3])
+    got = plain(answer(steps, 2, order[1], order[3]))
+    if isinstance(got, set):
+        fail("a set has no order: return a sorted list")
+    if got == [order[1], order[3], order[6], order[7]]:
+        fail("those are the ones to keep; return the rest")
     want = [order[i] for i in (0, 2, 4, 5)]
     if order[3] in got:
         fail(f"you delete {order[3]}, which was saved a moment ago")
@@ -138,3 +128,7 @@ def check_surplus(answer):
         )
     if list(got) != want:
         fail("right, but not sorted")
+    if plain(answer(order[:3], 5, order[0], order[0])) != []:
+        fail("fewer checkpoints than may be kept: nothing is deleted")
+    if plain(answer(order, 1, order[7], order[7])) != order[:7]:
+        fail("the newest, the best and the one just saved may be the same one")

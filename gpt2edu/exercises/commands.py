@@ -36,10 +36,15 @@ def check_read_flags(answer):
             fail(f"{args}: values are text when they arrive; give each the type of its field")
         if got != want:
             fail(f"{args}: expected {want}, got {got}")
-    if (got := answer(Bread, [])) != Bread():
-        fail(f"no flags at all: expected the defaults, {Bread()}, got {got}")
-    if (got := answer(Bread, ["--name=a=b"])) != Bread(name="a=b"):
-        fail(f"--name=a=b: only the first '=' parts the flag from its value; got {got}")
+    for args, want, message in (
+        ([], Bread(), "no flags at all: expected the defaults"),
+        (["--name=a=b"], Bread(name="a=b"), "only the first '=' parts the flag from its value"),
+        (["--name=dark-rye"], Bread(name="dark-rye"), "a dash in the value stays"),
+        (["--rate", "-1.5"], Bread(rate=-1.5), "a value may begin with a dash"),
+        (["--name="], Bread(name=""), "nothing behind the '=' is the empty text"),
+    ):
+        if (got := answer(Bread, args)) != want:
+            fail(f"{args}: {message}; got {got}")
     for args, part in (
         (["--num_loafs", "3"], "num_loafs"),
         (["--num_loaves", "many"], "num_loaves"),
@@ -77,6 +82,9 @@ def check_ending(answer):
             f"a missing file: expected code 2 and 'bake: flour{n}.txt: "
             f"No such file or directory', got {code!r} and {line!r}"
         )
+    denied = PermissionError(13, "Permission denied", f"oven{n}")
+    if tuple(answer("bake", denied)) != (2, f"bake: oven{n}: Permission denied"):
+        fail("every OSError is the user's, not only a missing file: code 2 and one line")
     code, line = answer("bake", FileNotFoundError(f"no oven {n}; buy one"))
     if (code, line.strip()) != (2, f"bake: no oven {n}; buy one"):
         fail(

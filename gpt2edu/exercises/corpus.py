@@ -9,13 +9,14 @@ __all__ = ['check_logprob', 'check_entropy', 'check_split']
 import math
 import random
 
-from gpt2edu.exercises.core import close, exercise, fail
+from gpt2edu.exercises.core import close, exercise, fail, plain
 
 # %% ../../nbs/exercises/corpus.ipynb #7cd17502
 @exercise(hint="Each step has probability 1 / len(words). Logarithms of probabilities add.")
 def check_logprob(answer):
     "Probabilities of independent choices multiply, so their logarithms add."
-    choices = [["word"] * random.randint(2, 9) for _ in range(random.randint(3, 6))]
+    lists = [random.randint(2, 9) for _ in range(random.randint(3, 6))]
+    choices = [[f"word{i}" for i in random.sample(range(99), n)] for n in [*lists, 1]]
     got = answer(choices)
     sizes = [len(words) for words in choices]
     want = -sum(map(math.log, sizes))
@@ -25,10 +26,16 @@ def check_logprob(answer):
         fail("you returned the probability; take its logarithm")
     if close(got, want / math.log(2)):
         fail("that is in bits; nats need the natural logarithm")
+    if close(got, math.log(sum(1 / n for n in sizes))):
+        fail("you added the probabilities; independent choices multiply, so their logarithms add")
+    if close(got, want / len(sizes)):
+        fail("that is the mean of a step; the text has the sum")
     if close(got, -math.log(sum(sizes))):
         fail("you added the numbers of words; choices multiply, so their logarithms add")
     if not close(got, want):
         fail(f"for steps with {sizes} words the log-probability is {want:.4f}; yours is {got}")
+    if not close(answer([]), 0.0):
+        fail("a text of no choices has probability 1, so its logarithm is 0")
 
 
 @exercise(
@@ -38,8 +45,20 @@ def check_entropy(answer):
     "Entropy is the average surprise, weighted by how often each text comes."
     weights = [random.random() for _ in range(random.randint(4, 7))] + [0.0]
     probs = [w / sum(weights) for w in weights]
-    got = answer(probs)
+    zero = "0 · log 0 has no value for a computer: leave the texts out that never come"
+    try:
+        got = answer(probs)
+    except ValueError as e:
+        fail(f"{zero} ({e})")
     want = -sum(p * math.log(p) for p in probs if p)
+    if close(got, want):
+        return
+    if got is not None and got != got:
+        fail(f"{zero}; your answer is nan")
+    if close(got, math.exp(want)):
+        fail("that is exp of the entropy: the number of texts that are equally likely")
+    if close(got, math.log(len(probs) - 1)) or close(got, math.log(len(probs))):
+        fail("that is the entropy of texts that are all alike; these have probabilities")
     if close(got, -want):
         fail("the sign is wrong: surprise is minus the logarithm")
     if close(got, -sum(math.log(p) for p in probs if p) / (len(probs) - 1)):
@@ -49,8 +68,7 @@ def check_entropy(answer):
         )
     if close(got, want / math.log(2)):
         fail("that is in bits; nats need the natural logarithm")
-    if not close(got, want):
-        fail(f"the entropy of {[round(p, 3) for p in probs]} is {want:.4f} nats; yours is {got}")
+    fail(f"the entropy of {[round(p, 3) for p in probs]} is {want:.4f} nats; yours is {got}")
 
 
 @exercise(hint="Add whole documents to the validation list until it is long enough; then stop.")
@@ -59,7 +77,7 @@ def check_split(answer):
     docs = [f"{i}" * random.randint(20, 60) for i in range(9)]
     n = random.randint(2, 5)
     characters = sum(map(len, docs[:n])) - random.randint(1, 15)
-    val, train = (list(part) for part in answer(list(docs), characters))
+    val, train = (list(part) for part in answer(docs, characters))
     if set(val) & set(train):
         fail("a document is in both lists: the model would be tested on what it has read")
     if (val, train) == (docs[n:], docs[:n]):
@@ -73,3 +91,10 @@ def check_split(answer):
             f"expected the first {n} documents for validation "
             f"and the other {len(docs) - n} for training, in order"
         )
+    val, train = plain(answer(docs, len("".join(docs[:n]))))
+    if val != docs[:n]:
+        fail("validation was long enough at the border of a document, and you took one more")
+    if plain(answer(docs, 0)) != [[], docs]:
+        fail("0 characters: nothing goes to validation")
+    if plain(answer(docs, 10**6)) != [docs, []]:
+        fail("more characters than there are: all documents go to validation, and no error")

@@ -8,7 +8,7 @@ __all__ = ['check_chunk_to_send', 'check_global_loss', 'check_bytes_sent', 'chec
 # %% ../../nbs/exercises/distributed.ipynb #7859dfb7
 import random
 
-from gpt2edu.exercises.core import close, exercise, fail
+from gpt2edu.exercises.core import close, exercise, fail, plain
 
 # %% ../../nbs/exercises/distributed.ipynb #bbc618fd
 @exercise(
@@ -19,7 +19,7 @@ def check_chunk_to_send(answer):
     "Says which chunk travels: the sums of all chunks come out whole."
     W = random.randint(3, 8)
     cases = [(r, s) for r in range(W) for s in range(W - 1)]
-    got = [answer(r, s, W) for r, s in cases]
+    got = plain([answer(r, s, W) for r, s in cases])
     if got == [(r - s) % W for r, s in cases]:
         return
     if got == [r - s for r, s in cases]:
@@ -29,6 +29,10 @@ def check_chunk_to_send(answer):
             "you go round the wrong way: "
             "the chunk that arrives comes from rank - 1, so its number falls"
         )
+    if got == [(r - s - 1) % W for r, s in cases]:
+        fail("one step ahead: at step 0 a rank sends its own chunk; this is what it receives")
+    if got == [(r + 1) % W for r, _ in cases] or got == [(r - 1) % W for r, _ in cases]:
+        fail("that is the neighbour's rank; the chunk's number is asked for")
     if got == [r for r, _ in cases]:
         fail("the same chunk at every step: what was received a step before must be passed on")
     r, s, value = next(
@@ -49,12 +53,20 @@ def check_global_loss(answer):
     got = answer(means, counts)
     if close(got, sum(means) / len(means)):
         fail("a mean of means: a rank with 10 tokens counts as much as one with 400")
+    if close(got, sum(m / n for m, n in zip(means, counts, strict=True)) / len(means)):
+        fail("you divided each mean by its count; multiply, and divide the sum once")
+    if close(got, sum(means)):
+        fail("you added the means; weigh each by its tokens, and divide by all of them")
     if close(got, total):
         fail("you have the sum over all tokens; divide by how many there are")
     if close(got, total / len(counts)):
         fail("you divided by the number of ranks; divide by the number of tokens")
     if not close(got, want):
         fail(f"expected {want:.4f}, got {got!r}")
+    if not close(answer([*means, 0.0], [*counts, 0]), want):
+        fail("a rank that had no tokens left should change nothing")
+    if not close(answer(means[:1], counts[:1]), means[0]):
+        fail("with one rank its own mean is the answer")
 
 # %% ../../nbs/exercises/distributed.ipynb #c5cbfe70
 @exercise(
@@ -91,9 +103,15 @@ def check_my_positions(answer):
     n = random.randint(2, 4)
     W = random.randint(2, 4)
     want = [[[p + (m * W + r) * B + i for i in range(B)] for m in range(n)] for r in range(W)]
-    got = [[list(micro) for micro in answer(p, B, n, r, W)] for r in range(W)]
+    got = [plain(answer(p, B, n, r, W)) for r in range(W)]
     if got == want:
         return
+    if got == [[x for micro in rank for x in micro] for rank in want]:
+        fail("one list for each micro-batch: yours are joined into one")
+    if all(len(micro) == 1 or not isinstance(micro, list) for rank in got for micro in rank):
+        fail(f"a micro-batch has B={B} windows; you list its first one")
+    if all(len(g) < n for g in got):
+        fail(f"a step has n_micro={n} micro-batches on each rank; yours has {len(got[0])}")
     if all(g == got[0] for g in got):
         fail("every rank reads the same windows: the rank has to enter")
     if got == [[[p + (r * n + m) * B + i for i in range(B)] for m in range(n)] for r in range(W)]:

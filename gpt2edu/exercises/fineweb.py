@@ -8,7 +8,7 @@ __all__ = ['check_duration', 'check_cuts', 'check_validation', 'check_pause', 'c
 # %% ../../nbs/exercises/fineweb.ipynb #4a68e764
 import random
 
-from gpt2edu.exercises.core import close, exercise, fail
+from gpt2edu.exercises.core import close, exercise, fail, plain
 from gpt2edu.data.encode import SPACES
 
 # %% ../../nbs/exercises/fineweb.ipynb #81b6a011
@@ -38,6 +38,8 @@ def check_duration(answer):
             )
         if close(got, min(encode, load)):
             fail("you took the faster stage: the work is done when the slower one is")
+        if close(got, max(processes * tokens / speed, load)) and not close(got, max(encode, load)):
+            fail("more processes take less time: divide by them")
         if close(got, max(tokens / speed, load)) and not close(got, max(encode, load)):
             fail(
                 "you left out the processes: "
@@ -57,10 +59,14 @@ def check_cuts(answer):
     words = ["it's", "we'll", "1984", "...", "word", "a", "(so)"]
     text = (
         "".join(random.choice(words) + random.choice([" ", "  ", "\n", " \n "]) for _ in range(20))
-        + "end"
+        + "the\nend"
     )
     want = [i for i in range(1, len(text)) if text[i - 1] not in SPACES and text[i] in SPACES]
-    got = list(answer(text))
+    got = plain(answer(text))
+    if got == [i for i in want if text[i] == " "]:
+        fail("a line break is white space too: ask isspace(), not for one character")
+    if got == [i for i in range(len(text)) if i - 1 in want]:
+        fail("one too far: the cut at i parts text[:i] from text[i:]")
     if got == [i + 1 for i in want] or (
         got and all(text[i - 1] in SPACES and text[i] not in SPACES for i in got)
     ):
@@ -80,6 +86,9 @@ def check_cuts(answer):
         )
     if got != want:
         fail(f"expected the positions {want[:5]} …, got {got[:5]} …")
+    for short, places in (("", []), (" a", []), ("a", []), ("a ", [1]), ("a\u3000b\tc", [1, 3])):
+        if (got := plain(answer(short))) != places:
+            fail(f"at the border: {short!r} should give {places}, got {got}")
 
 # %% ../../nbs/exercises/fineweb.ipynb #b4624517
 @exercise(
@@ -107,6 +116,8 @@ def check_validation(answer):
                 "you took a share of the documents: "
                 "documents differ in length, so count their tokens"
             )
+        if got == ends[k]:
+            fail("that is the number of tokens that they hold; return the number of documents")
         if got != want and got == val_tokens:
             fail("that is a number of tokens; return a number of documents")
         if got != want:
@@ -116,6 +127,8 @@ def check_validation(answer):
             )
     if (got := answer([7, 7], 0)) != 0:
         fail(f"with val_tokens=0 nothing is for validation; expected 0 documents, got {got}")
+    if (got := answer([7, 7], 99)) != 2:
+        fail(f"there are only 14 tokens, and 99 are wanted: expected both documents, got {got}")
 
 # %% ../../nbs/exercises/fineweb.ipynb #6f8e1144
 @exercise(
@@ -131,6 +144,10 @@ def check_pause(answer):
             f"the server asked for {asked:.0f} s (Retry-After) and knows best; "
             f"you waited {answer(3, first, longest, asked):.1f} s"
         )
+    if not close(answer(3, first, longest, 0.0), 0.0):
+        fail(
+            "the server asked for 0 seconds: that is a time, not None; `if asked` takes it for none"
+        )
     many = [[answer(a, first, longest, None) for _ in range(50)] for a in range(12)]
     if any(len({round(x, 9) for x in row}) == 1 for row in many):
         fail(
@@ -144,6 +161,11 @@ def check_pause(answer):
         )
     for attempt, row in enumerate(many):
         top = min(longest, first * 2**attempt)
+        if min(row) < top * 0.4999 and max(row) <= top * 1.0001 and min(row) < top * 0.2:
+            fail(
+                f"attempt {attempt}: as short as {min(row):.2f} s; "
+                f"the pause is drawn between half of {top:.2f} s and all of it"
+            )
         if max(row) > top * 1.0001 or min(row) < top * 0.4999:
             fail(
                 f"attempt {attempt}: expected {top / 2:.2f} to {top:.2f} s, "
@@ -173,6 +195,10 @@ def check_restart(answer):
                 "you went on behind the last whole shard, and an earlier one is missing: "
                 "there would be a hole in the data"
             )
+        if got == k:
+            fail("that is the number of a shard; return the place in the source, its `end`")
+        if got == shards[0]["end"] != want:
+            fail("you stopped behind the first shard: go on as long as shards are whole")
         if got == shards[k]["end"]:
             fail("you went on behind the broken shard: its tokens would be lost")
         if got == sum(s["whole"] for s in shards):
@@ -184,3 +210,7 @@ def check_restart(answer):
             "without any whole shard the work begins at 0, "
             f"got {answer([{'whole': False, 'end': 50}])}"
         )
+    if (got := answer([])) != 0:
+        fail(f"an empty manifest: the work begins at 0, got {got}")
+    if (got := answer([{"whole": True, "end": 50}, {"whole": True, "end": 90}])) != 90:
+        fail(f"all shards are whole: go on behind the last one, at 90; got {got}")

@@ -7,9 +7,11 @@ __all__ = ['softmax', 'random_probs', 'check_temperature', 'check_top_k', 'check
            'check_pick', 'check_fit']
 
 # %% ../../nbs/exercises/generate.ipynb #10f8cc70
+import math
+
 import numpy as np
 
-from gpt2edu.exercises.core import close, exercise, fail
+from gpt2edu.exercises.core import close, exercise, fail, plain
 
 # %% ../../nbs/exercises/generate.ipynb #22965279
 def softmax(x):
@@ -39,6 +41,8 @@ def check_temperature(answer):
         fail("you divide the probabilities: they no longer sum to 1. Divide the logits")
     if close(got, softmax(softmax(x) / T)):
         fail("you take softmax twice: divide the logits, not the probabilities")
+    if close(got, x / T / (x / T).sum()):
+        fail("logits are not divided by their sum, they may be negative: exponentials are")
     if close(got, np.exp(x / T)):
         fail("the exponentials are not divided by their sum")
     if not close(got, softmax(x / T)):
@@ -46,6 +50,8 @@ def check_temperature(answer):
             f"at T={T:.2f} the largest probability should be {softmax(x / T).max():.4f}; "
             f"got {np.max(got):.4f}"
         )
+    if not close(answer(x.copy(), 1.0), softmax(x)):
+        fail("at T=1 the temperature should change nothing")
     if not close(answer(x.copy(), 1e-3), softmax(x / 1e-3)):
         fail(
             "at T=0.001 it overflows: subtract the largest logit first, which changes nothing else"
@@ -55,9 +61,11 @@ def check_temperature(answer):
 @exercise(hint="np.argsort(-probs)[:k] are the places of the k largest.")
 def check_top_k(answer):
     "The k largest, summing to 1, in their places."
-    probs = random_probs()
     k = int(np.random.default_rng().integers(2, 6))
-    order = np.argsort(-probs)
+    order = np.arange(8)
+    while set(range(k)) in (set(order[:k]), set(order[-k:])):  # the first k are neither
+        probs = random_probs()
+        order = np.argsort(-probs)
     want = np.zeros_like(probs)
     worst = np.zeros_like(probs)
     want[order[:k]] = probs[order[:k]]
@@ -67,7 +75,19 @@ def check_top_k(answer):
         fail("the kept probabilities must sum to 1 again: divide by their sum")
     want /= want.sum()
     if close(got, want):
+        for k, n in ((1, 1), (len(probs), len(probs))):
+            edge = np.where(probs >= probs[order[n - 1]], probs, 0)
+            if not close(answer(probs, k), edge / edge.sum()):
+                fail(f"k={k} of {len(probs)} should keep {n}")
         return
+    for wrong in (k - 1, k + 1):
+        if close(
+            got,
+            np.where(np.isin(np.arange(8), order[:wrong]), probs, 0) / probs[order[:wrong]].sum(),
+        ):
+            fail(f"you keep {wrong} tokens, and k={k}: look at the border")
+    if close(got, softmax(np.where(want > 0, probs, -np.inf))):
+        fail("these are probabilities already, not logits: divide by their sum, no softmax")
     if close(got, worst / worst.sum()):
         fail("you keep the k smallest: argsort goes up, so negate or reverse")
     if close(got, np.where(np.arange(len(probs)) < k, probs, 0) / probs[:k].sum()):
@@ -80,8 +100,10 @@ def check_top_k(answer):
 @exercise(hint="Rank; a token stays if the sum of those ranked higher is below p.")
 def check_top_p(answer):
     "The fewest tokens that hold at least p."
-    probs = random_probs()
-    order = np.argsort(-probs)
+    order = np.arange(8)
+    while max(order[:4]) < 5:  # the four largest are not among the first
+        probs = random_probs()
+        order = np.argsort(-probs)
     sums = np.cumsum(probs[order])
 
     def keep(n):
@@ -112,6 +134,11 @@ def check_top_p(answer):
         )
     if not close(answer(probs.copy(), sums[0] / 2), keep(1)):
         fail("for a p below the largest probability one token must stay, not none")
+    exact = np.array([0.125, 0.5, 0.125, 0.25])  # sums without rounding: 0.5, 0.75, 0.875, 1
+    if not close(answer(exact, 0.75), [0, 2 / 3, 0, 1 / 3]):
+        fail("0.5 and 0.25 hold exactly p=0.75, which is at least p: no third token")
+    if not close(answer(exact, 1.0), exact):
+        fail("with p=1 every token is needed")
 
 # %% ../../nbs/exercises/generate.ipynb #b73b92e1
 @exercise(
@@ -122,7 +149,7 @@ def check_pick(answer):
     "Each token as often as its probability, and never one of probability 0."
     probs = np.array([0.25, 0.0, 0.5, 0.25, 0.0])
     us = [0.0, 0.1, 0.25, 0.4, 0.7, 0.75, 0.999]
-    got = [answer(probs.copy(), u) for u in us]
+    got = [plain(answer(probs, u)) for u in us]
     want = [0, 0, 2, 2, 2, 3, 3]
     if any(g is None for g in got):
         fail(f"for u={us[[g is None for g in got].index(True)]} nothing is returned")
@@ -131,6 +158,8 @@ def check_pick(answer):
         fail("you take the most probable token: that is greedy, u plays no part")
     if got == [int(np.abs(probs - u).argmin()) for u in us]:
         fail("you compare u with the probabilities: compare it with their running sum")
+    if got == [int(np.searchsorted(np.sort(probs).cumsum(), u, side="right")) for u in us]:
+        fail("you sorted the probabilities: the shares lie in the order of the tokens")
     if got == [w + 1 for w in want]:
         fail("one too far: count the right ends that are at most u")
     if 1 in got or 4 in got:
@@ -140,6 +169,10 @@ def check_pick(answer):
         )
     if got != want:
         fail(f"for u={us} expected {want}, got {got}")
+    if (got := plain(answer(np.array([0.5, 0.5]), 0.5))) != 1:
+        fail(f"shares are closed on the left: with (0.5, 0.5), u=0.5 picks 1, you picked {got}")
+    if (got := plain(answer(np.array([0.0, 1.0]), 0.0))) != 1:
+        fail(f"a token of probability 0 was picked at u=0: the share of token {got} is empty")
 
 # %% ../../nbs/exercises/generate.ipynb #eafe8b20
 @exercise(
@@ -153,10 +186,10 @@ def check_fit(answer):
     T = int(rng.integers(500, 2000))
     one = 2 * n_layer * T * n_embd * 2
     n = int(rng.integers(20, 90))
-    free = n * one + one // 3
+    free = n * one + one * 2 // 3
     got = answer(free, n_layer, n_embd, T)
-    if close(got, free / one):
-        fail("a third of a text does not fit: round down")
+    if close(got, free / one) or close(got, n + 1):
+        fail("two thirds of a text do not fit: round down")
     for message, factor in {
         "a factor of 2 is missing: there is a key and a value, and each number has two bytes": 2,
         "two factors of 2 are missing: key and value, and two bytes a number": 4,
@@ -164,7 +197,10 @@ def check_fit(answer):
         "too few: bfloat16 takes two bytes a number, not four": 0.5,
         "the positions are missing: every one of T tokens is kept": T,
     }.items():
-        if close(got, free * factor // one):
+        if any(close(got, f(free * factor / one)) for f in (math.floor, round)):
             fail(message)
     if not close(got, n):
         fail(f"for n_layer={n_layer}, n_embd={n_embd}, T={T}, free={free} expected {n}, got {got}")
+    for room, want in ((n * one, n), (n * one - 1, n - 1), (one - 1, 0)):
+        if not close(got := answer(room, n_layer, n_embd, T), want):
+            fail(f"a text needs {one:,} bytes, so {room:,} bytes hold {want}; you answered {got}")

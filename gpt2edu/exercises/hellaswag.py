@@ -11,7 +11,7 @@ import random
 
 import numpy as np
 
-from gpt2edu.exercises.core import close, exercise, fail
+from gpt2edu.exercises.core import close, exercise, fail, plain
 
 # %% ../../nbs/exercises/hellaswag.ipynb #ce486d42
 def _endings():
@@ -41,7 +41,10 @@ def check_choose(answer):
             fail("the two are swapped: first the choice by sum, then by mean")
         plain = [sum(p) for p in probs]
         if got[0] == plain.index(max(plain)) != by_sum:
-            fail("you add probabilities: they multiply, so add their logarithms")
+            fail(
+                "the first is chosen by the plain sum: you divided it, or you added probabilities; "
+                "they multiply, so add their logarithms"
+            )
         if got == (by_sum, by_sum):
             fail("the second is not divided by the number of tokens")
         if decoy in got:
@@ -73,9 +76,15 @@ def check_border(answer):
     for spaces in (0, 1, 2):
         context = " ".join(words[:4]) + " " * spaces
         ending = " ".join(words[4:])
-        got = tuple(list(x) for x in answer(_encode, context, ending))
+        got = tuple(plain(answer(_encode, context, ending)))
         begin = _encode(context.rstrip())
         want = (begin, _encode(f"{context} {ending}")[len(begin) :])
+        if len(got) != 2 or isinstance(got[0], str):
+            fail("return two lists of ids, the context's and the ending's")
+        if got == want[::-1]:
+            fail("the two are swapped: the context's ids first")
+        if got == (begin, _encode(f"{context} {ending}")):
+            fail("the ending's ids still have the context in front: cut at its length")
         if got[1] == _encode(ending):
             fail("the space is lost: the ending begins with a word that has no space before it")
         if not spaces and got[1] == _encode(f"{context}{ending}")[len(begin) :]:
@@ -103,7 +112,7 @@ def check_who_sees(answer):
     want = past & (same | (branch == 0))
     got = np.asarray(answer(n, list(ends)))
     if got.shape != (T, T):
-        fail(f"expected the shape {(T, T)}, got {got.shape}")
+        fail(f"expected the shape {(T, T)}: the context has rows and columns too; got {got.shape}")
     got = got.astype(bool)
     if (got == past).all():
         fail(
@@ -117,6 +126,10 @@ def check_who_sees(answer):
         fail("rows and columns are swapped: entry [t, s] says whether t sees s")
     if (got == (want & ~np.eye(T, dtype=bool))).all():
         fail("a token sees itself too")
+    if (got == (want & ((branch > 0) | (branch[:, None] > 0)))).all():
+        fail("the context does not see itself: its tokens see those before them")
+    if (got == ~want).all():
+        fail("the mask is the wrong way round: True means that t sees s")
     if not (got == want).all():
         t, s = np.argwhere(got != want)[0]
         fail(f"n={n}, ends={ends}: whether {t} sees {s} should be {bool(want[t, s])}")
@@ -142,6 +155,10 @@ def check_paired(answer):
             "that is the error for two models with items of their own: "
             "here they share them, which makes it smaller"
         )
+    if close(got[0], d.sum()):
+        fail("that is the number of items; divide by all of them")
+    if close(got[1], np.abs(d).mean()) or close(got[1], d.var() / math.sqrt(n), 1e-6):
+        fail("the standard error is the standard deviation over the root of n; this is not it")
     if close(got[1], d.std(), 1e-6):
         fail("that is the spread of one item: the error of a mean is smaller by the root of n")
     if close(got[1], d.std() / n, 1e-6):
@@ -150,6 +167,8 @@ def check_paired(answer):
         fail(
             f"expected {want[0]:.4f} ± {want[1]:.4f}, got {float(got[0]):.4f} ± {float(got[1]):.4f}"
         )
+    if not close(answer(a, a), (0.0, 0.0), 1e-9):
+        fail("a model compared with itself: the difference is 0, and so is its error")
 
 # %% ../../nbs/exercises/hellaswag.ipynb #9558324a
 @exercise(
@@ -185,5 +204,9 @@ def check_seen_before(answer):
     glued = answer(" ".join(v[:n]), [" ".join(v[: n - 1]), " ".join(v[n - 1 :])], n)
     if not close(glued, 0):
         fail("a run across the border of two training texts does not count")
+    if not close(answer(" ".join(v[:n]), [" ".join(v)], n), 1):
+        fail("a test text of exactly n words that was read has the share 1")
+    if not close(answer(" ".join(test), [], n), 0):
+        fail("no training text: nothing was seen before")
     if not close(answer("w1", list(training), n), 0):
         fail("a text of fewer than n words has no n-gram: return 0")

@@ -12,7 +12,7 @@ import random
 import torch
 from torch.nn import functional as F
 
-from gpt2edu.exercises.core import close, exercise, fail
+from gpt2edu.exercises.core import close, exercise, fail, names_in
 from gpt2edu.model.gpt import GPT, GPTConfig, num_params
 
 # %% ../../nbs/exercises/model.ipynb #fd9d6728
@@ -25,6 +25,10 @@ def check_layer_norm(answer):
     got = answer(x, gain, bias)
     centred = x - x.mean(-1, keepdim=True)
     var = x.var(-1, keepdim=True, unbiased=False)
+    if close(got, centred / var.sqrt() * gain + bias):
+        fail("there is no epsilon: a position whose numbers are all equal would divide 0 by 0")
+    if any(close(got, centred / (var + e).sqrt() * gain + bias) for e in (1e-6, 1e-8, 1e-12)):
+        fail("epsilon is too small: GPT-2's is 1e-5, and here it shows")
     if close(got, centred / (var.sqrt() + 1e-5) * gain + bias):
         fail("epsilon is outside the square root: it belongs to the variance")
     if close(got, centred / (x.var(-1, keepdim=True) + 1e-5).sqrt() * gain + bias):
@@ -41,14 +45,20 @@ def check_layer_norm(answer):
         fail("gain and bias are missing")
     if not close(got, want):
         fail(f"position 0 of text 0 should be {want[0, 0].tolist()}, got {got[0, 0].tolist()}")
+    if not close(answer(torch.full((1, 2, 6), 3.0), gain, bias), bias.expand(1, 2, 6), 1e-3):
+        fail("numbers that are all equal become 0, and then the bias; yours become something else")
 
 # %% ../../nbs/exercises/model.ipynb #3e3ef7f8
 @exercise(hint="0.5 * x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x**3)))")
 def check_gelu(answer):
     "The tanh form, to the last digit."
-    x = 3 * torch.randn(50)
+    x = torch.cat([3 * torch.randn(50), torch.tensor([0.0, 1.3, -1.3])]).double()
     got = answer(x)
     want = F.gelu(x, approximate="tanh")
+
+    def form(c=0.044715, k=(2 / math.pi) ** 0.5, power=3):
+        return 0.5 * x * (1 + torch.tanh(k * (x + c * x**power)))
+
     if close(got, F.gelu(x)):
         fail("that is the exact GELU; OpenAI's weights were trained with the tanh form")
     if close(got, x * torch.sigmoid(1.702 * x)):
@@ -57,8 +67,19 @@ def check_gelu(answer):
         fail("the cubic term 0.044715 x³ is missing")
     if close(got, 2 * want):
         fail("a factor of one half is missing")
-    if not close(got, want):
-        fail(f"gelu({x[0]:.3f}) should be {want[0]:.5f}, got {got[0]:.5f}")
+    if any(close(got, form(c), 1e-8) for c in (0.0447, 0.04471, 0.04472, 0.045, 0.44715)):
+        fail("the number before x³ is 0.044715, with all its digits")
+    if close(got, form(k=math.sqrt(math.pi / 2))) or close(got, form(k=2 / math.pi)):
+        fail("the factor inside of tanh is the square root of 2 / pi")
+    if close(got, form(power=2)):
+        fail("the small term has the third power of x, so that it changes sign with x")
+    if close(got, want - 0.5 * x):
+        fail("the 1 before tanh is missing: half of x passes whatever tanh says")
+    if not close(got, want, 1e-6):
+        at = int((torch.as_tensor(got) - want).abs().argmax())
+        fail(f"gelu({x[at]:.3f}) should be {want[at]:.7f}, got {got[at]:.7f}")
+    if names_in(answer) & {"gelu", "GELU"}:
+        fail("right, but PyTorch computed it: write the formula yourself")
 
 # %% ../../nbs/exercises/model.ipynb #5b75e5f0
 @exercise(hint="Two lines: `x = x + …` and `return x + …`; the second reads what the first wrote.")
@@ -93,6 +114,11 @@ def check_block(answer):
         fail(
             "a residual is missing: a part's output is added to the stream, it does not replace it"
         )
+    first = x + mlp(ln_2(x))
+    if close(got, first + attn(ln_1(first))):
+        fail("the MLP came first: a block attends, and then computes on what was found")
+    if close(got, x + attn(x) + mlp(x + attn(x))) or close(got, after + mlp(after)):
+        fail("a norm is missing: each part reads a normalised copy of the stream")
     if close(got, x + attn(ln_1(x)) + mlp(ln_2(x))):
         fail(
             "the MLP reads the stream as it was before attention: "
@@ -109,11 +135,17 @@ def check_block(answer):
 def check_init_std(answer):
     "0.02, and 0.02 / sqrt(2 n_layer) where a layer adds to the stream."
     n_layer = random.randint(3, 48)
-    for name in ("wte.weight", "h.0.attn.c_attn.weight", "h.1.mlp.c_fc.weight"):
+    for name in (
+        "wte.weight",
+        "wpe.weight",
+        "h.0.attn.c_attn.weight",
+        "h.11.attn.c_attn.weight",
+        "h.1.mlp.c_fc.weight",
+    ):
         got = answer(f"transformer.{name}", n_layer)
         if not close(got, 0.02):
             fail(f"{name} does not add to the stream by itself: it starts at 0.02, got {got}")
-    for name in ("h.2.mlp.c_proj.weight", "h.0.attn.c_proj.weight"):
+    for name in ("h.2.mlp.c_proj.weight", "h.0.attn.c_proj.weight", "h.11.mlp.c_proj.weight"):
         got = answer(f"transformer.{name}", n_layer)
         if close(got, 0.02):
             fail(f"{name} writes to the stream: it should start smaller")

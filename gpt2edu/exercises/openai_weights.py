@@ -26,14 +26,23 @@ def check_to_linear(answer):
         layer = answer(weight, bias)
         if not isinstance(layer, nn.Linear):
             fail(f"expected an nn.Linear, got {type(layer).__name__}")
+        if (layer.in_features, layer.out_features) != (n_in, n_out):
+            fail(
+                f"nn.Linear takes inputs, then outputs: expected nn.Linear({n_in}, {n_out}), "
+                f"got nn.Linear({layer.in_features}, {layer.out_features})"
+            )
+        if tuple(layer.weight.shape) != (n_out, n_in):
+            fail(f"a weight of shape {tuple(layer.weight.shape)} was put in: transpose it")
         got = layer(x)
         want = x @ weight + bias
         if n_in == n_out and close(got, x @ weight.t() + bias):
             fail("the weight is not transposed: in a square matrix no shape tells you")
-        if close(got, x @ weight):
+        if layer.bias is None or close(got, x @ weight):
             fail("the bias is missing")
         if close(layer.weight, weight.reshape(n_out, n_in)) and n_in != n_out:
             fail("reshape keeps the order of the numbers: transpose with .t()")
+        if not close(layer.weight, weight.t()) and close(layer.bias, bias):
+            fail("the layer still has the weight that it drew at random: copy ours into it")
         if not close(got, want):
             fail(f"the first output should be {want[0, 0]:.4f}, got {got[0, 0]:.4f}")
 
@@ -48,12 +57,13 @@ def check_translate(answer):
         f"h.{i}.attn.c_attn.bias",
         f"h.{i}.attn.c_proj.bias",
         f"h.{i}.mlp.c_fc.weight",
+        f"h.{i}.ln_1.bias",
         "wte.weight",
         "ln_f.bias",
     ]
     buffers = [f"h.{i}.attn.bias", f"h.{i}.attn.masked_bias"]
     for prefix in ("", "transformer."):
-        names = random.sample([prefix + n for n in weights + buffers] + ["lm_head.weight"], 8)
+        names = random.sample([prefix + n for n in weights + buffers] + ["lm_head.weight"], 9)
         want = {prefix + n: f"transformer.{n}" for n in weights} | {
             "lm_head.weight": "lm_head.weight"
         }
@@ -88,12 +98,20 @@ def check_pad(answer):
     new = got[V:]
     if close(new, torch.zeros_like(new)):
         fail("rows of zeros have logit 0: when all others are at -30, they take everything")
+    if close(new, table.median(0).values.expand_as(new)):
+        fail("the median of the rows has no logit that is a median: only means add up")
+    if new.max() < -100:
+        fail("very negative numbers have a very high logit where the input is negative too")
+    if close(new, table.sum(0).expand_as(new)):
+        fail("the sum of the rows has V times the mean logit: divide by V")
     if close(new, table[-1].expand_as(new)) or close(new, table[0].expand_as(new)):
         fail("a copy of one token is as likely as that token: on some inputs that is very likely")
     if not close(new, new[:1].expand_as(new)):
         fail("the new rows differ: each should be the same, and not random")
     if not close(new[0], table.mean(0)):
         fail("the new row should have the mean logit for every input")
+    if not close(answer(table, V), table):
+        fail(f"a table of {V} rows that should have {V} stays as it is")
 
 # %% ../../nbs/exercises/openai_weights.ipynb #032472e4
 @exercise(
@@ -104,7 +122,9 @@ def check_first_difference(answer):
     "The first part that differs is where to look."
     tol = 1e-5
     names = [f"part{i}" for i in random.sample(range(100), 6)]
-    a = {n: torch.randn(3, 4) for n in names}
+    a = {n: torch.randn(3, 4).clamp(-2, 2) for n in names}
+    for x in a.values():
+        x[0, 0] = 2.5  # the largest value is positive
     a[names[0]] *= 1e6  # a large part: rounding alone differs by more than tol
     a[names[4]] *= 1e-4  # a small one
     small = {n: x + 1e-7 * x.abs().max() for n, x in a.items()}
@@ -116,8 +136,13 @@ def check_first_difference(answer):
     b = small | {
         names[2]: -a[names[2]] * 0.999,
         names[3]: a[names[3]] + 100 * a[names[3]].abs().max(),
+        names[5]: a[names[5]] * 1.5,
     }
     got = answer(a, b, tol)
+    if got == names[0]:
+        fail(
+            f"{got} differs by rounding only, 1e-7 of its size: compare with tol before you return"
+        )
     if got == names[3]:
         fail("that part has the largest difference; the first one is what caused it")
     if got == names[5] or got == sorted([names[2], names[3]])[0] != names[2]:
@@ -130,3 +155,14 @@ def check_first_difference(answer):
             f"a small part that is wrong by one percent was missed (got {got}): "
             "divide by the largest value"
         )
+    below = {n: x - x.abs() - 1e-3 * x.abs().max() for n, x in a.items()}  # a - b > 0
+    above = {n: x + x.abs() + 1e-3 * x.abs().max() for n, x in a.items()}  # a - b < 0
+    for b in (below, above):
+        if (got := answer(a, b, tol)) != names[0]:
+            fail(f"differences may be negative, so take abs() before max(); got {got}")
+    minus = {n: -x.abs() for n, x in a.items()}  # no value above 0
+    if (got := answer(minus, {n: 1.01 * x for n, x in minus.items()}, tol)) != names[0]:
+        fail(f"values may be negative, so take abs() of the divisor as well; got {got}")
+    edge = {"part": torch.tensor([1.0, 0.5])}, {"part": torch.tensor([1.0, 0.75])}
+    if (got := answer(*edge, 0.25)) is not None:
+        fail(f"a difference of exactly tol is not above it: expected None, got {got}")

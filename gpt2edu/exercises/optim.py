@@ -10,7 +10,7 @@ __all__ = ['check_momentum', 'adamw', 'check_adamw', 'check_clip', 'check_wsd',
 import numpy as np
 import torch
 
-from gpt2edu.exercises.core import close, exercise, fail
+from gpt2edu.exercises.core import close, exercise, fail, plain
 
 # %% ../../nbs/exercises/optim.ipynb #75a58edd
 @exercise(hint="Multiply the old momentum by mu, then add the gradient as it is.")
@@ -28,6 +28,12 @@ def check_momentum(answer):
         )
     if close(got, mu * m - g):
         fail("you subtract the gradient: the minus sign comes later, when the weights are moved")
+    if close(got, mu * (m + g)):
+        fail("the new gradient fades only from the next step on: add it after the multiplication")
+    if close(got, m + g):
+        fail("the old momentum does not fade: multiply it by mu")
+    if close(got, (1 - mu) * m + g) or close(got, (1 - mu) * m + mu * g):
+        fail("mu is the share that stays of the old momentum, not the share that goes")
     if close(got, m + mu * g):
         fail("you let the gradient fade and keep all of the old momentum: mu belongs to m")
     if not close(got, mu * m + g):
@@ -57,7 +63,7 @@ def check_adamw(answer):
     t = int(rng.integers(2, 6))
     lr, b1, b2, eps, decay = 0.1, 0.8, 0.9, 0.05, 0.3
     got = answer(w.copy(), g.copy(), m.copy(), v.copy(), t, lr, b1, b2, eps, decay)
-    if not isinstance(got, tuple) or len(got) != 3:
+    if not isinstance(got, (tuple, list)) or len(got) != 3:
         fail("return three things: w, m, v")
     want_w, want_m, want_v = adamw(w, g, m, v, t, lr, b1, b2, eps, decay)
     if close(got[1], want_m / (1 - b1**t)):
@@ -74,6 +80,10 @@ def check_adamw(answer):
         "there is no bias correction: divide m by 1 - b1**t and v by 1 - b2**t": uncorrected,
         "is your epsilon inside the square root? It is added after it": eps_inside,
         "the square root of v is missing": no_root,
+        "there is no epsilon: add it to the root of v, which may be 0": want_m
+        / c1
+        / (want_v / c2) ** 0.5,
+        "v is not corrected: divide it by 1 - b2**t as well": want_m / c1 / (want_v**0.5 + eps),
     }
     for message, direction in mistakes.items():
         if close(got[0], w * (1 - lr * decay) - lr * direction):
@@ -98,7 +108,7 @@ def check_clip(answer):
     rng = np.random.default_rng()
     grads = [rng.normal(size=(3, 4)) * 5, rng.normal(size=4) * 0.3, rng.normal(size=(2, 2)) * 2]
     norm = sum((g**2).sum() for g in grads) ** 0.5
-    limit = 1.0
+    limit = rng.uniform(1.5, 2.5)
     flat = np.concatenate([np.ravel(g) for g in answer([g.copy() for g in grads], limit)])
 
     def joined(factors):
@@ -109,6 +119,13 @@ def check_clip(answer):
             "you clip every tensor by its own norm: "
             "that turns the direction. One norm over all of them"
         )
+    if close(flat, joined([1 / norm] * 3)):
+        fail(f"yours have norm 1, whatever max_norm says: here it is {limit:.2f}")
+    longest = max((g**2).sum() ** 0.5 for g in grads)
+    if close(flat, joined([limit / longest] * 3)):
+        fail("that is the norm of the longest tensor: square and add over all of them")
+    if close(flat, joined([limit / sum(np.abs(g).sum() for g in grads)] * 3)):
+        fail("you added absolute values: square them, add, take the root")
     if close(flat, np.clip(joined([1, 1, 1]), -limit, limit)):
         fail("you clip every number by itself: that turns the direction. Scale all by one factor")
     if close(flat, joined([limit / norm**2] * 3)):
@@ -133,13 +150,15 @@ def check_wsd(answer):
     warmup, cooldown = int(rng.integers(3, 8)), int(rng.integers(4, 9))
     max_steps = warmup + cooldown + int(rng.integers(5, 20))
     peak = rng.uniform(1, 5)
-    got = [answer(s, peak, warmup, cooldown, max_steps) for s in range(max_steps + 1)]
+    got = plain([answer(s, peak, warmup, cooldown, max_steps) for s in range(max_steps + 1)])
     if close(got[0], 0.0):
         fail("step 0 has a rate of 0, which wastes a batch: climb with (step + 1) / warmup")
     want = [
         peak * min(1, (s + 1) / warmup, (max_steps - s) / cooldown)  # the lowest of three lines
         for s in range(max_steps + 1)
     ]
+    if close(got[:warmup], [peak] * warmup):
+        fail("there is no warmup: the rate begins at the peak")
     if not close(got[:warmup], want[:warmup]):
         fail(
             f"the warmup is wrong: step {warmup - 1} should be the peak, {peak:.3f}; "
@@ -152,6 +171,14 @@ def check_wsd(answer):
         fail(f"the rate should reach 0 at step {max_steps}; got {got[-1]:.4f}")
     if not close(got, want):
         fail("the way down is not a straight line from the peak to 0")
+    late = [
+        answer(max_steps + more, peak, warmup, cooldown, max_steps) for more in (1, 2, cooldown)
+    ]
+    if min(late) < 0:
+        fail(
+            f"after max_steps the rate is {min(late):.3f}, below zero, and a step would climb: "
+            "stop at 0"
+        )
 
 # %% ../../nbs/exercises/optim.ipynb #097fad17
 @exercise(hint="Divide by the norm first; then A = X @ X.T and X = a X + b A X + c A A X.")
@@ -173,6 +200,12 @@ def check_newton_schulz(answer):
         fail("you take powers of every number: the cubes of the singular values are in X @ X.T @ X")
     if close(got, iterate(X, 2, fifths=lambda X: 0), 1e-3):
         fail("the term with c is missing")
+    if close(got, iterate(X, 1), 1e-3):
+        fail("one round, whatever `steps` says")
+    if close(got, (X @ X.T @ X) * (a + b + c), 1e-3):
+        fail("a belongs to X, b to X Xᵀ X, c to X Xᵀ X Xᵀ X")
+    if close(got, iterate(X, 2, fifths=lambda X: X @ X.T @ X @ X.T @ X @ X.T @ X), 1e-3):
+        fail("the last term is a seventh power; c belongs to the fifth, A A X")
     once = iterate(X, 1)
     if close(got, iterate(once / once.norm(), 1), 1e-3):
         fail("you scale again in every round: once, at the start, is enough")

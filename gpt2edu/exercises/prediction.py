@@ -9,7 +9,7 @@ __all__ = ['quiz', 'check_normalise', 'check_draw', 'check_mean_surprise', 'chec
 # %% ../../nbs/exercises/prediction.ipynb #eef20817
 import numpy as np
 
-from gpt2edu.exercises.core import close, exercise, fail
+from gpt2edu.exercises.core import close, exercise, fail, plain
 from gpt2edu.exercises.quiz import Question, Quiz
 
 # %% ../../nbs/exercises/prediction.ipynb #c418bb56
@@ -65,14 +65,25 @@ quiz = Quiz(
 @exercise(hint="Divide each row by its own sum; `keepdims=True` keeps the sums as a column.")
 def check_normalise(answer):
     "Rows of counts become probabilities."
-    counts = np.random.default_rng().integers(1, 20, (3, 5))
-    got = answer(counts.copy())
-    want = counts / counts.sum(1, keepdims=True)
-    if close(got, counts / counts.sum()):
-        fail("you divided by the sum of the whole table; every row is a prediction of its own")
-    if close(got, counts / counts.sum(0, keepdims=True)):
-        fail("you divided by the sums of the columns; the rows should sum to 1")
-    if not close(got, want):
+    for shape in ((4, 4), (3, 5)):  # in the square one no shape helps
+        counts = np.random.default_rng().integers(1, 20, shape)
+        counts[1] += 30  # no two rows, and no two columns, have the same sum
+        counts[:, 2] += 70
+        got = answer(counts)
+        want = counts / counts.sum(1, keepdims=True)
+        if close(got, want):
+            continue
+        if close(got, counts / counts.sum()):
+            fail("you divided by the sum of the whole table; every row is a prediction of its own")
+        if close(got, counts / counts.sum(0, keepdims=True)):
+            fail("you divided by the sums of the columns; the rows should sum to 1")
+        if shape == (4, 4) and close(got, counts / counts.sum(1)):
+            fail(
+                "the sums lie in a row, so column i was divided by the sum of row i: "
+                "keepdims=True keeps them as a column"
+            )
+        if close(got, np.exp(counts) / np.exp(counts).sum(1, keepdims=True)):
+            fail("that is a softmax: counts are no logits, so divide them as they are")
         fail(f"expected row 0 {np.round(want[0], 3)} for counts {counts[0]}, got {_first(got)}")
 
 
@@ -87,14 +98,18 @@ def _first(got):
 def check_draw(answer):
     "Draws each token as often as its probability says."
     rng = np.random.default_rng()
-    probs = rng.permutation([1, 2, 3, 5, 8, 13]) / 32
+    probs = np.sort([1, 2, 3, 5, 8, 13]) / 32
+    while (np.diff(probs) > 0).all():  # not sorted
+        probs = rng.permutation(probs)
     edges = np.cumsum(probs)
     middles = edges - probs / 2
-    points = np.concatenate([middles, rng.uniform(0, 0.999, 40)])
+    points = np.concatenate([middles, [0.0, 0.999999], rng.uniform(0, 0.999, 40)])
     want = [int(np.searchsorted(edges, u, side="right")) for u in points]
-    got = [answer(probs.copy(), float(u)) for u in points]
+    got = [answer(probs, float(u)) for u in points]
     if any(np.ndim(g) or g is None for g in got):
         fail(f"expected one id, got {next(g for g in got if np.ndim(g) or g is None)!r}")
+    if plain(got) == want:
+        return
     if len({int(g) for g in got}) == 1 and int(got[0]) == int(probs.argmax()):
         fail("you always take the likeliest token; use u, so that rarer tokens get their share")
     if close(got, [int(u * 6) for u in points]):
@@ -104,11 +119,13 @@ def check_draw(answer):
         )
     if close(got, np.array(want) + 1) or close(got, np.array(want) - 1):
         fail("you are one off: the first piece, from 0 to probs[0], belongs to token 0")
-    if got != want:
-        i = next(i for i, (g, w) in enumerate(zip(got, want, strict=True)) if g != w)
-        fail(
-            f"for probs {np.round(probs, 2)} and u={points[i]:.3f} expected {want[i]}, got {got[i]}"
-        )
+    ranked = np.cumsum(np.sort(probs))
+    if close(got, [np.searchsorted(ranked, u, side="right") for u in points]):
+        fail("you sorted the probabilities: piece i must belong to token i")
+    if [int(answer(probs, float(u))) for u in points] != [int(g) for g in got]:
+        fail("two calls with the same u give two answers: u is the draw, so draw nothing else")
+    i = next(i for i, (g, w) in enumerate(zip(got, want, strict=True)) if g != w)
+    fail(f"for probs {np.round(probs, 2)} and u={points[i]:.3f} expected {want[i]}, got {got[i]}")
 
 # %% ../../nbs/exercises/prediction.ipynb #3e371a40
 @exercise(
@@ -127,6 +144,10 @@ def check_mean_surprise(answer):
         fail("you summed the surprise; a loss is the mean per token")
     if close(got, -np.log(p.mean())):
         fail("you took the logarithm of the mean; take the mean of the logarithms")
+    if close(got, -want * len(p) / (len(p) - 1)) or close(got, want * len(p) / (len(p) - 1)):
+        fail("you divided by one less than the number of tokens; every token counts")
+    if close(got, np.exp(want)):
+        fail("that is the perplexity, exp of the loss")
     if close(got, -(p * np.log(p)).sum()) or close(got, -(p * np.log(p)).mean()):
         fail(
             "you weighted each surprise by p; "
@@ -156,6 +177,8 @@ def check_smooth(answer):
             "the row sums to more than 1; "
             "the alpha that you added on top must be added below as well"
         )
+    if close(got, (counts + alpha * simpler) / (counts.sum() + 6 * alpha)):
+        fail("too much below: simpler sums to 1, so the top gained alpha and not 6 alpha")
     if close(got, (counts + alpha) / (counts.sum() + 6 * alpha)):
         fail("you added alpha to every count, which leans on 1/V; lean on the simpler model")
     if close(got, (counts / counts.sum() + alpha * simpler) / (1 + alpha)):
@@ -163,6 +186,8 @@ def check_smooth(answer):
     if not close(got, want):
         fail(f"expected {np.round(want, 3)}, got {np.round(got, 3) if got is not None else None}")
     unseen = answer(np.zeros(6, dtype=int), simpler.copy(), alpha)
+    if unseen is not None and np.isnan(unseen).any():
+        fail("a row of zeros gave nan: it divides 0 by 0; add alpha before you divide")
     if not close(unseen, simpler):
         fail("a row that was never seen should be the simpler model")
 
@@ -173,7 +198,7 @@ def check_bits_per_byte(answer):
     rng = np.random.default_rng()
     nats = rng.uniform(1, 4)
     n_tokens = int(rng.integers(5, 12))
-    text = "café " * int(rng.integers(6, 20))
+    text = "café " * int(rng.integers(7, 20))
     n_bytes = len(text.encode())
     n_chars = len(text)
     got = answer(nats, n_tokens, text)

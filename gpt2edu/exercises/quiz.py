@@ -1,4 +1,4 @@
-"""Three questions at the end of a chapter, and a reason for every answer, the wrong ones included."""
+"""Three questions at the end of a chapter, with a reason for every answer, right or wrong."""
 
 # Made by tools/book.py from ../../book/exercises/quiz.md: edit that, then `make book`.
 

@@ -37,11 +37,19 @@ def check_step_plan(answer):
         fail(
             "a micro-batch has micro_batch windows of block_size tokens, so block_size has to enter"
         )
+    if close(got, (tokens // (gpus * B * T), micro)):
+        fail("those are micro-batches in the run; a step takes total_batch tokens")
+    if close(got, steps):
+        fail("two numbers are wanted: the steps, and the micro-batches of each GPU")
     if not close(got, (steps, micro)):
         fail(
             f"{tokens:,} tokens, {batch:,} a step, {B} x {T} on {gpus} GPUs: "
             f"expected {(steps, micro)}, got {got!r}"
         )
+    if not close(got := answer(batch * 7, batch, B, T, gpus), (7, micro)):
+        fail(f"tokens for exactly 7 steps make 7 steps; got {got!r}")
+    if not close(got := answer(batch - 1, batch, B, T, gpus), (0, micro)):
+        fail(f"one token too few for a step makes no step; got {got!r}")
     try:
         got = answer(tokens, batch + 1, B, T, gpus)
     except ValueError:
@@ -125,3 +133,10 @@ def check_off_track(answer):
     ]
     resumed = "after a resume the later line of a step counts; you took the first"
     expect(healed, None, (first, resumed))
+    edge = [{"event": "val", "step": 250, "loss": 3.25}]
+    if (got := answer(edge, {250: 3.0}, 0.25)) is not None:
+        fail(f"a loss of exactly point + tolerance is still on track; you answered {got!r}")
+    if (got := answer([], points, 0.1)) is not None:
+        fail(f"no line at all says nothing; you answered {got!r}")
+    if (got := answer(edge, {500: 3.0, 250: 2.0}, 0.25)) != 250:
+        fail(f"step 250 is 1.25 too high; you answered {got!r}")

@@ -11,7 +11,7 @@ import random
 from collections import Counter
 from itertools import pairwise
 
-from gpt2edu.exercises.core import exercise, fail
+from gpt2edu.exercises.core import close, exercise, fail, plain
 from gpt2edu.text.tokenizer import merge, train_bpe
 
 # %% ../../nbs/exercises/tokenizer.ipynb #fb7f8d05
@@ -25,7 +25,7 @@ def _word(rng, letters="abn", longest=9):
 def check_count_pairs(answer):  # answer(words: dict[str, int]) -> dict[tuple[str, str], int]
     "Pairs are counted over the whole text: a word that occurs n times counts n times."
     rng = random.Random()
-    words = {_word(rng): rng.randint(2, 9) for _ in range(6)} | {"banana": 3}
+    words = {_word(rng): rng.randint(2, 9) for _ in range(6)} | {"banana": 3, "aaaab": 2, "a": 5}
     want = Counter()
     once = Counter()
     different = Counter()
@@ -36,6 +36,9 @@ def check_count_pairs(answer):  # answer(words: dict[str, int]) -> dict[tuple[st
             once[pair] += 1
         for pair in set(pairwise(word)):
             different[pair] += n
+    apart = Counter(
+        {pair: sum(w.count("".join(pair)) * n for w, n in words.items()) for pair in want}
+    )
     across.update(pairwise("".join(word * n for word, n in words.items())))
     got = answer(dict(words))
     if not hasattr(got, "items"):
@@ -48,6 +51,8 @@ def check_count_pairs(answer):  # answer(words: dict[str, int]) -> dict[tuple[st
         )
     if got == different:
         fail("you counted a pair once per word: banana has the pair (a, n) twice")
+    if got == apart:
+        fail("pairs overlap: aaaa has the pair (a, a) three times, and str.count finds two")
     if got == across:
         fail("you counted pairs across the end of a word: no merge may cross it")
     if got != want:
@@ -93,7 +98,12 @@ def check_apply_merges(answer):
     rng = random.Random()
     merges = train_bpe([" ".join(_word(rng, "abcd") for _ in range(60))], 257 + 25)
     words = [_word(rng, "abcd", 14).encode() for _ in range(60)]
-    got = [[bytes(part) for part in answer(word, list(merges))] for word in words]
+    words += [b"a"]
+    got = [plain(answer(word, merges)) for word in words]
+    if got[-1:] == [[]]:
+        fail("the word b'a' has no pair and is a token all the same; you returned nothing")
+    if any(not isinstance(part, bytes) for parts in got for part in parts):
+        fail(f"return a list of bytes; yours begins with {got[0][:1]}: bytes([97]) is b'a'")
     want = [_in_order(word, merges) for word in words]
     if got == want:
         return
@@ -103,6 +113,8 @@ def check_apply_merges(answer):
         fail(
             "each merge joined only the first place where its pair stands; it must join all of them"
         )
+    if any(b"".join(parts) != word for parts, word in zip(got, words, strict=True)):
+        fail("your tokens do not join to the word: no byte may be lost or come twice")
     if got == [_longest(word, merges) for word in words]:
         fail(
             "you took the longest known token from the left; "
@@ -123,13 +135,16 @@ def check_bytes_per_token(answer):  # answer(encode, text: str) -> float
         data = text.encode()
         return [hash(data[i : i + size]) for i in range(0, len(data), size)]
 
+    while not len(text.encode()) % size or not len(text) % len(encode(text)):
+        text += "a"  # neither ratio is a whole number
+
     n_bytes = len(text.encode())
     n_chars = len(text)
     n_tokens = len(encode(text))
     got = answer(encode, text)
 
     def near(ratio):
-        return abs(got - ratio) < 1e-9
+        return close(got, ratio, 1e-9)
 
     if near(n_bytes / n_tokens):
         return
@@ -139,6 +154,10 @@ def check_bytes_per_token(answer):  # answer(encode, text: str) -> float
         )
     if near(n_tokens / n_bytes):
         fail("that is tokens per byte: turn the fraction over")
+    if near(n_bytes // n_tokens) or near(round(n_bytes / n_tokens)):
+        fail("you rounded: the ratio is rarely a whole number")
+    if near(n_tokens / n_chars):
+        fail("that is tokens per character: bytes, and bytes on top")
     fail(
         f"a text of {n_bytes} bytes in {n_tokens} tokens has "
         f"{n_bytes / n_tokens:.3f} bytes per token, got {got}"
@@ -155,11 +174,20 @@ def check_pack(answer):  # answer(documents: list[str], encode, eot: int) -> lis
     def encode(text):
         return [*text.encode()]
 
+    documents.insert(1, "")
     ids = [encode(d) for d in documents]
-    got = [int(i) for i in answer(list(documents), encode, eot)]
+    got = plain(answer(documents, encode, eot))
+    if any(not isinstance(i, int) for i in got):
+        fail("one list of ids for all documents: yours holds something else than ids")
     between = [i for k, d in enumerate(ids) for i in ([eot] if k else []) + d]
     if got == [i for d in ids for i in [eot, *d]]:
+        if plain(answer([], encode, eot)) != []:
+            fail("no documents: no ids")
         return
+    if got == [eot, *[i for d in ids for i in d]]:
+        fail("one id at the very start only: every document begins with one")
+    if got == [i for d in ids if d for i in [eot, *d]]:
+        fail("an empty document is a document too: it is the id alone")
     if got == [i for d in ids for i in [*d, eot]]:
         fail(
             "you put the id after each document; "
@@ -190,15 +218,22 @@ def check_decode(answer):  # answer(ids: list[int], tokens: list[bytes]) -> str
     order = rng.sample(range(len(tokens)), len(tokens))
     table = [tokens[i] for i in order]
     ids = [order.index(i) for i in range(len(tokens))]
+    ids, text, tokens = ids * 2, text * 2, tokens * 2  # ids come more than once
     try:
-        got = answer(list(ids), list(table))
-    except UnicodeDecodeError:
+        got = answer(ids, table)
+    except UnicodeDecodeError as e:
+        if e.encoding != "utf-8":
+            fail(f"the bytes are UTF-8, and you decoded them as {e.encoding}")
         fail(
             "you decoded each token by itself, and one ends in the middle of a character: "
             "join the bytes first"
         )
     if got == text:
+        if answer([], table) != "":
+            fail("no ids: the empty text")
         return
+    if got == b"".join(tokens).decode("latin-1"):
+        fail("the bytes are UTF-8, and you decoded each byte as a letter of its own (Latin-1)")
     if got == "".join(t.decode(errors="replace") for t in tokens):
         fail(
             "you decoded each token by itself: "

@@ -9,7 +9,7 @@ __all__ = ['check_micro_batches', 'check_due_steps', 'check_judged', 'check_spik
 # %% ../../nbs/exercises/trainer.ipynb #ac37567e
 import random
 
-from gpt2edu.exercises.core import exercise, fail
+from gpt2edu.exercises.core import exercise, fail, plain
 
 # %% ../../nbs/exercises/trainer.ipynb #db461358
 @exercise(
@@ -23,7 +23,7 @@ def check_micro_batches(answer):
     W = random.randint(2, 5)
     n = random.randint(2, 9)
     total = b * T * W * n
-    got = answer(total, b, T, W)
+    got = plain(answer(total, b, T, W))
     if got == n * W:
         fail(f"{W} ranks work at once: one of them computes {n} micro-batches a step, not {n * W}")
     if got == b * W * n:
@@ -74,7 +74,7 @@ def check_due_steps(answer):
     rest = random.randint(1, every - 1)
     end = every * k + rest
     want = [every * i for i in range(1, k + 1)] + [every * k + rest]
-    got = list(answer(0, end, every))
+    got = plain(answer(0, end, every))
     if got == want[:-1]:
         fail(
             f"step {end} is the last one and is not due: "
@@ -84,10 +84,12 @@ def check_due_steps(answer):
         fail("step 0 is due before anything has been learned; the count begins after `start`")
     if got != want:
         fail(f"start=0, max_steps={end}, every={every}: expected {want}, got {got}")
-    if list(answer(0, every * k, every)) == [*want[:-1], every * k]:
+    if (got := plain(answer(0, every * k, every))) == [*want[:-1], every * k]:
         fail(f"with max_steps={every * k} the last step is due twice")
+    if got != want[:-1]:
+        fail(f"start=0, max_steps={every * k}, every={every}: expected {want[:-1]}, got {got}")
     start = every + rest
-    got = list(answer(start, end, every))
+    got = plain(answer(start, end, every))
     want = [s for s in want if s > start]
     if got and got[0] == start + every:
         fail(
@@ -98,8 +100,12 @@ def check_due_steps(answer):
         fail(f"step {every} was done before the resume at step {start}")
     if got != want:
         fail(f"start={start}, max_steps={end}, every={every}: expected {want}, got {got}")
-    if (got := list(answer(end, end, every))) != []:
+    if (got := plain(answer(end, end, every))) != []:
         fail(f"a run that is finished has no step left, so none is due; got {got}")
+    if (got := plain(answer(every, end, every))) != want:
+        fail(f"step {every} was done when the run stopped: expected {want}, got {got}")
+    if (got := plain(answer(0, every - 1, every))) != [every - 1]:
+        fail(f"a run shorter than `every` has its last step due, [{every - 1}]; got {got}")
 
 # %% ../../nbs/exercises/trainer.ipynb #32c1fd69
 @exercise(
@@ -113,7 +119,7 @@ def check_judged(answer):
         n = T + (T - unjudged) * random.randint(3, 6) + random.randint(1, T - unjudged - 1)
         starts = range(0, n - T + 1, T - unjudged)
         want = [list(range(a + unjudged + 1, a + T + 1)) for a in starts]
-        got = [list(w) for w in answer(n, T, unjudged)]
+        got = plain(answer(n, T, unjudged))
         if got == want:
             continue
         flat = [i for w in got for i in w]
@@ -143,6 +149,10 @@ def check_judged(answer):
             f"n={n}, T={T}, unjudged={unjudged}: expected {len(want)} windows, "
             f"the last {want[-1]}; got {len(got)}, the last {got[-1:]}"
         )
+    if (got := plain(answer(T, T, 2))) != [list(range(3, T + 1))]:
+        fail(f"n={T}, T={T}: exactly one window fits; got {got}")
+    if (got := plain(answer(T - 1, T, 2))) != []:
+        fail(f"n={T - 1}, T={T}: no window fits, so the list is empty; got {got}")
 
 # %% ../../nbs/exercises/trainer.ipynb #b3fbab5e
 @exercise(
@@ -181,10 +191,17 @@ def check_spike(answer):
             f"a rise of 1.5 nats at step {at} with limit=1.0: "
             f"expected {at}, got {got!r}; do high losses lift your mean?"
         )
-    if (got := answer(calm[::-1], 1.0, 5)) is not None:
-        fail(f"nothing happened, and you answered {got!r}")
-    if (got := answer([up] * 10 + calm, 1.0, 5)) is not None:
-        fail(f"a loss that falls is no spike; you answered {got!r}")
+    flat = [2.0] * 20
+    for losses, want, message in (
+        (calm[::-1], None, "nothing happened"),
+        ([up] * 10 + calm, None, "a loss that falls is no spike"),
+        ([*flat, *[3.0] * 9], None, "a loss of exactly mean + limit is not above it"),
+        ([*flat, *[9.0] * 5], 20, "20 calm losses are enough to judge by"),
+        ([*flat, *[3.1] * 5], 20, "do high losses lift your mean? Five at 3.1 after 20 at 2.0"),
+        ([*flat[1:], *[9.0] * 5], None, "19 calm losses are fewer than 20: none is high yet"),
+    ):
+        if (got := answer(losses, 1.0, 5)) != want:
+            fail(f"{message}: expected {want}, got {got!r}")
 
 # %% ../../nbs/exercises/trainer.ipynb #3e3ced02
 @exercise(
@@ -202,9 +219,15 @@ def check_first_windows(answer):
     rank = random.randint(1, W - 1)
     at = step * b * W * k
     want = [at + rank * b + i for i in range(b)]
-    got = list(answer(step, total, T, b, rank, W))
+    got = plain(answer(step, total, T, b, rank, W))
     if got == want:
+        if (got := plain(answer(0, total, T, b, 0, W))) != list(range(b)):
+            fail(f"rank 0 of a run that has not begun reads from 0 on; got {got}")
         return
+    if not isinstance(got, list):
+        fail(f"that is one position; a rank reads micro_batch={b} of them, so return a list")
+    if got == list(range(at + rank * b, at + rank * b + b * W)):
+        fail("those are too many: a rank reads micro_batch windows at a time")
     if got == [at + i for i in range(b)]:
         fail("every rank reads the same windows: the rank has to enter")
     if got == [at + rank + i for i in range(b)]:

@@ -3,7 +3,7 @@
 # Made by tools/book.py from ../../book/exercises/training_loop.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['Tiny', 'batch', 'grads', 'weights', 'check_shift', 'check_train_step',
+__all__ = ['Tiny', 'batch', 'grads', 'weights', 'check_shift', 'long_step', 'check_train_step',
            'check_accumulate', 'check_evaluate']
 
 # %% ../../nbs/exercises/training_loop.ipynb #ad780120
@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from gpt2edu.exercises.core import close, exercise, fail
+from gpt2edu.exercises.core import close, exercise, fail, plain
 
 # %% ../../nbs/exercises/training_loop.ipynb #8268057f
 class Tiny(nn.Module):
@@ -53,7 +53,7 @@ def weights(model):
 def check_shift(answer):
     "At every position the target is the token that comes next."
     tokens = torch.randperm(40)[:24].view(3, 8)
-    x, y = answer(tokens.clone())
+    x, y = (torch.as_tensor(plain(part)) for part in answer(tokens))
     if x.shape != y.shape:
         fail(f"x {tuple(x.shape)} and y {tuple(y.shape)} must have the same shape")
     if close(x, y):
@@ -65,6 +65,8 @@ def check_shift(answer):
         )
     if close(x, tokens[:, 1:]) and close(y, tokens[:, :-1]):
         fail("that predicts the token before: inputs and targets are swapped")
+    if close(x, tokens[:, :-2]) and close(y, tokens[:, 2:]):
+        fail("y is two tokens on: the target is the very next one")
     if x.shape[0] != 3:
         fail("you cut texts off and not tokens: time is the second dimension")
     if not (close(x, tokens[:, :-1]) and close(y, tokens[:, 1:])):
@@ -74,17 +76,28 @@ def check_shift(answer):
         )
 
 # %% ../../nbs/exercises/training_loop.ipynb #26284859
+def long_step():
+    "A model and a batch whose gradient is long enough for clipping to show."
+    length = 0.0
+    while length < 2:
+        model = Tiny()
+        with torch.no_grad():
+            model.head.weight.mul_(30)
+        x, y = batch()
+        trial = copy.deepcopy(model)
+        trial(x, y)[1].backward()
+        length = grads(trial).norm()
+    return model, x, y, trial
+
+
 @exercise(
     hint="Five lines: zero_grad, model(x, y), backward, clip_grad_norm_(…, 1.0), step; "
     "return loss.item()."
 )
 def check_train_step(answer):
     "Forget, loss, gradient, clip, step."
-    model = Tiny()
-    with torch.no_grad():
-        model.head.weight.mul_(30)  # so that the gradient is long and clipping shows
     lr = random.uniform(0.1, 0.3)
-    x, y = batch()
+    model, x, y, each = long_step()
     old = [torch.randn_like(p) for p in model.parameters()]
 
     def after(forget=True, clip=True):
@@ -103,14 +116,22 @@ def check_train_step(answer):
     want, value = after()
     if close(got, weights(model)):
         fail("no weight has moved: either step is missing, or the gradient was forgotten before it")
-    if close(got, after(forget=False)[0], 1e-4):
-        fail("the old gradient is still in there: zero_grad before backward")
-    if close(got, after(clip=False)[0], 1e-4):
-        fail("the gradient is not clipped to norm 1 (between backward and step)")
+    single = torch.cat([(p.grad / max(1.0, p.grad.norm())).flatten() for p in each.parameters()])
     stale = torch.cat([o.flatten() for o in old])
-    clipped = stale / stale.norm()
-    if any(close(got, weights(model) - lr * g, 1e-4) for g in (clipped, stale)):
-        fail("the step went along the old gradient: backward comes before step")
+    early = "the step went along the old gradient: backward comes before step"
+    for wrong, message in (
+        (after(forget=False)[0], "the old gradient is still in there: zero_grad before backward"),
+        (after(clip=False)[0], "the gradient is not clipped to norm 1 (between backward and step)"),
+        (weights(model) - lr * single, "you clipped each tensor by its own norm: one for all"),
+        (
+            weights(model) - lr * grads(each).clamp(-1, 1),
+            "you clipped each number, which turns the gradient: clip_grad_norm_, not _value_",
+        ),
+        (weights(model) - lr * stale / stale.norm(), early),
+        (weights(model) - lr * stale, early),
+    ):
+        if close(got, wrong, 1e-4) and not close(got, want, 1e-4):
+            fail(message)
     if not close(got, want, 1e-4):
         fail("the weights are not where one clipped step leads")
     if isinstance(loss, torch.Tensor):
@@ -144,19 +165,25 @@ def check_accumulate(answer):
     sizes = [ys.numel() for _, ys in pieces]
     if close(got, torch.zeros_like(got)):
         fail("there is no gradient: call backward for every piece, and do not forget at the end")
-    if close(got, gradient(1, 1, 1), 1e-4):
-        fail("the pieces are added and not divided: the gradient is about three times too large")
-    if close(got, gradient(1 / 3, 1 / 3, 1 / 3), 1e-4):
-        fail(
+    kept = [(ys != -100).sum().item() for _, ys in pieces]
+    for shares, message in (
+        ((1, 1, 1), "the pieces are added and not divided: about three times too large"),
+        (
+            (1 / 3, 1 / 3, 1 / 3),
             "the mean of means is the mean only for pieces of equal length: "
-            "weigh each by its targets"
-        )
-    if close(got, gradient(*(s / sum(sizes) for s in sizes)), 1e-4):
-        fail("you count all targets: those of -100 do not count")
-    if close(got, gradient(0, 0, 1), 1e-4):
-        fail("only the last piece is left: do not forget between the pieces")
+            "weigh each by its targets",
+        ),
+        ([s / sum(sizes) for s in sizes], "you count all targets: those of -100 do not count"),
+        ((0, 0, 1), "only the last piece is left: do not forget between the pieces"),
+        ((1, 0, 0), "only the first piece was read: every piece brings its gradient"),
+        (kept, "that is the gradient of the sum: divide by the number of all targets"),
+    ):
+        if close(got, gradient(*shares), 1e-4):
+            fail(message)
     if not close(got, want, 1e-4):
         fail(f"the gradient's norm should be {want.norm():.4f}, got {got.norm():.4f}")
+    if not close(weights(m), weights(model)):
+        fail("the weights have moved: an optimiser does that later, here only .grad is filled")
 
 # %% ../../nbs/exercises/training_loop.ipynb #01af5811
 @exercise(
@@ -170,7 +197,19 @@ def check_evaluate(answer):
         batches = [batch() for _ in range(3)]
         quiet = copy.deepcopy(model).eval()
         each = [quiet(x, y)[1].item() for x, y in batches]
-        got = answer(model, batches)
+        before = weights(model)
+        try:
+            got = answer(model, batches)
+            still_off = not torch.is_grad_enabled()
+        finally:
+            torch.set_grad_enabled(True)
+        if still_off:
+            fail(
+                "gradients are still off after your function: the next backward would fail. "
+                "torch.no_grad() as a `with` switches them on again"
+            )
+        if not close(weights(model), before):
+            fail("the weights have moved: an evaluation only looks")
         if any(training for training, _ in model.modes):
             fail(
                 "the model was in training mode while you measured: with dropout the loss is noise"

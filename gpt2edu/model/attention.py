@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gpt2edu.model.linear import Linear
+
 # %% ../../nbs/medium/ch07_attention.ipynb #ade393a6
 def attend_loop(
     q: Tensor,  # (T, hs) what each position looks for
@@ -120,8 +122,8 @@ class CausalSelfAttention(nn.Module):
     ):
         super().__init__()
         self.n_head = n_head
-        self.c_attn = nn.Linear(n_embd, 3 * n_embd)  # q, k and v of all heads in one product
-        self.c_proj = nn.Linear(n_embd, n_embd)  # mixes what the heads found
+        self.c_attn = Linear(n_embd, 3 * n_embd)  # q, k and v of all heads in one product
+        self.c_proj = Linear(n_embd, n_embd)  # mixes what the heads found
 
     def qkv(
         self,

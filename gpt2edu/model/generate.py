@@ -32,7 +32,7 @@ def check_sampling(
     top_p: float | None,  # None keeps every token
 ) -> None:
     "Raise a one-line ValueError for a knob that is out of its range."
-    if not temperature >= 0:
+    if not 0 <= temperature < float("inf"):
         raise ValueError(f"temperature={temperature} must be 0 (greedy) or more; try 0.8")
     if top_k is not None and top_k < 1:
         raise ValueError(f"top_k={top_k} must be 1 or more; leave it out to keep every token")
@@ -76,7 +76,7 @@ def next_token_probs(
     return torch.zeros_like(probs).scatter_(1, ids, probs)  # back to the order of ids
 
 # %% ../../nbs/medium/ch11_generate.ipynb #ee78d835
-@torch.no_grad()
+@torch.inference_mode()
 def _grow(model, idx, max_tokens, generators, eot, **knobs):
     "Grow rows of equal length, idx (B, n), by a token per step, each with its own generator."
     caches = [KVCache(idx.shape[1] + max_tokens) for _ in model.transformer.h]

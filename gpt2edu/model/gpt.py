@@ -3,8 +3,9 @@
 # Made by tools/book.py from ../../book/medium/ch08_model.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['LOGITS_AT_ONCE', 'IGNORE', 'GPTConfig', 'MLP', 'Block', 'ChunkedCrossEntropy',
-           'cross_entropy', 'token_losses', 'GPT', 'num_params']
+__all__ = ['LOGITS_AT_ONCE', 'LOGITS_ON_CUDA', 'FP16_SCALE', 'IGNORE', 'LAYER_BYTES', 'GPTConfig',
+           'MLP', 'Block', 'chunk_rows', 'ChunkedCrossEntropy', 'cross_entropy', 'token_losses',
+           'check_size', 'GPT', 'num_params']
 
 # %% ../../nbs/medium/ch08_model.ipynb #d175d88f
 import math
@@ -15,7 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gpt2edu.model.attention import CausalSelfAttention, KVCache
+from gpt2edu.machine.limits import need_memory
 from gpt2edu.model.heads import check_heads
+from gpt2edu.model.linear import Linear
 
 # %% ../../nbs/medium/ch08_model.ipynb #ae818a40
 @dataclass(frozen=True)
@@ -31,12 +34,16 @@ class GPTConfig:
     def __post_init__(self):
         for f in fields(self):
             value = getattr(self, f.name)
-            if not isinstance(value, int) or value < 1:
+            if type(value) is not int or not 1 <= value < 2**63:
                 raise ValueError(
                     f"{f.name}={value!r} must be a whole number, 1 or more; "
                     f"GPT-2 124M has {f.default}"
                 )
         check_heads(self.n_head, self.n_embd)
+
+    def matrix_numbers(self) -> int:
+        "Count the numbers in the tables and matrices: nearly all parameters."
+        return (self.vocab_size + self.block_size + 12 * self.n_layer * self.n_embd) * self.n_embd
 
 # %% ../../nbs/medium/ch08_model.ipynb #9fd1f837
 class MLP(nn.Module):
@@ -47,8 +54,8 @@ class MLP(nn.Module):
         n_embd: int,  # C
     ):
         super().__init__()
-        self.c_fc = nn.Linear(n_embd, 4 * n_embd)
-        self.c_proj = nn.Linear(4 * n_embd, n_embd)
+        self.c_fc = Linear(n_embd, 4 * n_embd)
+        self.c_proj = Linear(4 * n_embd, n_embd)
 
     def forward(
         self,
@@ -84,8 +91,20 @@ class Block(nn.Module):
         return x + self.mlp(self.ln_2(x))
 
 # %% ../../nbs/medium/ch08_model.ipynb #1329bca8
-LOGITS_AT_ONCE = 2**26  # numbers; fp32 logits of one chunk take at most 256 MiB
+LOGITS_AT_ONCE = 2**26  # numbers; fp32 logits of one chunk take about 256 MiB
+LOGITS_ON_CUDA = 2**28  # the same on a GPU: 1 GiB
+FP16_SCALE = 256.0  # of the gradient of the logits, before it is cast
 IGNORE = -100  # a target that does not count, PyTorch's own default
+
+
+def chunk_rows(
+    N: int,  # positions
+    V: int,  # logits of each
+    at_once: int,  # logits to hold at a time
+) -> int:  # positions of a chunk
+    "Share positions evenly among as few chunks as possible; from 128 on, a multiple of 128."
+    rows = math.ceil(N / math.ceil(N * V / at_once))
+    return rows if rows < 128 else math.ceil(rows / 128) * 128
 
 
 class ChunkedCrossEntropy(torch.autograd.Function):
@@ -95,12 +114,12 @@ class ChunkedCrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x, weight, targets, n_chunks, with_grad):
+    def forward(ctx, x, weight, targets, rows, with_grad):
         count = (targets != IGNORE).sum()
         loss = torch.zeros((), device=x.device)
         dx, dw = (torch.empty_like(x), torch.zeros_like(weight)) if with_grad else (None, None)
         start = 0
-        for xs, ts in zip(x.chunk(n_chunks), targets.chunk(n_chunks), strict=True):
+        for xs, ts in zip(x.split(rows), targets.split(rows), strict=True):
             logits = xs @ weight.t()  # (n, C) @ (C, V) -> (n, V)
             dtype = logits.dtype
             logp = logits.float().log_softmax(dim=1)  # (n, V)
@@ -109,12 +128,16 @@ class ChunkedCrossEntropy(torch.autograd.Function):
             if with_grad:  # d(loss)/d(logits) = softmax - one-hot
                 d = logp.exp_()  # (n, V)
                 d.scatter_add_(1, ts.clamp(min=0)[:, None], d.new_full((len(ts), 1), -1.0))
-                d = d.mul_((ts != IGNORE)[:, None]).to(dtype)
+                d = d.mul_((ts != IGNORE)[:, None])
+                if dtype == torch.float16:
+                    d, xs = d.mul_(FP16_SCALE), xs / FP16_SCALE
+                d = d.to(dtype)
                 dx[start : start + len(ts)] = d @ weight  # (n, V) @ (V, C) -> (n, C)
                 dw += d.t() @ xs  # (V, n) @ (n, C) -> (V, C)
             start += len(ts)
             logp = d = None  # before the next chunk takes its room
         if with_grad:
+            dx = dx / FP16_SCALE if dtype == torch.float16 else dx
             ctx.save_for_backward(dx, dw, count)
         return loss / count
 
@@ -129,13 +152,14 @@ def cross_entropy(
     x: Tensor,  # (N, C) final residual stream, normalised
     weight: Tensor,  # (V, C) output embedding
     targets: Tensor,  # (N,) int64 ids of the next tokens; IGNORE where there is none
-    at_once: int = LOGITS_AT_ONCE,  # logits to hold at a time
+    at_once: int | None = None,  # logits to hold at a time; None: what suits the device
 ) -> Tensor:  # () mean over the targets that count, nats/token, fp32
     "Compute the mean cross-entropy of `x @ weight.T` without holding all logits at once."
-    n_chunks = math.ceil(len(x) * len(weight) / at_once)
-    if n_chunks <= 1:
+    at_once = at_once or (LOGITS_ON_CUDA if x.is_cuda else LOGITS_AT_ONCE)
+    if len(x) * len(weight) <= at_once:
         return F.cross_entropy(F.linear(x, weight).float(), targets, ignore_index=IGNORE)
-    return ChunkedCrossEntropy.apply(x, weight, targets, n_chunks, torch.is_grad_enabled())
+    rows = chunk_rows(len(x), len(weight), at_once)
+    return ChunkedCrossEntropy.apply(x, weight, targets, rows, torch.is_grad_enabled())
 
 
 def token_losses(
@@ -154,6 +178,18 @@ def token_losses(
     return torch.cat(losses) if losses else x.new_zeros(0)
 
 # %% ../../nbs/medium/ch08_model.ipynb #7507dc1d
+LAYER_BYTES = 50_000  # of Python objects, about, whatever the width
+
+
+def check_size(config: GPTConfig):
+    "Refuse a model that is larger than the memory. ValueError, one line."
+    c, one = config, torch.empty(0)
+    stored = 0 if one.is_meta else one.element_size()  # bytes of a number
+    sizes = ", ".join(f"{f.name}={getattr(c, f.name)}" for f in fields(c) if f.name != "n_head")
+    need = LAYER_BYTES * c.n_layer + stored * c.matrix_numbers()
+    need_memory(need, f"a model with {sizes}", "take smaller sizes")
+
+
 class GPT(nn.Module):
     "GPT-2 (Radford et al. 2019), with its weight names."
 
@@ -163,6 +199,7 @@ class GPT(nn.Module):
         generator: torch.Generator | None = None,  # of the initial weights; None takes torch's own
     ):
         super().__init__()
+        check_size(config)
         self.config = c = config
         self.transformer = nn.ModuleDict(
             {
@@ -172,7 +209,7 @@ class GPT(nn.Module):
                 "ln_f": nn.LayerNorm(c.n_embd),
             }
         )
-        self.lm_head = nn.Linear(c.n_embd, c.vocab_size, bias=False)
+        self.lm_head = Linear(c.n_embd, c.vocab_size, bias=False)
         self.lm_head.weight = self.transformer.wte.weight  # tied: one matrix for both
         self.init_weights(generator)
 

@@ -3,20 +3,25 @@
 # Made by tools/book.py from ../../book/medium/ch08a_heads.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['near_heads', 'check_heads']
+__all__ = ['divisors', 'near_heads', 'check_heads']
 
 # %% ../../nbs/medium/ch08a_heads.ipynb #d6933987
 import math
 
 # %% ../../nbs/medium/ch08a_heads.ipynb #292b43b3
+def divisors(n: int) -> list[int]:
+    "List the divisors of a number, but for pairs of which both are above 100,000."
+    small = [d for d in range(1, min(math.isqrt(n), 100_000) + 1) if n % d == 0]
+    return sorted({*small, *(n // d for d in small)})
+
+
 def near_heads(
     n_head: int,  # asked for
     n_embd: int,  # C, the width
 ) -> str:  # "6, 8 or 12"
     "Name the three numbers of heads that divide the width and are nearest to the one asked for."
-    small = [d for d in range(1, min(math.isqrt(n_embd), 100_000) + 1) if n_embd % d == 0]
-    divisors = sorted({*small, *(n_embd // d for d in small)})
-    *others, last = sorted(sorted(divisors, key=lambda d: abs(math.log(d / n_head)))[:3])
+    nearest = sorted(divisors(n_embd), key=lambda d: abs(math.log(d / n_head)))
+    *others, last = sorted(nearest[:3])
     return f"{', '.join(map(str, others))} or {last}" if others else str(last)
 
 

@@ -3,9 +3,9 @@
 # Made by tools/book.py from ../../book/medium/ch12_openai_weights.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['TRANSPOSED', 'HUB', 'FILES', 'OPTIONAL', 'our_name', 'flip', 'read_json', 'read_config',
-           'read_weights', 'resize_vocab', 'first_line', 'download', 'find_model',
-           'from_pretrained', 'hub_files', 'export', 'record', 'compare', 'push']
+__all__ = ['TRANSPOSED', 'Size', 'HUB', 'FILES', 'OPTIONAL', 'our_name', 'flip', 'HubConfig',
+           'read_config', 'check_header', 'read_weights', 'resize_vocab', 'first_line', 'download',
+           'find_model', 'from_pretrained', 'hub_files', 'export', 'record', 'compare', 'push']
 
 # %% ../../nbs/medium/ch12_openai_weights.ipynb #aec78148
 import json
@@ -14,6 +14,7 @@ import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Annotated, NotRequired, TypedDict
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 
 from gpt2edu.text.corpus import reachable
 from gpt2edu.machine.atomic import whole_folder
+from gpt2edu.machine.state import read_json, shown
 from gpt2edu.model.gpt import GPT, GPTConfig
 from gpt2edu.text.tokenizer import (
     EOT,
@@ -48,20 +50,31 @@ def flip(name: str, tensor: Tensor) -> Tensor:
     return tensor.t().contiguous() if name.endswith(TRANSPOSED) else tensor
 
 # %% ../../nbs/medium/ch12_openai_weights.ipynb #929d1449
-def read_json(path: Path) -> dict:
-    "Read a JSON file. ValueError, one line, if it is none."
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as e:
-        raise ValueError(f"{path} is not JSON ({e}); fetch it again") from None
+Size = Annotated[int, 1]
+
+
+class HubConfig(TypedDict):
+    "What we read of a config.json of transformers, which says much more."
+
+    model_type: str
+    n_layer: Size
+    n_head: Size
+    n_embd: Size
+    n_positions: Size
+    vocab_size: Size
+    activation_function: NotRequired[str]
+    n_inner: NotRequired[int | None]
+    layer_norm_epsilon: NotRequired[float]
+    scale_attn_weights: NotRequired[bool]
+    tie_word_embeddings: NotRequired[bool]
+    scale_attn_by_inverse_layer_idx: NotRequired[bool]
+    add_cross_attention: NotRequired[bool]
 
 
 def read_config(path: Path) -> GPTConfig:
     "Read the sizes. ValueError, one line, for a GPT-2 with another activation, scale or head."
-    config = read_json(path)
-    sizes = ("n_layer", "n_head", "n_embd", "n_positions", "vocab_size")
-    if missing := [k for k in ("model_type", *sizes) if k not in config]:
-        raise ValueError(f"{path} has no {missing[0]}; expected the config.json of a GPT-2")
+    fix = "fetch the config.json of a GPT-2 again"
+    config = read_json(path, HubConfig, fix, others=True, nan=True)
     # values that mean what our GPT computes; first what transformers takes for an absent field
     can = {
         "model_type": ["gpt2"],
@@ -73,32 +86,60 @@ def read_config(path: Path) -> GPTConfig:
     can |= dict.fromkeys(("scale_attn_by_inverse_layer_idx", "add_cross_attention"), (False,))
     for field, values in can.items():
         if (got := config.get(field, values[0])) not in values:
+            got = repr(got[:60] if isinstance(got, str) else got)
             raise ValueError(
-                f"{path}: {field}={got!r} is not supported; this GPT-2 has {field}={values[0]!r}"
+                f"{path}: {field}={got} is not supported; this GPT-2 has {field}={values[0]!r}"
             )
-    return GPTConfig(*(config[k] for k in sizes))
+    sizes = ("n_layer", "n_head", "n_embd", "n_positions", "vocab_size")
+    try:
+        return GPTConfig(*(config[k] for k in sizes))
+    except ValueError as e:
+        raise ValueError(f"{path}: {e}") from None
 
 # %% ../../nbs/medium/ch12_openai_weights.ipynb #6157a8c5
+def check_header(
+    path: Path,
+    shapes: dict[str, list[int]],  # of the weights in the file, by our names
+    config: GPTConfig,
+):
+    "Refuse sizes that are not those of the file, before a model of them is built. ValueError."
+    sizes = {"wte": [config.vocab_size, config.n_embd], "wpe": [config.block_size, config.n_embd]}
+    for name, want in sizes.items():
+        if (got := shapes.get(f"transformer.{name}.weight")) is None:
+            raise ValueError(f"{path}: {name}.weight is missing")
+        if got != want:
+            what = f"transformer.{name}.weight has shape {got}, expected {want}"
+            raise ValueError(f"{path}: {what} by config.json")
+    blocks = {name.split(".")[2] for name in shapes if name.startswith("transformer.h.")}
+    if len(blocks) < config.n_layer:
+        raise ValueError(f"{path}: h.{len(blocks)}.ln_1.weight is missing")
+
+
 def read_weights(
     path: Path,  # model.safetensors
     config: GPTConfig,  # what the weights must fit
 ) -> dict[str, Tensor]:  # our names and shapes, fp32, lm_head.weight included
     "Read and translate all weights. ValueError, one line: missing, unknown or of a wrong shape."
-    with torch.device("meta"):  # shapes without memory
-        want = GPT(config).state_dict()
     state = {}
     try:
         with safe_open(path, framework="pt") as file:
-            for theirs in filter(our_name, file.keys()):
-                if (name := our_name(theirs)) not in want:
-                    raise ValueError(
-                        f"{path}: {theirs} has no place in a GPT-2 of {config.n_layer} layers"
-                    )
+            names = [name for name in file.keys() if our_name(name)]
+            slices = {name: file.get_slice(name) for name in names}
+            check_header(path, {our_name(n): s.get_shape() for n, s in slices.items()}, config)
+            with torch.device("meta"):  # shapes without memory
+                want = GPT(config).state_dict()
+            for theirs, part in slices.items():
+                if (name := our_name(theirs)) not in want or name in state:
+                    what = f"{shown(theirs)[1:-1]} has no place in a GPT-2"
+                    raise ValueError(f"{path}: {what} of {config.n_layer} layers")
                 shape = list(flip(name, want[name]).shape)
-                if (got := file.get_slice(theirs).get_shape()) != shape:
+                if (got := part.get_shape()) != shape:
                     raise ValueError(
                         f"{path}: {theirs} has shape {got}, expected {shape} by config.json"
                     )
+                if part.get_dtype() not in ("F64", "F32", "F16", "BF16"):
+                    what = f"{theirs} is of type {part.get_dtype()}, expected F32, F16 or BF16"
+                    raise ValueError(f"{path}: {what}")
                 state[name] = flip(name, file.get_tensor(theirs)).float()
     except SafetensorError as e:
         raise ValueError(f"{path} is not a whole safetensors file ({e}); fetch it again") from None

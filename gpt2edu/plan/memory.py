@@ -3,23 +3,23 @@
 # Made by tools/book.py from ../../book/tough/ch14a_memory.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['LOGITS_AT_ONCE', 'SHORT', 'USABLE', 'activation_bytes', 'loss_bytes', 'memory',
-           'largest_micro_batch', 'machine_memory', 'median_seconds', 'Probe', 'held_by',
+__all__ = ['LOGITS_AT_ONCE', 'LOGITS_ON_CUDA', 'SHORT', 'USABLE', 'activation_bytes', 'loss_bytes',
+           'memory', 'largest_micro_batch', 'check_memory', 'median_seconds', 'Probe', 'held_by',
            'time_update', 'time_parts']
 
 # %% ../../nbs/tough/ch14a_memory.ipynb #e24921a7
 import math
-import os
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from pathlib import Path
 
+from gpt2edu.machine.limits import need_memory
+from gpt2edu.model.heads import divisors
 from gpt2edu.train.config import TrainConfig, count_params, kept_bytes, optimizer_bytes
 
 # %% ../../nbs/tough/ch14a_memory.ipynb #d9692ff4
 # as in model.gpt and in model.attention, which need PyTorch; a test compares them
 LOGITS_AT_ONCE = 2**26
+LOGITS_ON_CUDA = 2**28
 SHORT = 256
 # share of a memory to plan with; the rest is for what is not counted
 USABLE = {"cpu": 0.6, "mps": 0.6, "cuda": 0.9}
@@ -47,18 +47,20 @@ def loss_bytes(
     tokens: int,  # B x T of a micro-batch
     vocab_size: int,  # V
     width: int,  # bytes of a number in matrix products
+    cpu: bool,  # whether it is for a CPU, which takes smaller chunks than a GPU
 ) -> tuple[int, int]:  # bytes at the end of its forward pass, and in its backward pass
     "Count what the loss holds: all logits at once, or a chunk of them if they are too many."
     C, V, n = config.n_embd, vocab_size, tokens
     halves = width < 4
     table, stream, logits = 4 * V * C, 4 * n * C, 4 * n * V  # bytes
-    chunks = math.ceil(n * V / LOGITS_AT_ONCE)
+    chunks = math.ceil(n * V / (LOGITS_AT_ONCE if cpu else LOGITS_ON_CUDA))
     if chunks <= 1:  # kept: log-probabilities, and what the output matrix multiplies
         kept = logits + (width * (V * C + n * C) if halves else stream)
         return kept + logits + halves * stream, kept + 2 * logits
     # kept: the gradients of the stream and of the token table
     kept = stream + table
-    chunk = math.ceil(n / chunks) * V  # numbers
+    rows = math.ceil(n / chunks)
+    chunk = (rows if rows < 128 else math.ceil(rows / 128) * 128) * V  # numbers
     forward = kept + stream + (8 + halves * width) * chunk + halves * width * V * C
     return forward, 2 * kept
 
@@ -78,7 +80,7 @@ def memory(
     weights = 4 * count_params(L, C, T, V)
     optimizer = optimizer_bytes(L, C, T, V, config.optimizer)
     activations = activation_bytes(config, n, width, cpu)
-    forward, backward = loss_bytes(config, n, V, width)
+    forward, backward = loss_bytes(config, n, V, width, cpu)
 
     # gradients of earlier micro-batches
     before = weights if ranks > 1 or config.total_batch > n * ranks else 0
@@ -106,20 +108,35 @@ def largest_micro_batch(
 ) -> int:  # windows; 0 if not even one fits
     "Find the largest micro-batch that divides the batch and fits."
     windows = config.total_batch // (config.block_size * ranks)
-    divisors = [b for b in range(1, windows + 1) if windows % b == 0]
-    peaks = {b: memory(config, vocab_size, width, ranks, b, cpu)["peak"] for b in divisors}
-    return max((b for b, peak in peaks.items() if peak <= budget), default=0)
+    for b in reversed(divisors(windows) if windows else []):
+        if memory(config, vocab_size, width, ranks, b, cpu)["peak"] <= budget:
+            return b
+    return 0
 
 
-def machine_memory() -> int | None:  # bytes; None where it cannot be told
-    "Ask how much memory this process may use: the machine's, or what a container allows."
-    found = []
-    with suppress(AttributeError, ValueError, OSError):
-        found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        with suppress(OSError, ValueError):
-            found.append(int(Path(limit).read_text(encoding="utf-8")))
-    return min(found, default=None)
+def check_memory(
+    config: TrainConfig,
+    vocab_size: int,  # V, at least
+    capacity: int | None,  # bytes of the device; None where it cannot be told
+    kind: str,  # cpu, cuda or mps
+    width: int = 4,  # bytes of a number in matrix products
+    ranks: int = 1,
+    micro_batch: int | None = None,  # windows; None: the config's
+):
+    "Refuse a run whose step cannot fit into the memory. ValueError, one line."
+    if not capacity:
+        return
+    c, b = config, micro_batch or config.micro_batch
+    parts = memory(c, vocab_size, width, ranks, b, kind == "cpu")
+    # a compiler may keep fewer activations
+    least = parts["weights"] + parts["gradients"] + parts["optimizer"] + parts["activations"] // 2
+    if least <= capacity:
+        return
+    budget = USABLE[kind] * capacity
+    fits = largest_micro_batch(c, vocab_size, width, budget, ranks, kind == "cpu")
+    fix = f"try --micro_batch {fits}" if fits else "take a smaller --n_layer, --n_embd or context"
+    sizes = ", ".join(f"{k}={getattr(c, k)}" for k in ("n_layer", "n_embd", "block_size"))
+    need_memory(least, f"a step with {sizes}, micro_batch={b}", fix, capacity)
 
 # %% ../../nbs/tough/ch14a_memory.ipynb #3b6aa0cc
 def median_seconds(work: Callable, budget: float, clock: Callable = time.perf_counter) -> float:

@@ -3,11 +3,12 @@
 # Made by tools/book.py from ../../book/tough/ch14b_planner.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['GPUS', 'FINEWEB_TOKENS', 'LIBRARIES', 'ONE_THREAD', 'Gpu', 'PlanConfig',
-           'first_documents', 'extrapolate', 'look_at_data', 'Machine', 'from_data_sheet',
-           'core_peak', 'rough', 'measured', 'cuda_is_here', 'look_at_machine', 'Work',
-           'count_work', 'Room', 'find_room', 'Cost', 'find_cost', 'row', 'rows_of_work',
-           'rows_of_room', 'rows_of_cost', 'saved_bytes', 'rows_of_disk', 'in_numbers', 'plan']
+__all__ = ['GPUS', 'ELSEWHERE', 'FINEWEB_TOKENS', 'LIBRARIES', 'ONE_THREAD', 'BANDWIDTH', 'STARTED',
+           'Gpu', 'data_sheet_peak', 'PlanConfig', 'first_documents', 'extrapolate', 'look_at_data',
+           'Machine', 'from_data_sheet', 'core_peak', 'rough', 'measured', 'cuda_is_here',
+           'look_at_machine', 'Work', 'count_work', 'Room', 'find_room', 'Cost', 'sample_seconds',
+           'find_cost', 'row', 'rows_of_work', 'rows_of_room', 'rows_of_cost', 'saved_bytes',
+           'rows_of_disk', 'in_numbers', 'plan']
 
 # %% ../../nbs/tough/ch14b_planner.ipynb #29d3c745
 import os
@@ -22,10 +23,12 @@ from typing import Literal
 
 from gpt2edu.choices import check_choice
 from gpt2edu.data.config import N_STORIES, TOKENIZER_CHARS
+from gpt2edu.machine.limits import machine_memory
 from gpt2edu.machine.progress import duration, gigabytes
-from gpt2edu.plan.memory import USABLE, largest_micro_batch, machine_memory, memory, time_parts
+from gpt2edu.plan.memory import USABLE, largest_micro_batch, memory, time_parts
 from gpt2edu.text.corpus import documents, find_files
 from gpt2edu.train.config import (
+    SAMPLE_TOKENS,
     TrainConfig,
     batch_advice,
     count_params,
@@ -45,15 +48,27 @@ class Gpu:
     half: float  # FLOP/s of dense products in bf16, or fp16
     single: float  # FLOP/s of fp32 products: in TF32, where there is such a thing
     memory: float  # bytes
+    reached: float  # share of the peak that a run of GPT-2 in PyTorch is taken to reach
+    called: str  # how PyTorch names it, a regular expression
     bf16: bool = True  # multiplies bf16 in hardware
 
 
 GPUS = {
-    "h100": Gpu("H100 SXM", 989.4e12, 494.7e12, 80e9),
-    "a100": Gpu("A100 80 GB", 312e12, 156e12, 80e9),
-    "rtx4090": Gpu("RTX 4090", 165.2e12, 82.6e12, 24e9),
-    "t4": Gpu("T4", 65.1e12, 8.1e12, 16e9, bf16=False),
+    "h100": Gpu("H100 SXM", 989.4e12, 494.7e12, 80e9, 0.3, r"H100 80GB HBM3"),
+    "a100": Gpu("A100 80 GB", 312e12, 156e12, 80e9, 0.5, r"A100"),
+    "rtx4090": Gpu("RTX 4090", 165.2e12, 82.6e12, 24e9, 0.5, r"RTX 4090$"),
+    "t4": Gpu("T4", 65.1e12, 8.1e12, 16e9, 0.4, r"Tesla T4", bf16=False),
 }
+ELSEWHERE = 0.4  # share of the peak on other hardware
+
+
+def data_sheet_peak(
+    name: str,  # of a GPU, as PyTorch says it: NVIDIA H100 80GB HBM3
+    dtype: str,  # fp32, bf16 or fp16
+) -> float | None:  # FLOP/s; None for a card that is not in the table
+    "Find the peak of a GPU by its name."
+    gpu = next((gpu for gpu in GPUS.values() if re.search(gpu.called, name)), None)
+    return gpu and (gpu.single if dtype == "fp32" else gpu.half)
 
 
 @dataclass(frozen=True)
@@ -66,8 +81,8 @@ class PlanConfig(TrainConfig):
     # time the parts of a step on this machine, and train the tokenizer: some ten seconds, and a
     # better figure
     measure: bool = False
-    # share of the peak that is taken to be reached where nothing is measured
-    assume_mfu: float = 0.4
+    # share of the peak that is taken to be reached where nothing is measured; by default the card's
+    assume_mfu: float | None = None
     price: float = 2.0  # dollars for an hour of one GPU: an example, take your provider's
     memory: float = 0.0  # GB (1e9 bytes) of one device; 0: what the data sheet or this machine says
     # tokens in the training shards, if they are not here to be counted
@@ -76,7 +91,7 @@ class PlanConfig(TrainConfig):
     def __post_init__(self):
         super().__post_init__()
         check_choice("gpu", self.gpu, Literal["auto", "this", *GPUS])
-        if not 0 < self.assume_mfu <= 1:
+        if self.assume_mfu is not None and not 0 < self.assume_mfu <= 1:
             raise ValueError(f"assume_mfu={self.assume_mfu} must be above 0 and at most 1; try 0.4")
         if self.gpu == "t4" and self.dtype == "bf16":
             raise ValueError("gpu=t4 does not multiply bf16 in hardware; use --dtype fp16")
@@ -186,7 +201,7 @@ def from_data_sheet(gpu: Gpu, c: PlanConfig, flops: int) -> Machine:
         memory=gpu.memory,
         peak=peak,
         peak_from="data sheet, dense",
-        tokens_per_s=c.assume_mfu * peak / flops,
+        tokens_per_s=(c.assume_mfu or gpu.reached) * peak / flops,
         speed_from="data sheet",
     )
 
@@ -220,7 +235,7 @@ def rough(c: PlanConfig, flops: int) -> Machine:
         memory=machine_memory(),
         peak=peak,
         peak_from=f"NumPy in fp32, one core timed, times {cores}",
-        tokens_per_s=c.assume_mfu * peak / flops,
+        tokens_per_s=(c.assume_mfu or ELSEWHERE) * peak / flops,
         speed_from="rough",
     )
 
@@ -235,14 +250,17 @@ def measured(c: PlanConfig, V: int) -> Machine:
     set_precision(here)
     dtype = pick_dtype(c.dtype, here).value
     of_gpu = here.type == "cuda" and torch.cuda.get_device_properties(here).total_memory
+    name = describe(here).split(",")[0]
+    words = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[dtype]
+    known = data_sheet_peak(name, words)
     return Machine(
-        name=describe(here).split(",")[0],
+        name=name,
         kind=here.type,
-        dtype={torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[dtype],
+        dtype=words,
         memory=of_gpu or machine_memory(),
-        peak_from=f"measured: {describe(here)}",
+        peak_from="data sheet, dense" if known else f"measured: {describe(here)}",
         tokens_per_s=c.total_batch / sum(time_parts(c, V, here, dtype).values()),
-        peak=measure_peak(here, dtype),
+        peak=known or measure_peak(here, dtype),
         speed_from="measured",
     )
 
@@ -264,7 +282,8 @@ def cuda_is_here(
 def look_at_machine(c: PlanConfig, V: int, flops: int) -> Machine:
     "Choose among the three. ValueError, one line, for a device that is not here."
     gpu = c.gpu
-    if gpu == "auto" and c.preset.startswith("gpt2-") and not cuda_is_here(c.device):
+    large = c.preset.startswith("gpt2-") or c.gpus > 1
+    if gpu == "auto" and large and c.device != "cpu" and not cuda_is_here(c.device):
         gpu = "a100"
     if gpu in GPUS:
         return from_data_sheet(GPUS[gpu], c, flops)
@@ -337,24 +356,37 @@ def find_room(work: Work, machine: Machine) -> Room:
     return Room(parts, capacity, parts["peak"] <= budget, largest)
 
 
+BANDWIDTH = {"cpu": 10e9, "mps": 100e9, "cuda": 1e12}  # bytes of memory read in a second
+STARTED = 5e-4  # seconds to start the kernels of one block from Python
+
+
 @dataclass(frozen=True)
 class Cost:
     "How long a run takes, and what that costs."
 
     seconds: float
     judging: float  # share of them that validates
+    sampling: float  # share of them in which all ranks wait for a sample
     gpu_hours: float
     dollars: float | None  # None for a machine that is not rented
+
+
+def sample_seconds(work: Work, machine: Machine) -> float:
+    "Estimate the time of one sample: each token reads all weights, and starts some kernels."
+    read = 4 * work.parameters / BANDWIDTH[machine.kind]
+    return SAMPLE_TOKENS * max(read, work.config.n_layer * STARTED)
 
 
 def find_cost(work: Work, machine: Machine) -> Cost:
     "Divide the tokens by the rate; a validation is forward only, a third of a training token."
     c = work.config
     judged = work.steps // c.eval_every * c.val_tokens / (1 - c.val_overlap) / 3
-    seconds = (work.tokens + judged) / (machine.tokens_per_s * c.gpus)
+    rate = machine.tokens_per_s * c.gpus
+    sampled = (work.steps - 1) // c.sample_every * sample_seconds(work, machine)
+    seconds = (work.tokens + judged) / rate + sampled
     hours = seconds / 3600 * c.gpus
     dollars = hours * c.price if machine.kind == "cuda" else None
-    return Cost(seconds, judged / (work.tokens + judged), hours, dollars)
+    return Cost(seconds, judged / rate / seconds, sampled / seconds, hours, dollars)
 
 # %% ../../nbs/tough/ch14b_planner.ipynb #fcdf18f9
 def row(name: str, value: str, note: str = "") -> str:
@@ -417,9 +449,11 @@ def rows_of_cost(work: Work, machine: Machine, cost: Cost) -> list[str]:
     peak_from = machine.peak_from if rough else f"{machine.dtype}, {machine.peak_from}"
     timed = machine.speed_from == "measured"
     by = "predicted from timed parts of a step" if timed else "assumed: --assume_mfu"
+    by += ", of this peak"
     share = mfu(machine.tokens_per_s, work.flops, machine.peak)
     alone = "exchange between ranks not counted" if c.gpus > 1 else ""
-    note = f"{cost.judging:.1%} of it for validation; samples and other scores not counted"
+    note = f"{cost.judging:.1%} of it for validation, {cost.sampling:.1%} for samples; "
+    note += "other scores not counted"
     if rough:
         note = "rough: half or double is possible; --measure times a step here"
     rows = [

@@ -3,9 +3,9 @@
 # Made by tools/book.py from ../../book/easy/ch03_corpus.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['FULL', 'SHAKESPEARE', 'SHAKESPEARE_SHA256', 'EMBEDDED', 'SUFFIXES', 'Story', 'story',
-           'stories', 'read_back', 'story_items', 'reachable', 'download', 'is_hub_name',
-           'files_below', 'files_like', 'find_files', 'documents']
+__all__ = ['FULL', 'SHAKESPEARE', 'SHAKESPEARE_SHA256', 'EMBEDDED', 'SUFFIXES', 'LONG', 'Story',
+           'story', 'stories', 'read_back', 'story_items', 'reachable', 'download', 'is_hub_name',
+           'files_below', 'files_like', 'find_files', 'long_lines', 'without_repeats', 'documents']
 
 # %% ../../nbs/easy/ch03_corpus.ipynb #441eeb81
 import glob
@@ -241,7 +241,26 @@ def find_files(
         note(f"{empty[0]}{more}: left out, the file is empty")
     return sorted(found.difference(empty))
 
+# %% ../../nbs/easy/ch03_corpus.ipynb #759244e9
+LONG = 40  # characters of a line that two documents do not share by chance
 
+
+def long_lines(text: str) -> set[str]:
+    "The lines of a text that are long enough to recognise it by, without their indentation."
+    return {line.strip() for line in text.split("\n") if len(line.strip()) >= LONG}
+
+
+def without_repeats(texts: Iterable[str]) -> Iterator[str]:
+    "Leave out each paragraph with a long line of an earlier text, and texts with nothing else."
+    seen = set()
+    for text in texts:
+        kept = [part for part in text.split("\n\n") if not long_lines(part) & seen]
+        own = long_lines("\n\n".join(kept))
+        if own or not long_lines(text):
+            yield "\n\n".join(kept)
+        seen |= own
+
+# %% ../../nbs/easy/ch03_corpus.ipynb #d75200a5
 def documents(
     dataset: str | Iterable[str],  # stories, pydocs, tinyshakespeare; files, folders, patterns
     text_key: str = "text",  # field of .jsonl, column of .parquet
@@ -257,7 +276,8 @@ def documents(
     elif names == ["pydocs"]:
         from pydoc_data.topics import topics  # in every CPython
 
-        yield from random.Random(0).sample([topics[k] for k in sorted(topics)], len(topics))
+        pages = random.Random(0).sample([topics[k] for k in sorted(topics)], len(topics))
+        yield from without_repeats(pages)
     elif names == ["tinyshakespeare"]:
         kept = Path(data_dir) / "downloads"
         yield from read_strings(download(SHAKESPEARE, SHAKESPEARE_SHA256, kept), text_key)

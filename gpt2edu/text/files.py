@@ -3,29 +3,37 @@
 # Made by tools/book.py from ../../book/easy/ch03c_files.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['EOT', 'LARGE', 'BOM', 'BUFFER', 'unheard', 'encoding_of', 'not_utf8',
-           'first_wrong_byte', 'short_lines', 'cut_text', 'read_txt', 'arrow', 'left_out',
-           'column_texts', 'row_of', 'text_of', 'long_text_of', 'read_jsonl', 'Table', 'broken',
-           'text_column', 'open_table', 'check_column', 'read_group', 'read_parquet', 'read_file',
-           'read_strings']
+__all__ = ['EOT', 'LARGE', 'LONGEST', 'BOM', 'BUFFER', 'PACKED_PAGE', 'PACKED_GROUP', 'unheard',
+           'typed', 'encoding_of', 'not_utf8', 'whole_lines', 'first_wrong_byte', 'short_lines',
+           'cut_text', 'read_txt', 'arrow', 'left_out', 'column_texts', 'row_of', 'text_of',
+           'long_text_of', 'read_jsonl', 'Table', 'broken', 'text_column', 'open_table',
+           'check_column', 'read_group', 'read_parquet', 'read_file', 'read_strings']
 
 # %% ../../nbs/easy/ch03c_files.ipynb #4b761a3d
 import json
 import os
 import re
+import shlex
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain, pairwise
+from itertools import chain, count, pairwise
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, BinaryIO, NamedTuple, TextIO
 
 # %% ../../nbs/easy/ch03c_files.ipynb #5fb80a32
 EOT = "<|endoftext|>"  # on a line of its own, it separates the documents of a .txt file
 LARGE = 64 << 20  # bytes of text; a larger document is not turned into a string
+LONGEST = 512 << 20  # bytes of a line of JSON; a longer one is refused
 BOM = b"\xef\xbb\xbf"  # a byte order mark, which some editors put first
 
 
 def unheard(line: str):
     "Take a note, and keep it from the reader."
+
+
+def typed(argument: str | Path) -> str:
+    "Write a path, or another argument, as one types it in a shell."
+    text = str(argument)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)
 
 
 def encoding_of(path: Path) -> str:
@@ -51,11 +59,33 @@ def not_utf8(
     return ValueError(f"{where}: not UTF-8 at byte {at + e.start}; convert it first")
 
 
+def whole_lines(
+    file: BinaryIO,
+    where: str | Path,  # names it in messages
+) -> Iterator[bytes]:
+    "Give the lines of a file. ValueError, one line, for one that is too long to hold."
+    for n in count(1):
+        parts, size = [], 0
+        while part := file.readline(LARGE):
+            parts.append(part)
+            size += len(part)
+            if part.endswith(b"\n"):
+                break
+            if size > LONGEST:
+                raise ValueError(
+                    f"{where}, line {n}: longer than {LONGEST >> 20} MiB, which is the most for "
+                    "one line; cut it into documents"
+                )
+        if not parts:
+            return
+        yield parts[0] if len(parts) == 1 else b"".join(parts)
+
+
 def first_wrong_byte(path: Path) -> ValueError:
     "Say where a text file stops being UTF-8."
     at = 0
     with open(path, "rb") as f:
-        for n, line in enumerate(f, start=1):
+        for n, line in enumerate(whole_lines(f, path), start=1):
             try:
                 line.decode()
             except UnicodeDecodeError as e:
@@ -212,7 +242,7 @@ def read_jsonl(
         raise ValueError(f"{path}: is UTF-16; convert it to UTF-8 first")
     n = at = without = 0
     with open(path, "rb") as f:
-        for line in f:
+        for line in whole_lines(f, path):
             n += 1
             start, at = at, at + len(line)
             if n == 1 and line.startswith(BOM):
@@ -232,6 +262,8 @@ def read_jsonl(
 
 # %% ../../nbs/easy/ch03c_files.ipynb #3504c84c
 BUFFER = 8 << 20  # bytes that are asked for at a time, at most
+# how far text may be packed, beyond 128 MiB: a page, and a group whose texts repeat each other
+PACKED_PAGE, PACKED_GROUP = 200, 1000
 
 
 class Table(NamedTuple):
@@ -245,8 +277,30 @@ class Table(NamedTuple):
     own: tuple[type, ...]  # errors of `open_file` that say themselves what is wrong
 
     def size(self, group: int) -> int:
-        "Bytes of text in a row group."
-        return self.meta.row_group(group).column(self.column).total_uncompressed_size
+        "Bytes of text in a row group, at least one; a text of its dictionary counts once."
+        return max(1, self.meta.row_group(group).column(self.column).total_uncompressed_size)
+
+    def rows_at_once(self, group: int) -> int:
+        "Say how many rows are read at a time: two megabytes, and never far more than 128."
+        info, size = self.meta.row_group(group), self.size(group)
+        rows = min(info.num_rows * (BUFFER // 4) // size, 1 << 20)
+        if size > 2 * LARGE or info.column(self.column).has_dictionary_page:
+            rows = min(rows, 2 * LARGE // size)  # each may be the longest text of the dictionary
+        return max(1, rows)
+
+    def most(self, group: int, n_bytes: int) -> int:
+        "Say how many bytes of text a group of a file of n_bytes may hold. ValueError, one line."
+        stored = min(n_bytes, self.meta.row_group(group).column(self.column).total_compressed_size)
+        if self.size(group) > max(2 * LARGE, PACKED_PAGE * stored):
+            raise self.bomb(group, stored)
+        return max(2 * LARGE, PACKED_GROUP * stored)
+
+    def bomb(self, group: int, stored: int) -> ValueError:
+        "One line for a group that holds far more than it should."
+        return ValueError(
+            f"{self.where}: row group {group} unfolds from {max(0, stored):,} bytes to more than "
+            f"{2 * LARGE >> 20} MiB, far more than text does; it is not read, leave the file out"
+        )
 
 
 def broken(where: str, e: Exception) -> ValueError:
@@ -316,21 +370,25 @@ def read_group(
     pa = arrow()
     info = table.meta.row_group(group)
     earlier = sum(table.meta.row_group(g).num_rows for g in range(group))
-    size = max(1, table.size(group))
-    rows = 1 if size > 2 * LARGE else max(1, info.num_rows * (BUFFER // 4) // size)
+    rows = table.rows_at_once(group)
     options = {"metadata": table.meta, "buffer_size": BUFFER, "pre_buffer": False}
     wanted = {"row_groups": [group], "columns": [table.text_key], "use_threads": False}
     again = True
     while again:
         again = False
         try:
-            file = pa.parquet.ParquetFile(table.open_file(), **options)
+            opened = table.open_file()
+            most = table.most(group, opened.seek(0, os.SEEK_END))
+            file = pa.parquet.ParquetFile(opened, **options)
             seen = rows_seen = 0
             for batch in file.iter_batches(min(rows, info.num_rows or 1), **wanted):
                 check_column(batch.column(0), table.where, earlier + rows_seen)
                 rows_seen += batch.num_rows
                 for text in column_texts(batch.column(0)):
                     seen += 1
+                    most -= len(text)
+                    if most < 0:
+                        raise table.bomb(group, info.column(table.column).total_compressed_size)
                     if seen > skip:
                         if len(text) > LARGE:
                             break

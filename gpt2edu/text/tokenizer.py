@@ -3,10 +3,11 @@
 # Made by tools/book.py from ../../book/easy/ch04_tokenizer.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['GPT2_PATTERN', 'SAY_EVERY', 'GPT2_VOCAB', 'utf8', 'merge', 'Chain', 'train_bpe',
-           'encode_piece', 'encode_plain', 'byte_alphabet', 'to_printable', 'from_printable',
-           'Tokenizer', 'printable_vocab', 'other_setting', 'is_transformers', 'from_transformers',
-           'get_tokenizer']
+__all__ = ['GPT2_PATTERN', 'SAY_EVERY', 'LARGEST_FILE', 'GPT2_VOCAB', 'utf8', 'merge', 'Chain',
+           'train_bpe', 'encode_piece', 'encode_plain', 'byte_alphabet', 'to_printable',
+           'from_printable', 'Saved', 'Tokenizer', 'printable_vocab', 'Layer', 'Added', 'Numbered',
+           'BPE', 'Theirs', 'Beside', 'read_theirs', 'other_setting', 'is_transformers',
+           'from_transformers', 'get_tokenizer']
 
 # %% ../../nbs/easy/ch04_tokenizer.ipynb #cf825f94
 import functools
@@ -21,12 +22,14 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any, Literal, Required, TypedDict
 
 import regex
 import tiktoken
 import tiktoken.load
 
 from gpt2edu.machine.atomic import write_atomically
+from gpt2edu.machine.state import Count, Hash, check, loads, read_json, shown
 from gpt2edu.text.files import EOT  # "<|endoftext|>", how people write what separates documents
 
 # %% ../../nbs/easy/ch04_tokenizer.ipynb #d466213f
@@ -223,6 +226,64 @@ def _parts(text: str) -> list[str]:
     return [text[a:b] for a, b in pairwise([0, *cuts, len(text)])]
 
 # %% ../../nbs/easy/ch04_tokenizer.ipynb #5ccd4bd9
+LARGEST_FILE = 64 << 20  # bytes of a tokenizer.json
+
+
+class Saved(TypedDict):
+    "What `Tokenizer.save` writes."
+
+    format: Literal["gpt2edu tokenizer 1"]
+    name: str
+    hash: Hash
+    pattern: str
+    special_tokens: dict[str, Count]
+    bytes: str
+    merges: list[str]
+
+
+def _check_length(file: Path):
+    "Refuse a file that is far larger than a tokenizer. ValueError, one line."
+    if (size := file.stat().st_size) > LARGEST_FILE:
+        raise ValueError(
+            f"{file}: {size:,} bytes, expected a tokenizer of {LARGEST_FILE:,} at most "
+            "(GPT-2's has two million); take another one"
+        )
+
+
+def _bytes_of(text: str, key: str) -> bytes:
+    "Undo `to_printable`. ValueError: key, got, expected."
+    try:
+        return from_printable(text)
+    except KeyError:
+        raise ValueError(f"{key} is {shown(text)}, expected GPT-2's letters for bytes") from None
+
+
+def _vocabulary(
+    pairs: list,  # of printable halves
+    letters: str,  # of the 256 bytes, in the order of their ids
+) -> tuple[list[tuple[bytes, bytes]], bytes]:  # merges; the byte of each id
+    "Read merges and bytes that were made printable. ValueError: key, got, expected."
+    order = _bytes_of(letters, "bytes")
+    if sorted(order) != [*range(256)]:
+        got = f"{shown(letters)}, {len(letters)} letters"
+        raise ValueError(f"bytes is {got}, expected each of the 256 once")
+    known, merges = {bytes([b]) for b in order}, []
+    for i, pair in enumerate(pairs):
+        halves = tuple(_bytes_of(half, f"merges[{i}]") for half in pair)
+        if len(halves) != 2 or not known.issuperset(halves):
+            got = shown(" ".join(pair))
+            raise ValueError(f"merges[{i}] is {got}, expected two tokens that are there before it")
+        known.add(halves[0] + halves[1])
+        merges.append(halves)
+    return merges, order
+
+
+def _hash_of(pattern: str, tokens: list[bytes]) -> str:  # SHA-256, hex
+    "Make the fingerprint of a vocabulary: equal hash, equal ids for every text."
+    content = [pattern, {EOT: len(tokens)}, [token.hex() for token in tokens]]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+# %% ../../nbs/easy/ch04_tokenizer.ipynb #69e2db14
 class Tokenizer:
     "Text to ids and back. Ids: 256 single bytes, then one per merge, then `<|endoftext|>`."
 
@@ -242,9 +303,7 @@ class Tokenizer:
         self.eot = len(tokens)  # the id of <|endoftext|>, always the last
         self.n_vocab = len(tokens) + 1
         special = {EOT: self.eot}
-        content = [pattern, special, [token.hex() for token in tokens]]
-        # equal hash = equal ids for every text
-        self.hash = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+        self.hash = _hash_of(pattern, tokens)
         self._encoding = tiktoken.Encoding(
             name, pat_str=pattern, mergeable_ranks=self.ranks, special_tokens=special
         )
@@ -317,21 +376,25 @@ class Tokenizer:
             raise FileNotFoundError(
                 f'no tokenizer at {file}; expected "gpt2", a tokenizer.json or a folder with one'
             )
+        fix = "it was altered since it was saved: restore it, or train it again"
+        _check_length(file)
+        data = read_json(file, Saved, fix)
         try:
-            data = json.loads(file.read_text(encoding="utf-8"))
-            merges = [
-                tuple(from_printable(half) for half in line.split(" ")) for line in data["merges"]
-            ]
-            tokenizer = cls(data["name"], merges, from_printable(data["bytes"]), data["pattern"])
-            intact = tokenizer._to_dict() == data  # the hash too: it is computed from the content
-        except Exception:  # noqa: BLE001  an altered file can fail anywhere on the way
-            intact = False
-        if not intact:
-            raise ValueError(
-                f"{file} is no tokenizer, or was altered since it was saved; "
-                "restore it or train it again"
-            )
-        return tokenizer
+            pairs = [line.split(" ") for line in data["merges"]]
+            merges, order = _vocabulary(pairs, data["bytes"])
+            tokens = [bytes([b]) for b in order] + [a + b for a, b in merges]
+            special, sha = {EOT: len(tokens)}, _hash_of(data["pattern"], tokens)
+            if data["pattern"] != GPT2_PATTERN:
+                got = shown(data["pattern"])
+                raise ValueError(f"pattern is {got}, expected GPT-2's: no other is run")
+            if data["special_tokens"] != special:
+                got = shown(data["special_tokens"].get(EOT, data["special_tokens"]))
+                raise ValueError(f"special_tokens is {got}, expected {special[EOT]} for {EOT} only")
+            if data["hash"] != sha:
+                raise ValueError(f"hash is {data['hash'][:12]}, expected {sha[:12]} by the rest")
+            return cls(data["name"], merges, order, data["pattern"])
+        except ValueError as e:
+            raise ValueError(f"{file}: {e}; {fix}") from None
 
 # %% ../../nbs/easy/ch04_tokenizer.ipynb #198e352a
 def printable_vocab(tokenizer: Tokenizer) -> dict[str, int]:  # token → id
@@ -339,10 +402,95 @@ def printable_vocab(tokenizer: Tokenizer) -> dict[str, int]:  # token → id
     return {to_printable(token): i for token, i in tokenizer.ranks.items()} | {EOT: tokenizer.eot}
 
 
+class Layer(TypedDict, total=False):
+    "A step before or after the model, or a sequence of them."
+
+    type: Required[str]
+    add_prefix_space: bool
+    use_regex: bool
+    pretokenizers: list["Layer"]
+    normalizers: list["Layer"]
+    processors: list["Layer"]
+    special_tokens: dict[str, Any]
+
+
+class Added(TypedDict, total=False):
+    "A token that a config names."
+
+    content: Required[str]
+
+
+class Numbered(TypedDict):
+    "A token beside the vocabulary, with its id."
+
+    content: str
+    id: Count
+
+
+class BPE(TypedDict, total=False):
+    "The model itself."
+
+    vocab: Required[dict[str, Count]]
+    merges: Required[list[str | tuple[str, str]]]
+    type: str
+    dropout: float | None
+    continuing_subword_prefix: str | None
+    end_of_word_suffix: str | None
+    byte_fallback: bool | None
+
+
+class Theirs(TypedDict, total=False):
+    "What we read of a tokenizer.json of transformers."
+
+    model: Required[BPE]
+    added_tokens: Required[list[Numbered]]
+    pre_tokenizer: Layer | None
+    normalizer: Layer | None
+    post_processor: Layer | None
+    decoder: Layer | None
+
+
+class Beside(TypedDict, total=False):
+    "What we read of a tokenizer_config.json; its tokens, such as `bos_token`, too."
+
+    added_tokens_decoder: dict[str, Added]
+    add_prefix_space: bool | None
+    add_bos_token: bool | None
+    add_eos_token: bool | None
+    do_lower_case: bool | None
+
+
+def _tokens(beside: dict) -> dict:  # name: token
+    "Find the tokens that a tokenizer_config.json names."
+    return {k: v for k, v in beside.items() if k.endswith("_token") and not k.startswith("add_")}
+
+
+def read_theirs(file: Path) -> tuple[dict, dict]:  # what the two files say
+    "Read a tokenizer.json of transformers and the config beside it. ValueError, one line."
+    fix, config = "fetch it again", file.with_name("tokenizer_config.json")
+    for path in (file, config):
+        if path.is_file():
+            _check_length(path)
+    data = read_json(file, dict[str, Any], fix)
+    beside = read_json(config, dict[str, Any], fix) if config.is_file() else {}
+    try:
+        data = check(data, Theirs, others=True)
+    except ValueError as e:
+        raise ValueError(f"{file} is not laid out as GPT-2's: {e}; {fix}") from None
+    try:
+        check(beside, Beside, others=True)
+        for name, token in _tokens(beside).items():
+            check(token, str | Added | None, name, others=True)
+    except ValueError as e:
+        raise ValueError(f"{config}: {e}; {fix}") from None
+    return data, beside
+
+
 def _kinds(part: dict | None) -> str | None:  # "Digits, ByteLevel" for a sequence of two
     if part is None or part["type"] != "Sequence":
         return part and part["type"]
-    inner = next(part[k] for k in part if k in ("pretokenizers", "normalizers", "processors"))
+    names = ("pretokenizers", "normalizers", "processors")
+    inner = next((part[k] for k in part if k in names), [])
     return ", ".join(p["type"] for p in inner) or None
 
 
@@ -352,14 +500,13 @@ def other_setting(
 ) -> tuple | None:  # name, what it says, what GPT-2's says; None: nothing differs
     "Find the first setting of a tokenizer that gives other ids than GPT-2's way does."
     model, cut = data["model"], data.get("pre_tokenizer") or {"type": None}
-    if cut["type"] == "Sequence" and len(cut["pretokenizers"]) == 1:
+    if cut["type"] == "Sequence" and len(cut.get("pretokenizers", [])) == 1:
         cut = cut["pretokenizers"][0]
     after = data.get("post_processor")
     adds = _kinds(after) != "ByteLevel" and (after or {}).get("special_tokens") != {}
     extra = [t["content"] for t in data["added_tokens"]]
     extra += [t["content"] for t in beside.get("added_tokens_decoder", {}).values()]
-    named = [v for k, v in beside.items() if k.endswith("_token") and not k.startswith("add_")]
-    extra += [v["content"] if isinstance(v, dict) else v for v in named if v]
+    extra += [v["content"] if isinstance(v, dict) else v for v in _tokens(beside).values() if v]
     found = [
         ("normalizer", _kinds(data.get("normalizer")), None),
         ("pre_tokenizer", _kinds(cut), "ByteLevel"),
@@ -380,8 +527,9 @@ def other_setting(
 def is_transformers(file: Path) -> bool:
     "Whether a tokenizer.json has the layout of transformers, not our own."
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        _check_length(file)
+        data = loads(file.read_bytes())
+    except (OSError, ValueError):
         return False
     return isinstance(data, dict) and "model" in data and "format" not in data
 
@@ -391,32 +539,27 @@ def from_transformers(
     name: str,  # for people and manifests
 ) -> Tokenizer:
     "Read a tokenizer.json of transformers, if it gives the ids that GPT-2's way gives. ValueError."
-    try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-        config = file.with_name("tokenizer_config.json")
-        beside = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
-    except (ValueError, RecursionError) as e:
-        raise ValueError(f"{file} or its config is not JSON ({e}); fetch it again") from None
-    tokenizer = vocab = other = None
-    try:
-        vocab = data["model"]["vocab"] | {t["content"]: t["id"] for t in data["added_tokens"]}
-        other = other_setting(data, beside)
-        if other is None:
-            pairs = [m.split(" ") if isinstance(m, str) else m for m in data["model"]["merges"]]
-            # single bytes, in the order of their ids
-            order = sorted((t for t in vocab if len(t) == 1), key=vocab.get)
-            merges = [(from_printable(a), from_printable(b)) for a, b in pairs]
-            tokenizer = Tokenizer(name, merges, byte_order=b"".join(map(from_printable, order)))
-    except Exception:  # noqa: BLE001  an altered file can fail anywhere on the way
-        tokenizer = None
-    if other:
+    data, beside = read_theirs(file)
+    vocab = data["model"]["vocab"] | {t["content"]: t["id"] for t in data["added_tokens"]}
+    if other := other_setting(data, beside):
+        got = repr(other[1])
+        got = got if len(got) <= 60 else f"{got[:57]}..."
         raise ValueError(
-            f"{file}: {other[0]}={other[1]!r} is not supported, expected {other[2]!r} as in GPT-2: "
+            f"{file}: {other[0]}={got} is not supported, expected {other[2]!r} as in GPT-2: "
             "the ids would be others; take another tokenizer with --tokenizer, or transformers"
         )
-    if tokenizer is None or printable_vocab(tokenizer) != vocab:
-        layout = f"256 bytes, then the merges in their order, then {EOT}"
-        raise ValueError(f"{file} is not laid out as GPT-2's: {layout}; fetch it again")
+    try:
+        pairs = [m.split(" ") if isinstance(m, str) else m for m in data["model"]["merges"]]
+        # single bytes, in the order of their ids
+        letters = "".join(sorted((t for t in vocab if len(t) == 1), key=vocab.get))
+        tokenizer = Tokenizer(name, *_vocabulary(pairs, letters))
+        want = printable_vocab(tokenizer)
+        if wrong := next((t for t in want | vocab if want.get(t) != vocab.get(t)), None):
+            what = f"the id of {shown(wrong)} is {vocab.get(wrong)}, expected {want.get(wrong)}"
+            raise ValueError(what.replace("None", "missing"))
+    except ValueError as e:
+        layout = f"{e}; expected 256 bytes, then the merges in their order, then {EOT}"
+        raise ValueError(f"{file} is not laid out as GPT-2's: {layout}; fetch it again") from None
     return tokenizer
 
 # %% ../../nbs/easy/ch04_tokenizer.ipynb #38bcc746

@@ -3,11 +3,13 @@
 # Made by tools/book.py from ../../book/tough/ch16_checkpoint.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['FORMAT', 'MODEL', 'OPTIM', 'STATE', 'DTYPES', 'pack', 'untie', 'flatten', 'unflatten',
-           'rng_state', 'set_rng_state', 'sealed', 'unseal', 'write_file', 'discard', 'is_whole',
-           'saved_steps', 'latest', 'write', 'prepare', 'save', 'Checkpoint', 'first_difference',
+__all__ = ['FORMAT', 'MODEL', 'OPTIM', 'STATE', 'DTYPES', 'STEP', 'REMEDY', 'Files', 'KEPT', 'FREE',
+           'pack', 'untie', 'flatten', 'unflatten', 'rng_state', 'set_rng_state', 'sealed',
+           'unseal', 'write_file', 'discard', 'Part', 'named_steps', 'is_whole', 'saved_steps',
+           'latest', 'write', 'prepare', 'save', 'Content', 'Step', 'fit', 'read_content', 'Group',
+           'Rest', 'read_tensors', 'read_optim', 'read_model', 'Checkpoint', 'first_difference',
            'read_checked', 'check_config', 'load', 'names_and_marks', 'latest_state', 'load_latest',
-           'AsyncSaver']
+           'words', 'load_weights', 'check_group', 'check_kept', 'check_optim', 'AsyncSaver']
 
 # %% ../../nbs/tough/ch16_checkpoint.ipynb #d9b041e4
 import base64
@@ -15,18 +17,21 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
+from typing import Annotated, Any, TypedDict
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 
 from gpt2edu.machine.atomic import sync_folder
+from gpt2edu.machine.state import Count, Hash, check, loads, parse, shown
 
 # %% ../../nbs/tough/ch16_checkpoint.ipynb #a390ff23
 FORMAT = "gpt2edu checkpoint 1"
@@ -126,17 +131,21 @@ def rng_state(generators: dict[str, torch.Generator] | None = None) -> dict[str,
 def set_rng_state(
     saved: dict[str, str], generators: dict[str, torch.Generator] | None = None
 ) -> None:
-    "Set back what `rng_state` wrote, for the same names; without a GPU, its state is skipped."
+    """Set back what `rng_state` wrote, for the same names; without a GPU, its state is skipped.
 
-    def decode(text):
-        return torch.frombuffer(bytearray(base64.b64decode(text)), dtype=torch.uint8)
-
-    states = {name: decode(text) for name, text in saved.items()}
-    torch.set_rng_state(states["cpu"])
-    if "cuda" in states and torch.cuda.is_available():
-        torch.cuda.set_rng_state(states["cuda"])
-    for name in generators or {}:
-        generators[name].set_state(states[name])
+    ValueError, one line, for what is no state of a generator.
+    """
+    setters = {"cpu": torch.set_rng_state}
+    if "cuda" in saved and torch.cuda.is_available():
+        setters["cuda"] = torch.cuda.set_rng_state
+    setters |= {name: g.set_state for name, g in (generators or {}).items()}
+    for name, put in setters.items():
+        try:
+            raw = bytearray(base64.b64decode(saved[name], validate=True))
+            put(torch.frombuffer(raw, dtype=torch.uint8))
+        except (KeyError, ValueError, TypeError, RuntimeError):
+            got = shown(saved.get(name))
+            raise ValueError(f"rng.{name} is {got}, expected a generator's state") from None
 
 # %% ../../nbs/tough/ch16_checkpoint.ipynb #07fa558f
 def sealed(content: dict) -> bytes:
@@ -147,12 +156,12 @@ def sealed(content: dict) -> bytes:
 
 
 def unseal(raw: bytes) -> dict:
-    "Read what `sealed` wrote; ValueError unless every byte is what it would write."
-    content = json.loads(raw)
-    content.pop("sha256")
-    if sealed(content) != raw:
+    "Read what `sealed` wrote; ValueError if one byte is another."
+    text, _, seal = raw.rpartition(b',\n "sha256": ')
+    text += b"\n}"  # `sealed` took these two away
+    if seal != f'"{hashlib.sha256(text).hexdigest()}"\n}}\n'.encode():
         raise ValueError("the seal does not fit")
-    return content
+    return loads(text, nan=True)  # a loss may be NaN
 
 # %% ../../nbs/tough/ch16_checkpoint.ipynb #93ee93b4
 def write_file(path: Path, chunks) -> dict:
@@ -171,30 +180,43 @@ def write_file(path: Path, chunks) -> dict:
 
 def discard(path: Path) -> None:
     "Delete a checkpoint in two moves, so that a half-deleted one never bears its name."
-    doomed = path.with_name(f".tmp-{path.name}-{os.getpid()}")
+    doomed = path.with_name(f".tmp-{path.name}-{secrets.token_hex(8)}")
     path.rename(doomed)
     shutil.rmtree(doomed, ignore_errors=True)
 
 # %% ../../nbs/tough/ch16_checkpoint.ipynb #d965759d
+class Part(TypedDict):
+    "What state.json says of another file."
+
+    bytes: Count
+    sha256: Hash
+
+
+STEP = re.compile(r"(?:\.old-)?step_([0-9]+)")  # .old-: see `write`
+
+
+def named_steps(folder: Path) -> list[Path]:
+    "List what has the name of a checkpoint, lowest step first."
+    paths = [*folder.glob(".old-step_*"), *folder.glob("step_*")]  # the sort is stable
+    steps = {p: int(m[1]) for p in paths if (m := STEP.fullmatch(p.name))}
+    return sorted(steps, key=steps.get)
+
+
 def is_whole(path: Path) -> bool:
     """Whether state.json is sealed and the files have the sizes that it records.
 
     Hashes are left to `load`.
     """
     try:
-        files = unseal((path / STATE).read_bytes())["files"]
+        files = check(unseal((path / STATE).read_bytes()).get("files"), dict[str, Part], "files")
         return all((path / name).stat().st_size == entry["bytes"] for name, entry in files.items())
-    except (OSError, ValueError, KeyError, AttributeError):
+    except (OSError, ValueError):
         return False
 
 
 def saved_steps(folder: Path) -> list[Path]:
     "List the whole checkpoints of a folder, lowest step first."
-    # .old-: see `write`; the sort is stable
-    paths = [*folder.glob(".old-step_*"), *folder.glob("step_*")]
-    steps = {p: p.name.rpartition("_")[2] for p in paths}
-    numbered = [p for p in paths if steps[p].isdigit()]
-    return [p for p in sorted(numbered, key=lambda p: int(steps[p])) if is_whole(p)]
+    return [p for p in named_steps(folder) if is_whole(p)]
 
 
 def latest(folder: str | Path) -> Path | None:
@@ -207,7 +229,7 @@ def write(
 ) -> Path:
     "Write to a temporary folder, flush, rename: the checkpoint is there whole, or not at all."
     final = folder / f"step_{int(content['state']['step']):08d}"
-    temp = folder / f".tmp-{final.name}-{os.getpid()}"
+    temp = folder / f".tmp-{final.name}-{secrets.token_hex(8)}"
     old = folder / f".old-{final.name}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -225,7 +247,8 @@ def write(
         temp.rename(final)
         sync_folder(folder)
         surplus = saved_steps(folder)[: -keep_last if keep_last else 0]
-        for path in {*folder.glob(".old-step_*"), *surplus} - {final}:
+        aside = [p for p in named_steps(folder) if p.name.startswith(".old-")]
+        for path in {*aside, *surplus} - {final}:
             discard(path)
     except BaseException as e:
         shutil.rmtree(temp, ignore_errors=True)
@@ -275,6 +298,107 @@ def save(
     return write(*prepare(folder, model_state, optim_states, state, keep_last))
 
 # %% ../../nbs/tough/ch16_checkpoint.ipynb #de020caf
+REMEDY = "use an earlier checkpoint"
+Files = TypedDict("Files", {MODEL: Part, OPTIM: Part})
+
+
+class Content(TypedDict):
+    "What state.json holds, without its seal."
+
+    format: str
+    state: dict[str, Any]
+    tied: dict[str, str]  # second name of a tensor: the first
+    files: Files
+
+
+class Step(TypedDict):
+    "What every state holds."
+
+    step: Count
+
+
+def fit(path: Path, value: Any, kind: Any, key: str = "", others: bool = False):
+    "Check a value of a file. ValueError, one line: file, key, got, expected."
+    try:
+        check(value, kind, key, others)
+    except ValueError as e:
+        raise ValueError(f"{path}: {e}; {REMEDY}") from None
+
+
+def read_content(
+    path: Path,  # of a checkpoint
+    kind: Any = None,  # a TypedDict that the state must fit; None: only its step
+) -> dict:
+    "Read what a checkpoint says of itself. ValueError, one line; FileNotFoundError."
+    file = path / STATE
+    raw = file.read_bytes()
+    try:
+        content = unseal(raw)
+    except ValueError as e:
+        why = "its SHA-256 does not fit" if "seal" in str(e) else f"not JSON ({e})"
+        raise ValueError(f"{file} is cut short or altered: {why}; {REMEDY}") from None
+    if content.get("format") != FORMAT:
+        got = shown(content.get("format"))
+        raise ValueError(f"{file}: format is {got}, expected {shown(FORMAT)}; update gpt2edu")
+    fit(file, content, Content)
+    fit(file, content["state"], Step, "state", others=True)
+    if kind:
+        fit(file, content["state"], kind, "state")
+    step, name = content["state"]["step"], STEP.fullmatch(path.name)
+    if name and int(name[1]) != step:
+        what = f"state.step is {step}, expected {int(name[1])} by the name of its folder"
+        raise ValueError(f"{file}: {what}; {REMEDY}")
+    return content
+
+# %% ../../nbs/tough/ch16_checkpoint.ipynb #d87ef1c8
+class Group(TypedDict):
+    "What every group of parameters holds."
+
+    params: list[Count]
+
+
+class Rest(TypedDict):
+    "What `flatten` writes as JSON, of one optimiser."
+
+    plain: list[tuple[Count, str, Any]]  # parameter, key, value
+    param_groups: list[Group]
+
+
+def read_tensors(path: Path, raw: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
+    "Read a safetensors file: its tensors, and the free text in its header. ValueError, one line."
+    try:
+        tensors = safetensors.torch.load(raw)
+        header = loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
+    except (SafetensorError, ValueError, KeyError) as e:
+        why = f"torch has no {e}" if isinstance(e, KeyError) else e
+        raise ValueError(f"{path} is not a safetensors file ({why}); {REMEDY}") from None
+    return tensors, header.get("__metadata__") or {}
+
+
+def read_optim(path: Path, raw: bytes) -> list[dict]:  # state_dicts
+    "Read what `flatten` made. ValueError, one line."
+    tensors, text = read_tensors(path, raw)
+    if "optim" not in text:
+        raise ValueError(f"{path}: optim is missing in its header, expected JSON; {REMEDY}")
+    rest = parse(text["optim"], list[Rest], f"{path}, optim", REMEDY, others=True, nan=True)
+    for name in tensors:
+        m = re.fullmatch(r"([0-9]{1,9})\.[0-9]{1,9}\..+", name)
+        if not m or int(m[1]) >= len(rest):
+            what = f"{shown(name)} is the name of a tensor, expected one like 0.3.exp_avg"
+            raise ValueError(f"{path}: {what}, of {len(rest)} optimisers; {REMEDY}")
+    return unflatten(tensors, text["optim"])
+
+
+def read_model(path: Path, raw: bytes, tied: dict[str, str]) -> dict[str, Tensor]:
+    "Read the weights, and give a second name to those that had one. ValueError, one line."
+    model, _ = read_tensors(path, raw)
+    for name, first in tied.items():
+        if first not in model or name in model:
+            what = f"tied.{name} is {shown(first)}, expected a tensor of {MODEL}"
+            raise ValueError(f"{path.with_name(STATE)}: {what}; {REMEDY}")
+    return model | {name: model[first] for name, first in tied.items()}
+
+# %% ../../nbs/tough/ch16_checkpoint.ipynb #5ab6beac
 @dataclass(frozen=True)
 class Checkpoint:
     """What `load` gives back.
@@ -295,32 +419,25 @@ def first_difference(saved, asked, name: str = "") -> tuple | None:
     return None if saved == asked else (name, saved, asked)
 
 
-def read_checked(path: Path) -> tuple[dict, dict[str, bytes]]:  # what state.json says; the files
+def read_checked(
+    path: Path,
+    kind: Any = None,  # as for `read_content`
+) -> tuple[dict, dict[str, bytes]]:  # what state.json says; the files
     "Read the files of a checkpoint and check every byte. ValueError names the bad file."
-    remedy = "use an earlier checkpoint"
     for name in (STATE, MODEL, OPTIM):
         if not (path / name).is_file():
-            raise ValueError(f"{path / name} is missing: the checkpoint is incomplete; {remedy}")
-    raw = {name: (path / name).read_bytes() for name in (STATE, MODEL, OPTIM)}
-    try:
-        content = unseal(raw[STATE])
-    except (ValueError, KeyError, AttributeError, RecursionError):
-        raise ValueError(
-            f"{path / STATE} is cut short or altered: its SHA-256 does not fit; {remedy}"
-        ) from None
-    if content.get("format") != FORMAT:
-        raise ValueError(
-            f"{path / STATE}: format {content.get('format')!r}, expected {FORMAT!r}; update gpt2edu"
-        )
+            raise ValueError(f"{path / name} is missing: the checkpoint is incomplete; {REMEDY}")
+    content = read_content(path, kind)
+    raw = {name: (path / name).read_bytes() for name in (MODEL, OPTIM)}
     for name, want in content["files"].items():
         if len(raw[name]) != want["bytes"]:
             raise ValueError(
                 f"{path / name} has {len(raw[name])} bytes, expected {want['bytes']}: cut short; "
-                f"{remedy}"
+                f"{REMEDY}"
             )
         if hashlib.sha256(raw[name]).hexdigest() != want["sha256"]:
             raise ValueError(
-                f"{path / name} was altered: its SHA-256 is not the one in {STATE}; {remedy}"
+                f"{path / name} was altered: its SHA-256 is not the one in {STATE}; {REMEDY}"
             )
     return content, raw
 
@@ -333,9 +450,10 @@ def check_config(
     "Raise ValueError, one line, for the first field in which a checkpoint is of another model."
     asked = json.loads(json.dumps(asdict(config) if is_dataclass(config) else config))
     if found := first_difference(saved, asked):
-        field, has, want = found
+        field, *values = found
+        has, want = (text if len(text := repr(v)) < 60 else f"{text[:57]}..." for v in values)
         raise ValueError(
-            f"{path} has {field}={has!r}, not {want!r}; use {field}={has!r} or another run folder"
+            f"{path} has {field}={has}, not {want}; use {field}={has} or another run folder"
         )
 
 
@@ -344,6 +462,7 @@ def load(
     *,
     # dataclass or dict: the fields of state["config"] that must agree, by default none
     config=None,
+    kind: Any = None,  # a TypedDict that the state must fit; None: only its step
 ) -> Checkpoint:
     """Load a checkpoint after checking every byte.
 
@@ -352,27 +471,19 @@ def load(
     path = Path(path)
     if not path.is_dir():
         raise FileNotFoundError(f"{path}: no such checkpoint; expected a folder like step_00000250")
-    content, raw = read_checked(path)
+    content, raw = read_checked(path, kind)
     if config is not None:
-        check_config(path, content["state"].get("config", {}), config)
-    head = raw[OPTIM][8 : 8 + int.from_bytes(raw[OPTIM][:8], "little")]
-    tensors = {}
-    for name in (MODEL, OPTIM):
-        try:
-            tensors[name] = safetensors.torch.load(raw.pop(name))
-        except SafetensorError as e:
-            fault = f"{path / name} is not a safetensors file ({e})"
-            raise ValueError(f"{fault}; use an earlier checkpoint") from None
-    model = tensors[MODEL]
-    model |= {name: model[first] for name, first in content["tied"].items()}
-    optim = unflatten(tensors[OPTIM], json.loads(head)["__metadata__"]["optim"])
-    return Checkpoint(model, optim, content["state"])
+        saved = content["state"].get("config", {})
+        fit(path / STATE, saved, dict[str, Any], "state.config")
+        check_config(path, saved, config)
+    model = read_model(path / MODEL, raw.pop(MODEL), content["tied"])
+    return Checkpoint(model, read_optim(path / OPTIM, raw.pop(OPTIM)), content["state"])
 
 # %% ../../nbs/tough/ch16_checkpoint.ipynb #e424e586
 def names_and_marks(folder: Path) -> dict[str, tuple | None]:
     "Say which checkpoints a folder holds, and which writing of each; None: half-written or gone."
     marks = {}
-    for path in [*folder.glob(".old-step_*"), *folder.glob("step_*")]:
+    for path in named_steps(folder):
         try:
             found = (path / STATE).stat()
             marks[path.name] = (found.st_ino, found.st_mtime_ns)
@@ -381,11 +492,14 @@ def names_and_marks(folder: Path) -> dict[str, tuple | None]:
     return marks
 
 
-def latest_state(folder: str | Path) -> dict:  # {}: there is no whole checkpoint
-    "Read what the latest checkpoint says of itself, without its tensors."
+def latest_state(
+    folder: str | Path,
+    kind: Any = None,  # as for `load`
+) -> dict:  # {}: there is no whole checkpoint
+    "Read what the latest checkpoint says of itself, without its tensors. ValueError, one line."
     while path := latest(folder):
         try:
-            return unseal((path / STATE).read_bytes())["state"]
+            return read_content(path, kind)["state"]
         except FileNotFoundError:
             pass  # deleted since it was found
     return {}
@@ -395,20 +509,108 @@ def load_latest(
     folder: str | Path,  # the run's checkpoints; a trainer may be writing there
     *,
     config=None,  # as for `load`
+    kind: Any = None,
 ) -> tuple[Path, Checkpoint] | None:  # None: there is no checkpoint
     "Load the latest checkpoint; where it was replaced or deleted meanwhile, the one after it."
     folder = Path(folder)
     while True:
         before = names_and_marks(folder)
-        path = latest(folder) or max(folder.glob("step_*"), default=None)
+        path = latest(folder) or next(reversed(named_steps(folder)), None)
         try:
             if path is not None:
-                return path, load(path, config=config)
+                return path, load(path, config=config, kind=kind)
             if names_and_marks(folder) == before:
                 return None
         except (OSError, ValueError):
             if names_and_marks(folder) == before:
                 raise
+
+# %% ../../nbs/tough/ch16_checkpoint.ipynb #6be51f2c
+def words(value: Any) -> str:
+    "Say of a tensor its type and shape; write any other value."
+    if not isinstance(value, Tensor):
+        return shown(value)
+    return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
+
+
+def load_weights(
+    model: nn.Module,
+    saved: dict[str, Tensor],  # tied names included
+    path: Path,  # of the file, for messages
+):
+    "Put saved weights into a model. ValueError, one line, for those of another one."
+    want = model.state_dict()
+    for name in want | saved:
+        if name not in saved:
+            raise ValueError(f"{path}: {name} is missing, expected {words(want[name])}; {REMEDY}")
+        if name not in want:
+            raise ValueError(f"{path}: {shown(name)} has no place in this model; {REMEDY}")
+        if words(saved[name]) != words(want[name]):
+            what = f"{name} is {words(saved[name])}, expected {words(want[name])}"
+            raise ValueError(f"{path}: {what}; {REMEDY}")
+    model.load_state_dict(saved)
+
+
+# what the optimisers of a run keep of each parameter
+KEPT = {"AdamW": {"step", "exp_avg", "exp_avg_sq"}, "Muon": {"momentum_buffer"}}
+# settings that may be others: rates, the momentum of the first versions, how a device computes
+FREE = dict.fromkeys(("lr", "peak_lr"), Annotated[float, 0])
+FREE |= {"momentum": Annotated[float, 0, 1]}
+FREE |= dict.fromkeys(("fused", "foreach", "capturable"), bool | None)
+
+
+def check_group(saved: dict, own: dict, key: str):
+    "Compare the settings of a group of parameters. ValueError: key, got, expected."
+    for name, want in own.items():
+        # PyTorch adds settings from version to version, all of them switches
+        got = saved.get(name, None if isinstance(want, (float, tuple, list)) else want)
+        if name in FREE:
+            check(got, FREE[name], f"{key}.{name}")
+        elif got != want or type(got) is not type(want):
+            expected = want if len(str(want)) < 60 else f"{len(want)} numbers"
+            raise ValueError(f"{key}.{name} is {shown(got)}, expected {expected}")
+
+
+def check_kept(kept: dict[int, dict], params: list[Tensor], names: set[str], key: str):
+    "Compare what an optimiser remembers with its parameters. ValueError: key, got, expected."
+    if extra := [j for j in kept if j >= len(params)]:
+        raise ValueError(f"{key} has a parameter {extra[0]}, expected {len(params)} of them")
+    for j, p in enumerate(params):
+        entry = kept.get(j, {})
+        if entry.keys() != names:
+            got = ", ".join(sorted(map(shown, entry))) or "nothing"
+            raise ValueError(f"{key}.{j} is {got}, expected {', '.join(sorted(names))}")
+        for name, t in entry.items():
+            want = words(p.new_zeros(()) if name == "step" else p)
+            if words(t) != want:
+                raise ValueError(f"{key}.{j}.{name} is {words(t)}, expected {want}")
+        if "step" in entry:
+            check(float(entry["step"]), float, f"{key}.{j}.step")
+
+
+def check_optim(
+    optimizers: list,  # AdamW and Muon, with their groups
+    states: list[dict],  # `Checkpoint.optim`
+    path: Path,  # of the file, for messages
+    may_be_new: bool = False,  # whether it is possible that no step was taken
+):
+    "Refuse what other optimisers have saved. ValueError, one line: file, key, got, expected."
+    try:
+        if len(states) != len(optimizers):
+            raise ValueError(f"optim is a list of {len(states)}, expected {len(optimizers)}")
+        for i, (o, saved) in enumerate(zip(optimizers, states, strict=True)):
+            groups, own = saved["param_groups"], o.state_dict()["param_groups"]
+            if len(groups) != len(own):
+                what = f"optim[{i}].param_groups is a list of {len(groups)}, expected {len(own)}"
+                raise ValueError(what)
+            for k, pair in enumerate(zip(groups, own, strict=True)):
+                check_group(*pair, f"optim[{i}].param_groups[{k}]")
+            params = [p for g in o.param_groups for p in g["params"]]
+            names = KEPT.get(type(o).__name__)
+            if names and (saved["state"] or not may_be_new):
+                check_kept(saved["state"], params, names, str(i))
+    except ValueError as e:
+        raise ValueError(f"{path}: {e}; {REMEDY}") from None
 
 # %% ../../nbs/tough/ch16_checkpoint.ipynb #1f0fa4a2
 class AsyncSaver:

@@ -3,9 +3,10 @@
 # Made by tools/book.py from ../../book/tough/ch14_accounting.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['GPT2_RUN', 'PRESETS', 'HORIZONS', 'MODEL_SIZES', 'MAY_CHANGE', 'PEAK_SIZES',
-           'FromPreset', 'TrainConfig', 'batch_advice', 'preset', 'count_params', 'padded',
-           'flops_per_token', 'horizon', 'optimizer_bytes', 'kept_bytes', 'measure_peak', 'mfu']
+__all__ = ['GPT2_RUN', 'GPT2_350M', 'GPT2_774M', 'GPT2_1558M', 'PRESETS', 'SAMPLE_TOKENS',
+           'HORIZONS', 'MOST_ITEMS', 'MODEL_SIZES', 'MAY_CHANGE', 'PEAK_SIZES', 'FromPreset',
+           'TrainConfig', 'batch_advice', 'preset', 'count_params', 'padded', 'flops_per_token',
+           'horizon', 'optimizer_bytes', 'kept_bytes', 'measure_peak', 'mfu']
 
 # %% ../../nbs/tough/ch14_accounting.ipynb #f2c924c9
 import time
@@ -14,7 +15,7 @@ from typing import Literal
 
 from gpt2edu.choices import Compile, Device, Dtype, Optimizer, Tracker, options
 from gpt2edu.data.config import GPT2_VAL_TOKENS, DataConfig
-from gpt2edu.model.heads import check_heads
+from gpt2edu.model.heads import check_heads, divisors
 
 # %% ../../nbs/tough/ch14_accounting.ipynb #944f3bee
 @dataclass(frozen=True)
@@ -106,6 +107,8 @@ def _check_numbers(c: TrainConfig) -> None:
         )
     if c.val_overlap >= 1:
         raise ValueError(f"val_overlap={c.val_overlap} must be below 1; try 0.5")
+    if c.choice_items > MOST_ITEMS:
+        raise ValueError(f"choice_items={c.choice_items} must be {MOST_ITEMS:,} or less; try 400")
 
 
 def batch_advice(
@@ -115,7 +118,8 @@ def batch_advice(
     "Name a micro-batch that divides the batch, or else a batch that the micro-batch divides."
     window = config.block_size * ranks  # tokens of one window on every rank
     most = min(config.micro_batch, config.total_batch // config.block_size)
-    fits = [b for b in range(1, most + 1) if config.total_batch % (b * window) == 0]
+    windows, rest = divmod(config.total_batch, window)
+    fits = [] if rest else [b for b in divisors(windows) if b <= most]
     if fits:
         return f"try --micro_batch {fits[-1]}"
     step = config.micro_batch * window
@@ -149,14 +153,18 @@ GPT2_RUN = {
     "block_size": 1024,
     "total_batch": 524_288,
     "optimizer": "adamw",
-    "lr": 1e-3,
-    "min_lr": 1e-4,
+    "lr": 6e-4,
+    "min_lr": 6e-5,
     "warmup_steps": 715,
     "num_epochs": 1.0,
     "val_tokens": GPT2_VAL_TOKENS,
     "hellaswag": "Rowan/hellaswag",
+    "sample_every": 1000,
     "save_every": 1000,
 }
+GPT2_350M = {"n_layer": 24, "n_head": 16, "n_embd": 1024, "micro_batch": 16}
+GPT2_774M = {"n_layer": 36, "n_head": 20, "n_embd": 1280, "micro_batch": 8}
+GPT2_1558M = {"n_layer": 48, "n_head": 25, "n_embd": 1600, "micro_batch": 4}
 PRESETS = {
     "tiny": {
         "total_batch": 4096,
@@ -181,11 +189,13 @@ PRESETS = {
         "max_steps": 2000,
     },
     "gpt2-124m": GPT2_RUN | {"n_layer": 12, "n_head": 12, "n_embd": 768, "micro_batch": 32},
-    "gpt2-350m": GPT2_RUN | {"n_layer": 24, "n_head": 16, "n_embd": 1024, "micro_batch": 16},
-    "gpt2-774m": GPT2_RUN | {"n_layer": 36, "n_head": 20, "n_embd": 1280, "micro_batch": 8},
-    "gpt2-1558m": GPT2_RUN | {"n_layer": 48, "n_head": 25, "n_embd": 1600, "micro_batch": 4},
+    "gpt2-350m": GPT2_RUN | GPT2_350M | {"lr": 3e-4, "min_lr": 3e-5},
+    "gpt2-774m": GPT2_RUN | GPT2_774M | {"lr": 2.5e-4, "min_lr": 2.5e-5},
+    "gpt2-1558m": GPT2_RUN | GPT2_1558M | {"total_batch": 1_048_576},
 }
+SAMPLE_TOKENS = 64  # of a sample that is written while the ranks wait
 HORIZONS = ("max_steps", "max_tokens", "num_epochs")
+MOST_ITEMS = 1_000_000  # with so many, the standard error is below 0.0005
 # of the model; the vocabulary is the tokenizer's
 MODEL_SIZES = ("n_layer", "n_head", "n_embd", "block_size")
 # all else stays as it was when a run is resumed

@@ -3,7 +3,7 @@
 # Made by tools/book.py from ../../book/tough/ch18b_interrupts.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['Stopped', 'Stop', 'stop_signals', 'SpikeWatch', 'explain']
+__all__ = ['Stop', 'stop_signals', 'SpikeWatch', 'explain']
 
 # %% ../../nbs/tough/ch18b_interrupts.ipynb #dbbba4a2
 import re
@@ -12,11 +12,9 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from gpt2edu.machine.signals import Stopped, be_deaf, ending, must_wait
+
 # %% ../../nbs/tough/ch18b_interrupts.ipynb #202d251c
-class Stopped(BaseException):
-    "A signal asked the program to end. No Exception, so that nothing on the way up swallows it."
-
-
 class Stop:
     "Whether a signal has come; `with stop.held():` makes one wait."
 
@@ -36,21 +34,24 @@ class Stop:
 
 @contextmanager
 def stop_signals() -> Iterator[Stop]:
-    """Catch the first SIGINT or SIGTERM: outside of `held` it raises Stopped.
+    """Catch the first SIGINT, SIGTERM or SIGHUP: outside of `held` it raises Stopped.
 
-    The second acts as it would without us.
+    A second SIGINT acts as it would without us; the others are ignored by then.
     """
     stop, old = Stop(), {}
 
     def catch(number, frame):
+        if not stop.waits and must_wait(number, frame):
+            return
         stop.caught = signal.Signals(number).name
-        for s in old:
-            signal.signal(s, old[s])
+        be_deaf()
+        signal.signal(signal.SIGINT, old[signal.SIGINT])
         if not stop.waits:
             raise Stopped(stop.caught)
 
     try:
-        old.update({s: signal.signal(s, catch) for s in (signal.SIGINT, signal.SIGTERM)})
+        for s in ending():
+            old[s] = signal.signal(s, catch)
     except ValueError:  # not in the main thread: a notebook server may do that
         pass
     try:

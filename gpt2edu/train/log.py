@@ -3,7 +3,8 @@
 # Made by tools/book.py from ../../book/tough/ch18a_log.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['RunLog', 'draw_loss', 'plot_loss', 'LivePlot', 'check_tracker', 'open_tracker']
+__all__ = ['Event', 'event_of', 'RunLog', 'draw_loss', 'plot_loss', 'LivePlot', 'check_tracker',
+           'open_tracker']
 
 # %% ../../nbs/tough/ch18a_log.ipynb #3808f3c2
 import importlib
@@ -13,12 +14,33 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
+from typing import Annotated, NotRequired, TypedDict
 
 from gpt2edu.choices import Tracker, check_choice
+from gpt2edu.machine.atomic import remedy, write_atomically
+from gpt2edu.machine.state import Number, check, loads
 
 # %% ../../nbs/tough/ch18a_log.ipynb #3bd06d05
+class Event(TypedDict):
+    "What every line holds; those of training and validation hold numbers besides."
+
+    event: str
+    step: NotRequired[Annotated[int, 0, 2**53]]
+
+
+def event_of(line: str) -> dict | None:
+    "Read a line of a log; None for one that is not whole, or is no event."
+    try:
+        event = check(loads(line, nan=True), Event, others=True)
+        if event["event"] in ("train", "val"):
+            rest = {k: v for k, v in event.items() if k != "event"}
+            check(rest, dict[str, Number | None])
+        return event
+    except ValueError:
+        return None
+
+
 class RunLog:
     "The events of a run, one JSON object on a line."
 
@@ -27,27 +49,27 @@ class RunLog:
 
     def write(self, event: str, **fields):
         "Add an event."
-        with open(self.path, "ab+") as f:
-            if f.tell() and f.seek(-1, 2) is not None and f.read() != b"\n":
-                f.write(b"\n")  # the last line of a killed run was cut
-            f.write(json.dumps({"event": event} | fields).encode() + b"\n")
+        line = json.dumps({"event": event} | fields).encode() + b"\n"
+        try:
+            with open(self.path, "ab+") as f:
+                if f.tell() and f.seek(-1, 2) is not None and f.read() != b"\n":
+                    f.write(b"\n")  # the last line of a killed run was cut
+                f.write(line)
+        except OSError as e:
+            what = f"{self.path}: could not write a line ({e.strerror})"
+            raise OSError(e.errno, f"{what}; {remedy(e)}") from e
 
     def read(self) -> list[dict]:
         "Read all whole lines; the last one of a killed run may be cut."
-        lines = (
-            self.path.read_text(encoding="utf-8", errors="replace").splitlines()
-            if self.path.exists()
-            else []
-        )
-        events = []
-        for line in lines:
-            with suppress(json.JSONDecodeError):
-                events.append(json.loads(line))
-        return [e for e in events if isinstance(e, dict) and "event" in e]
+        if not self.path.exists():
+            return []
+        lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
+        return [event for line in lines if (event := event_of(line))]
 
     def curve(self, event: str, field: str) -> tuple[list, list]:  # steps, values
         "Read a curve; where a resumed run did a step again, the last value counts."
-        points = {e["step"]: e[field] for e in self.read() if e["event"] == event}
+        events = [e for e in self.read() if e["event"] == event and "step" in e]
+        points = {e["step"]: e[field] for e in events if e.get(field) is not None}
         return sorted(points), [points[s] for s in sorted(points)]
 
 
@@ -72,7 +94,8 @@ def draw_loss(
 
 def plot_loss(log: RunLog, path: Path, floor: float | None = None, bigram: float | None = None):
     "Save the picture beside the log."
-    draw_loss(log, path.parent.name, floor, bigram).savefig(path)
+    draw_loss(log, path.parent.name, floor, bigram).savefig(png := io.BytesIO())
+    write_atomically(path, png.getbuffer())
 
 # %% ../../nbs/tough/ch18a_log.ipynb #c45fd441
 class LivePlot:

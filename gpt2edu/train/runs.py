@@ -3,35 +3,30 @@
 # Made by tools/book.py from ../../book/tough/ch16a_runs.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['OPENAI', 'OLDER', 'typed', 'is_exported', 'check_is_run', 'written', 'latest_run',
-           'find_run', 'auto_run', 'holds_run', 'new_run', 'read_config', 'begun_source',
-           'load_run', 'load_model']
+__all__ = ['OPENAI', 'OLDER', 'FIXED', 'AboveZero', 'is_exported', 'check_is_run', 'written',
+           'latest_run', 'find_run', 'auto_run', 'holds_run', 'new_run', 'read_config', 'Read',
+           'Scaler', 'RunState', 'check_state', 'begun_source', 'check_sizes', 'load_run',
+           'load_model']
 
 # %% ../../nbs/tough/ch16a_runs.ipynb #9c06b0bb
-import json
 import re
-import shlex
 from pathlib import Path
+from typing import Annotated, Any, NotRequired, TypedDict
 
-from gpt2edu.machine.state import read_json
-from gpt2edu.train.config import MODEL_SIZES, TrainConfig, padded
+from gpt2edu.machine.state import Count, Hash, Number, check, hints_of, loads, read_json
+from gpt2edu.text.files import typed
+from gpt2edu.train.config import MAY_CHANGE, MODEL_SIZES, TrainConfig, padded
 
 OPENAI = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
 
 # %% ../../nbs/tough/ch16a_runs.ipynb #5878736e
-def typed(path: str | Path) -> str:
-    "Write a path, or another argument, as one types it in a shell."
-    text = str(path)
-    return shlex.quote(f"./{text}" if text.startswith("-") else text)
-
-
 def is_exported(name: str | Path) -> bool:
     "Whether this is a folder as transformers writes it, whole or not."
     if (Path(name) / "model.safetensors").is_file():
         return True
     try:
-        config = json.loads((Path(name) / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        config = loads((Path(name) / "config.json").read_bytes())
+    except (OSError, ValueError):
         return False
     return isinstance(config, dict) and "model_type" in config
 
@@ -118,10 +113,66 @@ def read_config(folder: Path) -> TrainConfig:
     except ValueError as e:
         raise ValueError(f"{path}: {e}; {fix}") from None
 
+# %% ../../nbs/tough/ch16a_runs.ipynb #544de585
+FIXED = {k: kind for k, kind in hints_of(TrainConfig).items() if k not in MAY_CHANGE}
+del FIXED["separator"]  # it is in the name of the data
+FIXED |= {"tokenizer_hash": Hash, "data": Annotated[str, re.compile(r"[^/\\]+")]}
+AboveZero = Annotated[int, 1]
+
+
+class Read(TypedDict):
+    "What a run reads."
+
+    source: dict[str, Any]  # as the manifest has it
+    train: list[Hash]  # of the shards, in order
+    val: list[Hash]
+
+
+class Scaler(TypedDict):
+    "The state of torch's GradScaler, under fp16."
+
+    scale: Annotated[float, 0]
+    growth_factor: Annotated[float, 1]
+    backoff_factor: Annotated[float, 0, 1]
+    growth_interval: AboveZero
+    _growth_tracker: Count
+
+
+class RunState(TypedDict):
+    "What a trainer needs for the next step."
+
+    step: Count
+    position: Count  # windows
+    seconds: Annotated[float, 0]
+    config: TypedDict("Fixed", FIXED)
+    data: NotRequired[Read]  # what is not required is newer than the first runs
+    val_loss: Number
+    best: NotRequired[Number]
+    judged: NotRequired[Count]  # a step
+    rng: dict[str, str]
+    scaler: dict[str, Any]  # empty, or a `Scaler`
+    threads: NotRequired[AboveZero]
+    ranks: NotRequired[AboveZero]
+
+
+def check_state(path: Path, state: dict):
+    "Refuse the state of a run that cannot be. ValueError, one line: file, key, got, expected."
+    try:
+        if state["scaler"]:
+            check(state["scaler"], Scaler, "state.scaler")
+        c, step = state["config"], state["step"]
+        position = step * (c["total_batch"] // c["block_size"])
+        if state["position"] != position:
+            raise ValueError(f"state.position is {state['position']}, expected {position} by step")
+        if not 0 <= state.get("judged", 0) <= step:
+            raise ValueError(f"state.judged is {state['judged']}, expected {step} at most")
+    except ValueError as e:
+        raise ValueError(f"{path / 'state.json'}: {e}; use an earlier checkpoint") from None
+
 # %% ../../nbs/tough/ch16a_runs.ipynb #4bb0bc99
 def begun_source(
     config: TrainConfig,  # what is asked for now
-    state: dict,  # of the run's latest checkpoint; {}: there is none
+    state: dict,  # of the run's latest checkpoint, a `RunState`; {}: there is none
 ) -> str | None:  # SHA-256 of the text that the run was begun with; None: not known
     "Say what text a run has read so far."
     from gpt2edu.data.shards import MANIFEST, read_manifest
@@ -136,13 +187,33 @@ def begun_source(
     return (manifest or {}).get("source", {}).get("sha256")
 
 # %% ../../nbs/tough/ch16a_runs.ipynb #53b11475
+def check_sizes(path: Path, choices: dict, weights: dict):
+    "Refuse sizes other than those of the weights. ValueError, one line."
+    found = {"n_layer": len({k.split(".")[2] for k in weights if k.startswith("transformer.h.")})}
+    for name, sides in (("wte", ("n_embd",)), ("wpe", ("block_size", "n_embd"))):
+        table = weights.get(f"transformer.{name}.weight")
+        if table is None or table.ndim != 2:
+            got = "missing" if table is None else f"of {table.ndim} dimensions"
+            raise ValueError(
+                f"{path / 'model.safetensors'}: transformer.{name}.weight is {got}, "
+                "expected a matrix; use an earlier checkpoint"
+            )
+        found |= dict(zip(reversed(sides), reversed(table.shape), strict=False))
+    for key, n in found.items():
+        if choices[key] != n:
+            what = f"state.config.{key} is {choices[key]}, expected {n} by model.safetensors"
+            raise ValueError(f"{path / 'state.json'}: {what}; use an earlier checkpoint")
+
+
 def load_run(folder: Path, where="cpu"):  # a GPT in evaluation mode, its tokenizer
     "Load the latest checkpoint of a run. FileNotFoundError, ValueError: one line."
     from gpt2edu.train import checkpoint
     from gpt2edu.model.gpt import GPT, GPTConfig
     from gpt2edu.text.tokenizer import Tokenizer
 
-    found = checkpoint.load_latest(Path(folder) / "checkpoints")
+    begun = read_config(folder) if (Path(folder) / "config.json").exists() else None
+    asked = {k: getattr(begun, k) for k in MODEL_SIZES} if begun else None
+    found = checkpoint.load_latest(Path(folder) / "checkpoints", config=asked, kind=RunState)
     if found is None:
         raise FileNotFoundError(
             f"{folder} has no checkpoint yet; go on with: gpt2edu_train --resume {typed(folder)}"
@@ -155,9 +226,14 @@ def load_run(folder: Path, where="cpu"):  # a GPT in evaluation mode, its tokeni
             f"{folder}/tokenizer.json is not the tokenizer of {path}; "
             "restore the one it was trained with"
         )
+    check_state(path, saved.state)
+    check_sizes(path, c, saved.model)
     sizes = {k: c[k] for k in MODEL_SIZES}
-    model = GPT(GPTConfig(**sizes, vocab_size=padded(tokenizer.n_vocab)))
-    model.load_state_dict(saved.model)
+    try:
+        model = GPT(GPTConfig(**sizes, vocab_size=padded(tokenizer.n_vocab)))
+    except ValueError as e:
+        raise ValueError(f"{path / 'state.json'}: state.config: {e}") from None
+    checkpoint.load_weights(model, saved.model, path / checkpoint.MODEL)
     return model.to(where).eval(), tokenizer
 
 

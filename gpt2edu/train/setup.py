@@ -3,9 +3,9 @@
 # Made by tools/book.py from ../../book/tough/ch18c_setup.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['share_step', 'begun_with', 'Machine', 'choose_machine', 'Data', 'open_data', 'sizes',
-           'build_model', 'choose_optimizers', 'Parts', 'build', 'fixed_choices', 'data_facts',
-           'check_data', 'describe_machine', 'describe_parts']
+__all__ = ['MONTH', 'begun_with', 'Machine', 'choose_machine', 'Data', 'open_data', 'sizes',
+           'build_model', 'choose_optimizers', 'known_peak', 'Parts', 'check_step', 'build',
+           'fixed_choices', 'data_facts', 'check_data', 'describe_machine', 'describe_parts']
 
 # %% ../../nbs/tough/ch18c_setup.ipynb #ee5078b0
 import json
@@ -25,7 +25,9 @@ from gpt2edu.machine import device
 from gpt2edu.machine import distributed as dist
 from gpt2edu.machine.device import Choice
 from gpt2edu.machine.distributed import Ranks
+from gpt2edu.machine.progress import duration
 from gpt2edu.model.gpt import GPT, GPTConfig, num_params
+from gpt2edu.plan.report import data_sheet_peak
 from gpt2edu.text.tokenizer import Tokenizer
 from gpt2edu.train import checkpoint, selftest
 from gpt2edu.train.config import (
@@ -39,24 +41,10 @@ from gpt2edu.train.config import (
 )
 from gpt2edu.train.log import check_tracker
 from gpt2edu.train.optim import build_optimizers
-from gpt2edu.train.runs import begun_source, holds_run
+from gpt2edu.train.ready import check_disk, check_memory, memory_of, share_step
+from gpt2edu.train.runs import RunState, begun_source, holds_run
 
-# %% ../../nbs/tough/ch18c_setup.ipynb #7b19e710
-def share_step(
-    config: TrainConfig,
-    world_size: int,  # ranks
-) -> tuple[int, int]:  # windows in a micro-batch of one rank; micro-batches of one rank in a step
-    "Find the largest micro-batch, at most the one asked for, in which the ranks can share a step."
-    c, at_once = config, config.block_size * world_size  # tokens, one window on every rank
-    sizes = range(c.micro_batch, 0, -1)
-    B = next((b for b in sizes if c.total_batch % (b * at_once) == 0), 0)
-    if not B:
-        raise ValueError(
-            f"total_batch={c.total_batch} tokens cannot be shared by {world_size} ranks in windows "
-            f"of block_size={c.block_size}; "
-            f"try --total_batch {max(1, c.total_batch // at_once) * at_once}"
-        )
-    return B, c.total_batch // (B * at_once)
+MONTH = 30 * 86_400  # seconds
 
 # %% ../../nbs/tough/ch18c_setup.ipynb #ec8a570f
 def begun_with(
@@ -71,7 +59,7 @@ def begun_with(
                 "or choose another folder"
             )
         return {}
-    return checkpoint.latest_state(folder / "checkpoints")
+    return checkpoint.latest_state(folder / "checkpoints", RunState)
 
 # %% ../../nbs/tough/ch18c_setup.ipynb #303ac517
 @dataclass
@@ -168,6 +156,14 @@ def choose_optimizers(config: TrainConfig, model: GPT, machine: Machine) -> list
     )
 
 # %% ../../nbs/tough/ch18c_setup.ipynb #cc3c0a89
+def known_peak(machine: Machine) -> float | None:  # FLOP/s of one rank
+    "Find this GPU's peak on its data sheet, which the planner takes too; None for other hardware."
+    words = "fp32" if machine.dtype == torch.float32 else "half"
+    if machine.device.type != "cuda":
+        return None
+    return data_sheet_peak(torch.cuda.get_device_name(machine.device), words)
+
+
 @dataclass
 class Parts:
     "What `Trainer` stores."
@@ -182,8 +178,24 @@ class Parts:
     forward: nn.Module  # what training calls
     optimizers: list
     loader: Loader
-    peak: float  # FLOP/s that all ranks could do in matrix products
+    peak: float  # FLOP/s that all ranks could do in matrix products; MFU is a share of it
+    peak_from: str  # data sheet or measured
+    measured: float  # FLOP/s of all ranks, as measured
     flops: float  # of training, for a token
+
+
+def check_step(
+    config: TrainConfig,
+    seconds: float,  # of a token, at the peak
+):
+    "Refuse a step that would not end. ValueError, one line."
+    wait = config.total_batch * seconds
+    if wait > MONTH:
+        raise ValueError(
+            f"a step of total_batch={config.total_batch} tokens takes {duration(wait)} at the "
+            f"peak of this machine; lower --total_batch, for example to "
+            f"{config.micro_batch * config.block_size}"
+        )
 
 
 def build(
@@ -192,21 +204,32 @@ def build(
     ranks: Ranks,
     say: Callable,
     resume: bool = False,
+    claim: Callable = lambda: None,  # takes the lock of the folder; called on rank 0
 ) -> Parts:
     "Build every part of a run. ValueError, FileNotFoundError, OSError: one line."
     c = config
     GPTConfig(**sizes(c))  # wrong choices are refused on every rank, before any work
     check_tracker(c.tracker)
     B, n_micro = share_step(c, ranks.world_size)
-    begun = dist.from_rank0(ranks, lambda: begun_with(folder, resume))
+
+    def begin() -> dict:
+        claim()
+        return begun_with(folder, resume)
+
+    begun = dist.from_rank0(ranks, begin)
     machine = choose_machine(c, ranks, say)
+    kind, width = machine.device.type, machine.dtype.itemsize
+    check_memory(c, kind, width, memory_of(machine.device), B, ranks.world_size)
+    dist.from_rank0(ranks, lambda: check_disk(c, folder))
     data = open_data(c, folder, ranks, say, begun_source(c, begun))
     max_steps = horizon(c, len(data.train))
     model, compiled, forward = build_model(c, data.tokenizer.n_vocab, machine, ranks)
     optimizers = choose_optimizers(c, model, machine)
     loader = Loader(data.train, B, c.block_size, c.seed, ranks.rank, ranks.world_size)
-    peak = measure_peak(machine.device, machine.dtype) * ranks.world_size
+    measured = measure_peak(machine.device, machine.dtype) * ranks.world_size
+    known = known_peak(machine)
     flops = flops_per_token(num_params(model), c.n_layer, c.n_embd, c.block_size)
+    check_step(c, flops / measured)
     return Parts(
         B=B,
         n_micro=n_micro,
@@ -218,7 +241,9 @@ def build(
         forward=forward,
         optimizers=optimizers,
         loader=loader,
-        peak=peak,
+        peak=known * ranks.world_size if known else measured,
+        peak_from="data sheet" if known else "measured",
+        measured=measured,
         flops=flops,
     )
 
@@ -274,7 +299,9 @@ def describe_parts(parts: Parts, config: TrainConfig, ranks: Ranks) -> list[str]
     machine, smaller = parts.machine, ""
     if parts.B < config.micro_batch:
         smaller = f"; micro_batch {parts.B}, so that {ranks.world_size} ranks share a step"
-    peak = f"{parts.peak / 1e12:.2f} TFLOP/s measured"
+    peak = f"{parts.measured / 1e12:.2f} TFLOP/s measured"
+    if parts.peak_from != "measured":
+        peak += f", {parts.peak / 1e12:.0f} on the data sheet, of which MFU is a share"
     return [
         f"model: {n:,} parameters, vocabulary {n_vocab:,} of {padded(n_vocab):,}",
         f"machine: {describe_machine(machine, ranks)}, {peak}",

@@ -8,10 +8,12 @@ __all__ = ['Pace', 'Trainer']
 # %% ../../nbs/tough/ch18_trainer.ipynb #e294c16c
 import json
 import math
+import os
 import sys
 import time
+import weakref
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -19,7 +21,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from gpt2edu.data.cache import one_writer
 from gpt2edu.machine.atomic import write_atomically
+from gpt2edu.machine.signals import undisturbed
 from gpt2edu.evaluate.tasks import TASKS, Subject, is_stories
 from gpt2edu.evaluate.validation import bigram_and_floor, validation_loss
 from gpt2edu.machine import device
@@ -28,11 +32,11 @@ from gpt2edu.machine.distributed import Ranks
 from gpt2edu.machine.progress import duration
 from gpt2edu.model.generate import complete
 from gpt2edu.train import checkpoint, setup
-from gpt2edu.train.config import TrainConfig, mfu
+from gpt2edu.train.config import SAMPLE_TOKENS, TrainConfig, mfu
 from gpt2edu.train.interrupts import SpikeWatch, Stop, Stopped, explain, stop_signals
 from gpt2edu.train.log import LivePlot, RunLog, open_tracker, plot_loss
 from gpt2edu.train.optim import load_states, lr_at, set_lr
-from gpt2edu.train.runs import typed
+from gpt2edu.train.runs import RunState, check_state, typed
 
 # %% ../../nbs/tough/ch18_trainer.ipynb #83987c51
 class Pace:
@@ -90,8 +94,33 @@ class Trainer:
         self.config = config
         self.folder = Path(folder)
         self.ranks = ranks
+        self.close = lambda: None  # gives the folder back; see `claim`
         self.say = say if ranks.is_main else lambda line: None
-        self.parts = parts = setup.build(config, self.folder, ranks, self.say, resume)
+        try:
+            self.build(resume)
+        except BaseException:
+            if self.locked():  # a folder in which nothing was written is of no run
+                with suppress(OSError):
+                    self.folder.rmdir()
+            self.close()
+            raise
+
+    def locked(self) -> bool:
+        "Whether this Trainer has the lock of the folder."
+        return getattr(self.close, "alive", False)
+
+    def claim(self):
+        "Take the lock of the folder. ValueError, one line, if another Trainer has it."
+        lock = ExitStack()
+        who = f"Trainer in {os.getpid()}"
+        options = {"flag": "--name", "root": "--out_dir", "who": who}
+        undisturbed(lock.enter_context, one_writer(self.folder, **options))
+        self.close = weakref.finalize(self, lock.close)  # called at the end of its life as well
+
+    def build(self, resume: bool):
+        "Build the parts, and load the latest checkpoint of a run that is resumed."
+        config, ranks = self.config, self.ranks
+        self.parts = parts = setup.build(config, self.folder, ranks, self.say, resume, self.claim)
         self.B, self.n_micro = parts.B, parts.n_micro
         self.device, self.dtype = parts.machine.device, parts.machine.dtype
         self.scaler = parts.machine.scaler
@@ -133,6 +162,8 @@ class Trainer:
             hardware=setup.describe_machine(self.parts.machine, self.ranks),
             dtype=str(self.dtype),
             peak_tflops=self.parts.peak / 1e12,
+            peak_from=self.parts.peak_from,
+            measured_tflops=self.parts.measured / 1e12,
             config=config,
             train_tokens=len(self.train_shards),
             data=str(self.parts.data.folder),
@@ -171,18 +202,25 @@ class Trainer:
         "Load the latest checkpoint, or start at step 0 where there is none."
         # what the data decide is compared by `check_data`
         choices = {k: v for k, v in self.fixed.items() if k not in ("data", "tokenizer_hash")}
-        found = checkpoint.load_latest(self.folder / "checkpoints", config=choices)
+        place = self.folder / "checkpoints"
+        found = checkpoint.load_latest(place, config=choices, kind=RunState)
         if found is None:
             return self.say("resume: no checkpoint yet, so this starts at step 0")
         path, saved = found
         dist.from_rank0(self.ranks, lambda: setup.check_data(path, saved.state, self.parts.data))
         older = {"best": math.inf, "judged": saved.state["step"]}  # older checkpoints have neither
         s = older | saved.state
-        self.model.load_state_dict(saved.model)
+        check_state(path, s)
+        checkpoint.load_weights(self.model, saved.model, path / checkpoint.MODEL)
+        new = s["step"] == 0 or bool(s["scaler"])  # fp16 passes over some steps
+        checkpoint.check_optim(self.optimizers, saved.optim, path / checkpoint.OPTIM, new)
         load_states(self.optimizers, saved.optim)
-        self.scaler.load_state_dict(s["scaler"] or self.scaler.state_dict())  # empty: not fp16
-        if "rng" in s:
+        self.scaler.load_state_dict(s["scaler"] or self.scaler.state_dict())
+        try:
             checkpoint.set_rng_state(s["rng"])
+        except ValueError as e:
+            fix = "use an earlier checkpoint"
+            raise ValueError(f"{path / checkpoint.STATE}: state.{e}; {fix}") from None
         self.step, self.position, self.seconds = s["step"], s["position"], s["seconds"]
         self.val_loss, self.best, self.judged = s["val_loss"], s["best"], s["judged"]
         self.loader.position = self.position
@@ -257,7 +295,7 @@ class Trainer:
             raise ValueError(
                 f"{name} is {value} at step {self.step} (windows {self.position} to {end}); "
                 "the last checkpoint is from before; "
-                "try a lower --lr, a longer --warmup_steps or --dtype fp32"
+                "resume with a lower --lr or with --dtype fp32"
             )
 
     def judge(self) -> dict:
@@ -277,11 +315,11 @@ class Trainer:
             self.tell(self.step, {f"val/{k}": v for k, v in found.items()})
         return found
 
-    def samples(self, n: int = 3) -> list[str]:
+    def samples(self, n: int, max_tokens: int) -> list[str]:
         "Write n texts; the same seed each time, and training does not notice."
         generator = torch.Generator().manual_seed(self.config.seed)
         options = {"num_seq": n, "temperature": 0.8, "generator": generator}
-        texts = complete(self.model, self.tokenizer, "", self.config.block_size, **options)
+        texts = complete(self.model, self.tokenizer, "", max_tokens, **options)
         self.log.write("sample", step=self.step, texts=texts)
         return texts
 
@@ -291,6 +329,8 @@ class Trainer:
         "Train to the horizon, then judge. With `live`, a notebook shows the curve meanwhile."
         plot = LivePlot(self.log) if live and self.ranks.is_main else None
         many = self.ranks.world_size > 1
+        if self.ranks.is_main and not self.locked():  # it has run before
+            self.claim()
         try:
             with nullcontext(stop) if stop else stop_signals() as stop:
                 try:
@@ -309,6 +349,7 @@ class Trainer:
             self.saver.wait()
             if self.untell:
                 self.untell()
+            self.close()
 
     def end_early(self, stop: Stop):
         "Save, and say how to resume."
@@ -355,7 +396,7 @@ class Trainer:
                 if self.step % c.eval_every == 0 or last:
                     self.say(self.progress(loss, self.judge(), rate, pace))
                 if self.step % c.sample_every == 0 and not last and self.ranks.is_main:
-                    self.say(f"step {self.step} sample: {self.samples(1)[0]}")
+                    self.say(f"step {self.step} sample: {self.samples(1, SAMPLE_TOKENS)[0]}")
                 if self.step % c.save_every == 0 or last:
                     with stop.held():  # a thread that is about to start must not be lost
                         self.save(wait=last)
@@ -414,6 +455,6 @@ class Trainer:
         for task in reversed(TASKS.values()):
             done |= {k: last.get(k) for k in (task.figure, f"{task.figure}_error")}
         plot_loss(self.log, self.folder / "loss.png", done["floor"], done["bigram"])
-        samples = self.samples()
+        samples = self.samples(3, self.config.block_size)
         self.log.write("done", **done)
         return done | {"samples": samples}
