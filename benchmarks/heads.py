@@ -1,6 +1,6 @@
 """Which heads of a trained tiny model find the name behind "she" and "he"?
 
-Chapter 7 shows the record of three runs.
+Chapter 8 shows the record of three runs.
 
     gpt2edu_train --seed 1337 --n_embd 192    # and 1, and 2; a few minutes each on two quiet cores
     python benchmarks/heads.py runs/tiny runs/tiny-2 runs/tiny-3 > benchmarks/logs/tiny_heads.json
@@ -163,7 +163,7 @@ OVER_RUNS = """\
 
 
 def page(record: dict) -> str:
-    "Write the part of the record that chapter 7 shows, as Python: tables, a head in each line."
+    "Write the part of the record that chapter 8 shows, as Python: tables, a head in each line."
     example = record["runs"][0]["example"]
     tokens = example["tokens"]
     half = len(tokens) // 2

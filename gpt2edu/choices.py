@@ -1,12 +1,12 @@
 """One list for each flag that takes one of a few words, read by help, completion and errors."""
 
-# Made by tools/book.py from ../book/tough/ch13a_choices.md: edit that, then `make book`.
+# Made by tools/book.py from ../book/tough/ch14a_choices.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['Device', 'Dtype', 'Compile', 'Optimizer', 'Tracker', 'options', 'in_words', 'refusal',
            'check_choice']
 
-# %% ../nbs/tough/ch13a_choices.ipynb #71255c37
+# %% ../nbs/tough/ch14a_choices.ipynb #71255c37
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -16,7 +16,7 @@ Compile = Literal["auto", "on", "off"]
 Optimizer = Literal["adamw", "muon"]
 Tracker = Literal["tensorboard", "wandb", "trackio"]
 
-# %% ../nbs/tough/ch13a_choices.ipynb #f3abf2a3
+# %% ../nbs/tough/ch14a_choices.ipynb #f3abf2a3
 def options(
     kind: Any,  # a type, for example `Device` or `Tracker | None`
 ) -> tuple[str, ...]:  # () for a type that takes any value

@@ -16,10 +16,10 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 OPTIMISER = {
-    "book/tough/ch13a_choices.md": [
+    "book/tough/ch14a_choices.md": [
         ('Optimizer = Literal["adamw", "muon"]', 'Optimizer = Literal["adamw", "muon", "sgd"]')
     ],
-    "book/medium/ch09_optim.md": [
+    "book/medium/ch10_optim.md": [
         (
             'KINDS = ("adamw", "muon")',
             'KINDS = ("adamw", "muon", "sgd")',
@@ -34,7 +34,7 @@ OPTIMISER = {
     ],
 }
 EVALUATION = {
-    "book/tough/ch17c_tasks.md": [
+    "book/tough/ch18c_tasks.md": [
         (
             "What two runs are asked:\n",
             """```{code-cell} ipython3
@@ -77,7 +77,7 @@ DATASET = {
     ],
 }
 ROPE = {  # rotary position embeddings (Su et al. 2021, arXiv 2104.09864, section 3.2)
-    "book/medium/ch07_attention.md": [
+    "book/medium/ch08_attention.md": [
         (
             "        n_head: int,  # nh, number of heads; divides n_embd\n",
             "        n_head: int,  # nh, number of heads; divides n_embd\n"
@@ -113,7 +113,7 @@ class CausalSelfAttention(nn.Module):
 """,
         ),
     ],
-    "book/medium/ch08_model.md": [
+    "book/medium/ch09_model.md": [
         (
             "    vocab_size: int = 50257  # V",
             "    rope: int = 1  # 1: tables of positions as in GPT-2; 2: rotary ones\n"

@@ -10,7 +10,7 @@ import nbformat
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-MD, NB, PY = "book/tough/ch13a_choices.md", "nbs/tough/ch13a_choices.ipynb", "gpt2edu/choices.py"
+MD, NB, PY = "book/tough/ch14a_choices.md", "nbs/tough/ch14a_choices.ipynb", "gpt2edu/choices.py"
 SENTENCE = "Written four times, the lists drift apart."
 LINE = '    "Join words as a sentence does."\n'
 

@@ -25,7 +25,7 @@ from gpt2edu.train.config import PRESETS, preset
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = sorted((ROOT / "nbs").glob("*/ch[0-9][0-9]_*.ipynb"))
 # under another Python too
-ELSEWHERE = [p for p in CHAPTERS if p.stem[:4] in ("ch02", "ch04", "ch08", "ch12", "ch20")]
+ELSEWHERE = [p for p in CHAPTERS if p.stem[:4] in ("ch02", "ch04", "ch09", "ch13", "ch21")]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 URL = PROJECT["urls"]["Repository"]
 TAG = f"v{gpt2edu.__version__}"

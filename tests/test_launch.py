@@ -326,7 +326,7 @@ def examples():
     "The lines that begin with one of our commands, in the pages that a reader copies from."
     for page in (
         ROOT / "book" / "commands.qmd",
-        ROOT / "book" / "tough" / "ch21_reproduce_gpt2.md",
+        ROOT / "book" / "tough" / "ch22_reproduce_gpt2.md",
     ):
         for block in re.findall(
             r"^```bash\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S

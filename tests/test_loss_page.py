@@ -1,4 +1,4 @@
-"""The figures of "Is my loss right?" and of ch07's record are those of stored logs and presets."""
+"""The figures of "Is my loss right?" and of ch08's record are those of stored logs and presets."""
 
 import json
 import math
@@ -71,8 +71,8 @@ def test_first_losses_follow_the_formula(name):
     assert first == pytest.approx(math.log(V) + 0.02**2 * C / 2, abs=5e-3)
 
 
-def test_chapter_7_shows_the_record():
-    chapter = (ROOT / "book" / "medium" / "ch07_attention.md").read_text(encoding="utf-8")
+def test_chapter_8_shows_the_record():
+    chapter = (ROOT / "book" / "medium" / "ch08_attention.md").read_text(encoding="utf-8")
     assert printed("benchmarks/heads.py", "page", LOGS / "tiny_heads.json") in chapter
 
 

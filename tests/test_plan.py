@@ -401,7 +401,7 @@ def test_the_presets_of_gpt2_are_those_of_the_sources():
         "gpt2-124m": (6e-4, 524_288), "gpt2-350m": (3e-4, 524_288),
         "gpt2-774m": (2.5e-4, 524_288), "gpt2-1558m": (6e-4, 1_048_576),
     }  # fmt: skip
-    chapter = (ROOT / "book/tough/ch14_accounting.md").read_text(encoding="utf-8")
+    chapter = (ROOT / "book/tough/ch15_accounting.md").read_text(encoding="utf-8")
     for name, (lr, batch) in sources.items():
         c = preset(name)
         assert (c.lr, c.total_batch) == (lr, batch) and c.min_lr == pytest.approx(lr / 10)

@@ -1,12 +1,12 @@
 """What Python runs first: the six commands, deaf to nothing from their first line on."""
 
-# Made by tools/book.py from ../../book/tough/ch20c_main.md: edit that, then `make book`.
+# Made by tools/book.py from ../../book/tough/ch21c_main.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['fill_closed_streams', 'program', 'train', 'prepare', 'generate', 'eval_', 'plan',
            'export', 'main']
 
-# %% ../../nbs/tough/ch20c_main.ipynb #f811ed08
+# %% ../../nbs/tough/ch21c_main.ipynb #f811ed08
 import os
 import sys
 

@@ -1,6 +1,6 @@
 """The commands that a user types, from the library's own choices; one clear line per mistake."""
 
-# Made by tools/book.py from ../../book/tough/ch20_commands.md: edit that, then `make book`.
+# Made by tools/book.py from ../../book/tough/ch21_commands.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['PlanFlags', 'TrainFlags', 'run_to_resume', 'check_as_begun', 'check_name',
@@ -8,7 +8,7 @@ __all__ = ['PlanFlags', 'TrainFlags', 'run_to_resume', 'check_as_begun', 'check_
            'plan', 'prepare', 'GenerateConfig', 'generator_of', 'write_text', 'smaller', 'generate',
            'ExportConfig', 'export', 'eval_', 'main']
 
-# %% ../../nbs/tough/ch20_commands.ipynb #80cacbf1
+# %% ../../nbs/tough/ch21_commands.ipynb #80cacbf1
 import os
 import sys
 from collections.abc import Iterator
@@ -55,7 +55,7 @@ from gpt2edu.machine.signals import Stopped
 from gpt2edu.train.interrupts import stop_signals
 from gpt2edu.train.ready import check, fetch_questions, rows_of_table
 
-# %% ../../nbs/tough/ch20_commands.ipynb #6f84ed1e
+# %% ../../nbs/tough/ch21_commands.ipynb #6f84ed1e
 @dataclass(frozen=True)
 class PlanFlags(Report):
     "For the command itself."
@@ -228,7 +228,7 @@ def train_here(config: TrainConfig, resume: Path | None, stop):
         stop.waits = True
         dist.stop(failed)
 
-# %% ../../nbs/tough/ch20_commands.ipynb #104a23c6
+# %% ../../nbs/tough/ch21_commands.ipynb #104a23c6
 @command
 def plan(args: list[str]):
     "Say what a run would need and cost, before you start it."
@@ -255,7 +255,7 @@ def prepare(args: list[str]):
 
     answer(work, asked.json)
 
-# %% ../../nbs/tough/ch20_commands.ipynb #5d887bba
+# %% ../../nbs/tough/ch21_commands.ipynb #5d887bba
 @dataclass(frozen=True)
 class GenerateConfig:
     "What to write, from which run; each field is a flag of `gpt2edu_generate`."
@@ -334,7 +334,7 @@ def generate(args: list[str]):
         heading = f"--- {i + 1} of {config.num_seq}\n" if config.num_seq > 1 else ""
         write_text(config.prompt, pieces, heading)
 
-# %% ../../nbs/tough/ch20_commands.ipynb #ac22f438
+# %% ../../nbs/tough/ch21_commands.ipynb #ac22f438
 @dataclass(frozen=True)
 class ExportConfig:
     "Which run to export, and where to; each field is a flag of `gpt2edu_export`."
@@ -361,7 +361,7 @@ def export(args: list[str]):
     if config.push_to_hub:
         say(f"pushed: {pretrained.push(path, config.push_to_hub)}")
 
-# %% ../../nbs/tough/ch20_commands.ipynb #242a62a6
+# %% ../../nbs/tough/ch21_commands.ipynb #242a62a6
 @command
 def eval_(args: list[str]):
     "Judge a model: HellaSwag, validation loss, story choice."
@@ -375,7 +375,7 @@ def eval_(args: list[str]):
 
     answer(judge, asked.json)
 
-# %% ../../nbs/tough/ch20_commands.ipynb #552e1ef8
+# %% ../../nbs/tough/ch21_commands.ipynb #552e1ef8
 def main(args: list[str] | None = None):
     "Run a command by name."
     commands = {f.__name__.strip("_"): f for f in (prepare, plan, train, eval_, generate, export)}

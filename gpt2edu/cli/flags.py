@@ -1,6 +1,6 @@
 """Flags read from a dataclass by tyro; a mistake in the input is one line and exit code 2."""
 
-# Made by tools/book.py from ../../book/tough/ch20a_flags.md: edit that, then `make book`.
+# Made by tools/book.py from ../../book/tough/ch21a_flags.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['SHELLS', 'Switch', 'WRONG_WORD', 'NO_NUMBER', 'NUMBERS', 'ENDS', 'CONTROL', 'SECRETS',
@@ -9,7 +9,7 @@ __all__ = ['SHELLS', 'Switch', 'WRONG_WORD', 'NO_NUMBER', 'NUMBERS', 'ENDS', 'CO
            'parse', 'strict', 'answer', 'prepare_output', 'visible', 'complain', 'in_one_line',
            'run_and_flush', 'settle_output', 'is_out_of_memory', 'verdict', 'command']
 
-# %% ../../nbs/tough/ch20a_flags.ipynb #b1561f72
+# %% ../../nbs/tough/ch21a_flags.ipynb #b1561f72
 import contextlib
 import functools
 import io
@@ -33,7 +33,7 @@ from gpt2edu.choices import refusal
 from gpt2edu.cli.settings import as_flags, read_settings
 from gpt2edu.machine.signals import Stopped, ignore_from_now_on, why
 
-# %% ../../nbs/tough/ch20a_flags.ipynb #dbcc31fd
+# %% ../../nbs/tough/ch21a_flags.ipynb #dbcc31fd
 SHELLS = (["bash"], ["zsh"], ["fish"], ["tcsh"])  # that tyro writes a completion for
 Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]  # --json, without a --no_json
 
@@ -84,7 +84,7 @@ def take_flag(
             i += 1
     return found, rest  # of several, the last counts
 
-# %% ../../nbs/tough/ch20a_flags.ipynb #04d20752
+# %% ../../nbs/tough/ch21a_flags.ipynb #04d20752
 # two of tyro's messages
 WRONG_WORD = re.compile(r"invalid choice '(.*)' for argument '--(\w+)'\. Expected one of (\(.*\))")
 NO_NUMBER = re.compile(r"no type matching INT could be instantiated from \['(.*?)'\]")
@@ -134,7 +134,7 @@ def whole_number(info):
         spec = tyro.constructors.PrimitiveConstructorSpec
         return spec(1, "INT", read, lambda x: type(x) is int, lambda x: [str(x)])
 
-# %% ../../nbs/tough/ch20a_flags.ipynb #f3dd82d6
+# %% ../../nbs/tough/ch21a_flags.ipynb #f3dd82d6
 def with_file(
     kind: type,  # a dataclass
     args: list[str],
@@ -219,7 +219,7 @@ def parse(
     "Read the flags of one dataclass. ValueError, OSError: one line."
     return parse_both(kind, General, args, prog)[0]
 
-# %% ../../nbs/tough/ch20a_flags.ipynb #cf5e3761
+# %% ../../nbs/tough/ch21a_flags.ipynb #cf5e3761
 def strict(value: Any) -> Any:
     "Replace NaN and infinite numbers by None, at any depth: they are not JSON."
     if isinstance(value, dict):
@@ -242,7 +242,7 @@ def answer(
     if found is not None:
         sys.stdout.write(json.dumps(strict(found), indent=2, allow_nan=False) + "\n")
 
-# %% ../../nbs/tough/ch20a_flags.ipynb #5334b605
+# %% ../../nbs/tough/ch21a_flags.ipynb #5334b605
 def prepare_output():
     "Make the output streams safe: one may be closed (`>&-`), or a terminal unable to show a text."
     for name in ("stdout", "stderr"):

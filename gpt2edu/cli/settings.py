@@ -1,12 +1,12 @@
 """A TOML or JSON file is read as flags that were typed earlier: checked, then overruled."""
 
-# Made by tools/book.py from ../../book/tough/ch20b_settings.md: edit that, then `make book`.
+# Made by tools/book.py from ../../book/tough/ch21b_settings.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['members', 'convert', 'name_of', 'read_file', 'check_key', 'checked', 'read_settings',
            'as_flags']
 
-# %% ../../nbs/tough/ch20b_settings.ipynb #e92134f0
+# %% ../../nbs/tough/ch21b_settings.ipynb #e92134f0
 import difflib
 import json
 import tomllib
@@ -17,7 +17,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from gpt2edu.choices import in_words, options
 from gpt2edu.machine.state import loads
 
-# %% ../../nbs/tough/ch20b_settings.ipynb #8639acb8
+# %% ../../nbs/tough/ch21b_settings.ipynb #8639acb8
 def members(
     kind: Any,  # a type, for example `str | None`
 ) -> tuple:  # (str, NoneType)
@@ -56,7 +56,7 @@ def name_of(
         return f"a list of {name_of(get_args(kind)[0])}"
     return f"one of {in_words(options(kind))}" if options(kind) else known[kind]
 
-# %% ../../nbs/tough/ch20b_settings.ipynb #67153f56
+# %% ../../nbs/tough/ch21b_settings.ipynb #67153f56
 def read_file(path: str) -> dict[str, Any]:
     "Read a TOML or JSON file. ValueError, OSError: one line that names the file."
     suffix = Path(path).suffix.lower()
@@ -136,7 +136,7 @@ def read_settings(
         values[name] = checked(path, name, value, types[name], getattr(kind, name, None))
     return values
 
-# %% ../../nbs/tough/ch20b_settings.ipynb #e46b421b
+# %% ../../nbs/tough/ch21b_settings.ipynb #e46b421b
 def as_flags(
     values: dict[str, Any],
 ) -> list[str]:  # ["--n_layer=2", "--dry_run", "--dataset", "a.txt", "b.txt"]

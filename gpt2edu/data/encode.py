@@ -1,13 +1,13 @@
 """Text cut where no id changes, packed into batches, and encoded by processes, in order."""
 
-# Made by tools/book.py from ../../book/tough/ch19c_encode.md: edit that, then `make book`.
+# Made by tools/book.py from ../../book/tough/ch20c_encode.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['CHUNK', 'SPACES', 'UNSURE', 'WORD_END', 'Batch', 'kind', 'may_cut', 'whole_characters',
            'one_piece', 'cut_run', 'safe_cut', 'make_batches', 'encode_batch', 'work', 'exchange',
            'born_deaf', 'Workers']
 
-# %% ../../nbs/tough/ch19c_encode.ipynb #9ecfac59
+# %% ../../nbs/tough/ch20c_encode.ipynb #9ecfac59
 import multiprocessing
 import os
 import re
@@ -25,7 +25,7 @@ import numpy as np
 from gpt2edu.machine.signals import ending, undisturbed
 from gpt2edu.text.tokenizer import Tokenizer
 
-# %% ../../nbs/tough/ch19c_encode.ipynb #12605ccc
+# %% ../../nbs/tough/ch20c_encode.ipynb #12605ccc
 CHUNK = 1 << 20  # bytes of text that are encoded at a time
 SPACES = frozenset("\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000")
 SPACES |= {chr(c) for c in range(0x2000, 0x200B)}
@@ -61,7 +61,7 @@ def may_cut(
     kinds = (kind(before), kind(after))
     return None not in kinds and kinds[0] != kinds[1] and kinds != ("O", "L")
 
-# %% ../../nbs/tough/ch19c_encode.ipynb #3affabab
+# %% ../../nbs/tough/ch20c_encode.ipynb #3affabab
 def whole_characters(data: bytes) -> bytes:
     "Drop the bytes of a character that is cut at the end."
     for back in range(1, min(4, len(data)) + 1):
@@ -132,7 +132,7 @@ def safe_cut(
         size *= 2
     return len(data)
 
-# %% ../../nbs/tough/ch19c_encode.ipynb #3ad79b8f
+# %% ../../nbs/tough/ch20c_encode.ipynb #3ad79b8f
 # text, ends of its chunks, whether a chunk begins a document
 Batch = tuple[bytes, list[int], list[bool]]
 
@@ -174,7 +174,7 @@ def encode_batch(
         out.append(np.array(ids, dtype="<u2"))
     return np.concatenate(out)
 
-# %% ../../nbs/tough/ch19c_encode.ipynb #6d21087f
+# %% ../../nbs/tough/ch20c_encode.ipynb #6d21087f
 def work(pipe: Connection):
     "The life of a worker: the tokenizer, then batch in, ids out, until the pipe is closed."
     for s in set(ending()) - {signal.SIGTERM}:  # with which the parent's end can kill it

@@ -1,13 +1,13 @@
 """Files of the Hugging Face hub, listed at one commit and read by byte ranges, with patience."""
 
-# Made by tools/book.py from ../../book/tough/ch19a_hub.md: edit that, then `make book`.
+# Made by tools/book.py from ../../book/tough/ch20a_hub.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['FIRST', 'LONGEST', 'PATIENCE', 'GREETING', 'Name', 'HubError', 'pause', 'is_passing',
            'retry', 'HubFile', 'Listing', 'patterns_of', 'entry_of', 'by_name', 'choose', 'Listed',
            'SplitFiles', 'Subset', 'Card', 'Answer', 'ask_hub', 'list_files']
 
-# %% ../../nbs/tough/ch19a_hub.ipynb #edf529a6
+# %% ../../nbs/tough/ch20a_hub.ipynb #edf529a6
 import email.utils
 import io
 import random
@@ -22,7 +22,7 @@ from urllib.parse import quote
 from gpt2edu.machine.state import Count, check, loads
 from gpt2edu.text.corpus import reachable
 
-# %% ../../nbs/tough/ch19a_hub.ipynb #fbb05d40
+# %% ../../nbs/tough/ch20a_hub.ipynb #fbb05d40
 FIRST = 0.25  # seconds: the first pause is at most so long
 LONGEST = 60.0  # seconds: no pause is longer
 PATIENCE = 900.0  # seconds without one answer after which reading gives up
@@ -87,7 +87,7 @@ def retry(
         time.sleep(wait)
         attempt += 1
 
-# %% ../../nbs/tough/ch19a_hub.ipynb #a5dd2f1e
+# %% ../../nbs/tough/ch20a_hub.ipynb #a5dd2f1e
 class HubFile(io.RawIOBase):
     "A file on a server as a readable, seekable file; each read is one range request."
 
@@ -152,7 +152,7 @@ class HubFile(io.RawIOBase):
             raise ConnectionError(f"got {len(response.content):,} bytes, expected {stop - start:,}")
         return response.content
 
-# %% ../../nbs/tough/ch19a_hub.ipynb #826db269
+# %% ../../nbs/tough/ch20a_hub.ipynb #826db269
 class Listing(NamedTuple):
     "The files of one split, in the order in which they are read."
 
@@ -238,7 +238,7 @@ def choose(
         )
     return name, found
 
-# %% ../../nbs/tough/ch19a_hub.ipynb #bdb07559
+# %% ../../nbs/tough/ch20a_hub.ipynb #bdb07559
 Name = Annotated[str, re.compile(r"[^\x00-\x1f]{1,200}")]  # short enough for a message
 
 

@@ -1,6 +1,6 @@
 """FineWeb-Edu, or any dataset, streamed into shards by a run that may be killed at any moment."""
 
-# Made by tools/book.py from ../../book/tough/ch19_fineweb.md: edit that, then `make book`.
+# Made by tools/book.py from ../../book/tough/ch20_fineweb.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['MUCH', 'BYTES_PER_TOKEN', 'SLACK', 'whole', 'PrepareConfig', 'open_source',
@@ -9,7 +9,7 @@ __all__ = ['MUCH', 'BYTES_PER_TOKEN', 'SLACK', 'whole', 'PrepareConfig', 'open_s
            'next_command', 'report', 'is_done', 'prepare', 'summary', 'check_part',
            'finished_parts', 'merged_header', 'merge']
 
-# %% ../../nbs/tough/ch19_fineweb.ipynb #83ed8b68
+# %% ../../nbs/tough/ch20_fineweb.ipynb #83ed8b68
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -50,7 +50,7 @@ from gpt2edu.machine.progress import Progress, gigabytes, need_room
 from gpt2edu.text.files import EOT, typed
 from gpt2edu.text.tokenizer import Tokenizer, get_tokenizer
 
-# %% ../../nbs/tough/ch19_fineweb.ipynb #67d31767
+# %% ../../nbs/tough/ch20_fineweb.ipynb #67d31767
 def whole(name: str, value: float, least: int) -> int:
     "Turn 1e8 into 100000000. ValueError, one line, for what is not a number of tokens."
     if not least <= value < 2**62 or value != int(value):
@@ -123,7 +123,7 @@ class PrepareConfig:
         i, n = map(int, (self.part or "1/1").split("/"))
         return i, n
 
-# %% ../../nbs/tough/ch19_fineweb.ipynb #ab518bf6
+# %% ../../nbs/tough/ch20_fineweb.ipynb #ab518bf6
 def open_source(
     config: PrepareConfig,
     made_of: dict,  # what the manifest says of a local source
@@ -146,7 +146,7 @@ def open_source(
     listing = list_files(repo, config.subset or default, config.split, commit, note)
     return hub_source(listing, config.text_key, note)
 
-# %% ../../nbs/tough/ch19_fineweb.ipynb #2b543b92
+# %% ../../nbs/tough/ch20_fineweb.ipynb #2b543b92
 def source_stream(
     writer: ShardWriter,  # says where to begin
     source: Source,
@@ -168,7 +168,7 @@ def source_stream(
             yield unit, ids[drop:]
             drop = max(0, drop - len(ids))
 
-# %% ../../nbs/tough/ch19_fineweb.ipynb #f156c3e6
+# %% ../../nbs/tough/ch20_fineweb.ipynb #f156c3e6
 def fill(
     writer: ShardWriter,
     stream: Iterator,  # keys and ids
@@ -187,7 +187,7 @@ def fill(
                 return False
     return True
 
-# %% ../../nbs/tough/ch19_fineweb.ipynb #21ff05df
+# %% ../../nbs/tough/ch20_fineweb.ipynb #21ff05df
 MUCH = 2**62  # tokens: more than there are, in place of "everything"
 
 
@@ -226,7 +226,7 @@ def local_plan(
     source |= {} if config.separator == EOT else {"separator": config.separator}
     return folder, source, short, val_tokens, size
 
-# %% ../../nbs/tough/ch19_fineweb.ipynb #962eae82
+# %% ../../nbs/tough/ch20_fineweb.ipynb #962eae82
 class Plan(NamedTuple):
     "What is known of a preparation before the network is asked."
 
@@ -255,14 +255,14 @@ def plan_run(config: PrepareConfig) -> Plan:
     header = {"tokenizer": made_by, "source": source, "arguments": arguments}
     return Plan(folder, header, size, tokenizer)
 
-# %% ../../nbs/tough/ch19_fineweb.ipynb #89351b74
+# %% ../../nbs/tough/ch20_fineweb.ipynb #89351b74
 def complete_header(config: PrepareConfig, header: dict, source: Source):
     "Put into the header what only the source can tell."
     header["source"] = source.made_of
     few = min(GPT2_VAL_TOKENS, source.size // 40, (config.max_tokens or MUCH) // 40)
     header["arguments"].setdefault("val_tokens", max(1, few))
 
-# %% ../../nbs/tough/ch19_fineweb.ipynb #9894e3a9
+# %% ../../nbs/tough/ch20_fineweb.ipynb #9894e3a9
 BYTES_PER_TOKEN = 4.5  # of English under GPT-2's vocabulary, about; only for estimates
 SLACK = 4_000_000  # tokens that a part does beyond its share of max_tokens, since units differ
 
@@ -294,7 +294,7 @@ def announce(config: PrepareConfig, folder: Path, source: Source, expected: int,
     say(f"prepare: about {expected:,} tokens, {gigabytes(2 * expected)} of shards")
     say(f"prepare: {'would write' if config.dry_run else 'writing'} {folder}")
 
-# %% ../../nbs/tough/ch19_fineweb.ipynb #0303f637
+# %% ../../nbs/tough/ch20_fineweb.ipynb #0303f637
 def train_tokenizer(
     source: Source,
     name: str,
@@ -312,7 +312,7 @@ def train_tokenizer(
     few = take_text(texts(), TOKENIZER_CHARS)
     return Tokenizer.train(few, vocab_size, name, lambda line: say(f"prepare: {line}"))
 
-# %% ../../nbs/tough/ch19_fineweb.ipynb #7d05fbe8
+# %% ../../nbs/tough/ch20_fineweb.ipynb #7d05fbe8
 def start(
     folder: Path,
     header: dict,
@@ -343,7 +343,7 @@ def check_room(folder: Path, expected: int, state: dict):
     there = sum(s["tokens"] for s in state.get("shards", []))
     need_room(folder, 2 * (expected - there))
 
-# %% ../../nbs/tough/ch19_fineweb.ipynb #330f8026
+# %% ../../nbs/tough/ch20_fineweb.ipynb #330f8026
 def next_command(config: PrepareConfig, folder: Path) -> str:
     "Say what to type next."
     if config.part:
@@ -372,7 +372,7 @@ def report(config: PrepareConfig, folder: Path, manifest: dict, say: Callable):
     say(f"prepare: {len(manifest['shards'])} shards in {folder}")
     say(f"next: {next_command(config, folder)}")
 
-# %% ../../nbs/tough/ch19_fineweb.ipynb #72c2dac0
+# %% ../../nbs/tough/ch20_fineweb.ipynb #72c2dac0
 def is_done(state: dict, max_tokens: int | None) -> bool:
     "Whether a folder is finished, and no more is asked for."
     if not state.get("finished"):
@@ -429,7 +429,7 @@ def prepare(
     except PermissionError as e:
         raise not_writable(folder, e, "--out") from e
 
-# %% ../../nbs/tough/ch19_fineweb.ipynb #331b1516
+# %% ../../nbs/tough/ch20_fineweb.ipynb #331b1516
 def summary(folder: Path, facts: dict) -> dict:  # documented in book/commands.qmd
     "Say what there is in a folder of shards, for `--json`. What is not there is None."
     state = read_state(folder)
@@ -446,7 +446,7 @@ def summary(folder: Path, facts: dict) -> dict:  # documented in book/commands.q
     out["tokenizer_ids"] = tokenizer.get("n_vocab")
     return out
 
-# %% ../../nbs/tough/ch19_fineweb.ipynb #f40a6638
+# %% ../../nbs/tough/ch20_fineweb.ipynb #f40a6638
 def check_part(path: Path, manifest: dict):
     "Refuse the manifest of a part that lacks what a merge needs. ValueError, one line."
     arguments = ("part", "name", "shard_size", "val_tokens", "max_tokens")

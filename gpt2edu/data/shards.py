@@ -164,7 +164,7 @@ class MadeBy(TypedDict):
 
 
 class Shard(TypedDict):
-    "One shard; what is not required is noted by the writer of appendix 19d."
+    "One shard; what is not required is noted by the writer of appendix 20d."
 
     file: str  # in this folder
     split: Literal["train", "val", "part"]

@@ -1,12 +1,12 @@
 """A dataset as a list of units, each of which can be read alone, from any document on."""
 
-# Made by tools/book.py from ../../book/tough/ch19b_sources.md: edit that, then `make book`.
+# Made by tools/book.py from ../../book/tough/ch20b_sources.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['AHEAD', 'PACKED', 'Unit', 'Source', 'File', 'read_text', 'units_of', 'hub_source',
            'embedded_source', 'local_source', 'read_ahead']
 
-# %% ../../nbs/tough/ch19b_sources.ipynb #b68065ca
+# %% ../../nbs/tough/ch20b_sources.ipynb #b68065ca
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
@@ -22,7 +22,7 @@ from gpt2edu.text.corpus import EMBEDDED, documents, find_files
 from gpt2edu.text.files import EOT, LARGE, open_table, read_file, read_group, unheard
 from gpt2edu.text.tokenizer import utf8
 
-# %% ../../nbs/tough/ch19b_sources.ipynb #4eedb3c8
+# %% ../../nbs/tough/ch20b_sources.ipynb #4eedb3c8
 AHEAD = 4  # units that are read before it is their turn
 PACKED = 1.7  # bytes of text in a byte of parquet, about; only for estimates
 
@@ -43,7 +43,7 @@ class Source(NamedTuple):
     size: int  # bytes of text, about
     units: Callable[[tuple[int, int]], Iterator[Unit]]  # those from a key on, in order
 
-# %% ../../nbs/tough/ch19b_sources.ipynb #95953850
+# %% ../../nbs/tough/ch20b_sources.ipynb #95953850
 class File(NamedTuple):
     "A file of a source, here or on a server."
 
@@ -82,7 +82,7 @@ def units_of(
         for g in range(start[1] if f == start[0] else 0, table.meta.num_row_groups):
             yield Unit((f, g), table.size(g), partial(read_group, table, g))
 
-# %% ../../nbs/tough/ch19b_sources.ipynb #98300dbd
+# %% ../../nbs/tough/ch20b_sources.ipynb #98300dbd
 def hub_source(
     listing: Listing,
     text_key: str = "text",
@@ -128,7 +128,7 @@ def local_source(
     units = partial(units_of, files, text_key, separator=separator, note=note)
     return Source(made_of, size, units)
 
-# %% ../../nbs/tough/ch19b_sources.ipynb #6b5d1cad
+# %% ../../nbs/tough/ch20b_sources.ipynb #6b5d1cad
 def read_ahead(
     units: Iterable[Unit],
     skip: int = 0,  # documents of the first unit to pass over

@@ -1,13 +1,13 @@
 """Shards cut from one stream, and after each a note from which a killed run resumes."""
 
-# Made by tools/book.py from ../../book/tough/ch19d_writer.md: edit that, then `make book`.
+# Made by tools/book.py from ../../book/tough/ch20d_writer.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['NOTED', 'totals_of', 'token_lengths', 'ShardWriter', 'read_state', 'check_same',
            'in_words', 'may_grow', 'is_whole', 'whole_shards', 'part_units', 'parts_stream',
            'after']
 
-# %% ../../nbs/tough/ch19d_writer.ipynb #b76966b8
+# %% ../../nbs/tough/ch20d_writer.ipynb #b76966b8
 import glob
 import heapq
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ from gpt2edu.data.shards import (
 )
 from gpt2edu.text.tokenizer import Tokenizer
 
-# %% ../../nbs/tough/ch19d_writer.ipynb #3c6ebe91
+# %% ../../nbs/tough/ch20d_writer.ipynb #3c6ebe91
 def totals_of(shards: list[dict]) -> dict[str, dict[str, int]]:
     "Add up documents, tokens and bytes of text of each split."
     nothing = {"documents": 0, "tokens": 0, "bytes": 0}
@@ -43,7 +43,7 @@ def totals_of(shards: list[dict]) -> dict[str, dict[str, int]]:
             split[what] += entry[what]
     return totals
 
-# %% ../../nbs/tough/ch19d_writer.ipynb #d47008de
+# %% ../../nbs/tough/ch20d_writer.ipynb #d47008de
 def token_lengths(tokenizer: Tokenizer) -> np.ndarray:  # (V,) bytes of text
     "Count the bytes of each token; `<|endoftext|>`, the last one, stands for none."
     lengths = [len(tokenizer.decode_bytes([i])) for i in range(tokenizer.eot)]
@@ -155,7 +155,7 @@ class ShardWriter:
             check_train(self.folder, totals, self.val_tokens, "--val_tokens")
         return finish_folder(self.folder, self.header, totals, self.shards, complete=complete)
 
-# %% ../../nbs/tough/ch19d_writer.ipynb #3db227fb
+# %% ../../nbs/tough/ch20d_writer.ipynb #3db227fb
 NOTED = {"documents", "bytes", "units", "end"}  # what `ShardWriter` says of a shard
 
 
@@ -231,7 +231,7 @@ def whole_shards(folder: Path, state: dict, header: dict) -> list[dict]:  # entr
             path.unlink()
     return kept
 
-# %% ../../nbs/tough/ch19d_writer.ipynb #a93a830c
+# %% ../../nbs/tough/ch20d_writer.ipynb #a93a830c
 def part_units(
     folder: Path, manifest: dict
 ) -> Iterator[tuple[tuple[int, int], np.ndarray]]:  # key, ids (N,) uint16

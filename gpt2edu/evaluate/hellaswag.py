@@ -1,13 +1,13 @@
 """A text predictor takes a multiple-choice test, and you know how far to trust its score."""
 
-# Made by tools/book.py from ../../book/tough/ch17_hellaswag.md: edit that, then `make book`.
+# Made by tools/book.py from ../../book/tough/ch18_hellaswag.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['READS', 'MEASURES', 'clean', 'check_item', 'Encoded', 'encode_item', 'lengths',
            'standard_error', 'score', 'Shared', 'share_context', 'Packed', 'pack', 'ending_nats',
            'sum_over_ranks', 'answer', 'choice_accuracy']
 
-# %% ../../nbs/tough/ch17_hellaswag.ipynb #b98cd1f4
+# %% ../../nbs/tough/ch18_hellaswag.ipynb #b98cd1f4
 import math
 import re
 from collections.abc import Iterable
@@ -19,7 +19,7 @@ from torch import Tensor
 from gpt2edu.model.gpt import IGNORE
 from gpt2edu.text.tokenizer import utf8
 
-# %% ../../nbs/tough/ch17_hellaswag.ipynb #3cee092a
+# %% ../../nbs/tough/ch18_hellaswag.ipynb #3cee092a
 def clean(text: str) -> str:
     """Take WikiHow's marks out.
 
@@ -28,7 +28,7 @@ def clean(text: str) -> str:
     text = text.strip().replace(" [title]", ". ")
     return re.sub(r"\[.*?\]", "", text).replace("  ", " ")
 
-# %% ../../nbs/tough/ch17_hellaswag.ipynb #d07dba4b
+# %% ../../nbs/tough/ch18_hellaswag.ipynb #d07dba4b
 # fields, beside endings and label
 READS = {"plain": ("ctx",), "harness": ("activity_label", "ctx_a", "ctx_b")}
 
@@ -95,7 +95,7 @@ def encode_item(
         endings = [tokenizer.encode(f"{query} {text}")[len(context) :] for text in texts]
     return Encoded([*start, *context] or [tokenizer.eot], endings, texts, int(item["label"]))
 
-# %% ../../nbs/tough/ch17_hellaswag.ipynb #ceadb3d7
+# %% ../../nbs/tough/ch18_hellaswag.ipynb #ceadb3d7
 # name of the figure: what the surprise of an ending is counted by
 MEASURES = {
     "plain": {"acc": "ending", "acc_norm": "token"},
@@ -157,7 +157,7 @@ def score(
         }
     return found
 
-# %% ../../nbs/tough/ch17_hellaswag.ipynb #28d67e65
+# %% ../../nbs/tough/ch18_hellaswag.ipynb #28d67e65
 class Shared(NamedTuple):
     "A context with the endings that follow it."
 
@@ -190,7 +190,7 @@ def share_context(
         for context, ends in found.items()
     ]
 
-# %% ../../nbs/tough/ch17_hellaswag.ipynb #8efdb3ce
+# %% ../../nbs/tough/ch18_hellaswag.ipynb #8efdb3ce
 class Packed(NamedTuple):
     "B rows of T places, each a context with its endings."
 
@@ -235,7 +235,7 @@ def pack(
     mask = torch.ones(T, T, dtype=torch.bool).tril() & sees
     return Packed(ids, targets, positions, mask[:, None], torch.tensor(owners))
 
-# %% ../../nbs/tough/ch17_hellaswag.ipynb #b02e60ca
+# %% ../../nbs/tough/ch18_hellaswag.ipynb #b02e60ca
 @torch.no_grad()
 def ending_nats(
     model,  # a GPT: not compiled, not wrapped
@@ -292,7 +292,7 @@ def answer(
     nats = sum_over_ranks(ending_nats(model, encoded, batch_size, rank, world_size))
     return score(nats, encoded, model.config.block_size, convention)
 
-# %% ../../nbs/tough/ch17_hellaswag.ipynb #87e46d8e
+# %% ../../nbs/tough/ch18_hellaswag.ipynb #87e46d8e
 def choice_accuracy(
     model,  # a GPT
     tokenizer,

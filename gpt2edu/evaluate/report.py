@@ -1,13 +1,13 @@
 """Every figure of any model: HellaSwag, validation loss, story choice; on one rank or many."""
 
-# Made by tools/book.py from ../../book/tough/ch17b_report.md: edit that, then `make book`.
+# Made by tools/book.py from ../../book/tough/ch18b_report.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['EVERY', 'CONVENTIONS', 'ModelName', 'EvalConfig', 'choose_tasks', 'wanted', 'run_of',
            'check_out', 'questions', 'check_batch', 'load_subject', 'ask', 'text_of', 'validation',
            'evaluate', 'figures']
 
-# %% ../../nbs/tough/ch17b_report.ipynb #310f745e
+# %% ../../nbs/tough/ch18b_report.ipynb #310f745e
 import json
 import time
 from collections.abc import Callable
@@ -32,7 +32,7 @@ from gpt2edu.train.runs import (
     read_config,
 )
 
-# %% ../../nbs/tough/ch17b_report.ipynb #ff63f424
+# %% ../../nbs/tough/ch18b_report.ipynb #ff63f424
 EVERY = (*TASKS, "val")  # what --tasks may name: questions, and the loss on a text
 CONVENTIONS = {"plain": ("plain",), "harness": ("harness",), "both": ("plain", "harness")}
 ModelName = Annotated[str | None, tyro.conf.arg(aliases=("--run",))]  # as in gpt2edu_generate
@@ -85,7 +85,7 @@ class EvalConfig:
                 f"choice_items={self.choice_items} must be {MOST_ITEMS:,} or less; try 400"
             )
 
-# %% ../../nbs/tough/ch17b_report.ipynb #33dc3cf1
+# %% ../../nbs/tough/ch18b_report.ipynb #33dc3cf1
 def choose_tasks(
     config: EvalConfig,
     run: TrainConfig | None,  # of the model, if it is a run of ours
@@ -104,7 +104,7 @@ def wanted(config: EvalConfig) -> Wanted:
     conventions = CONVENTIONS[config.convention]
     return Wanted(config.data, conventions, config.limit, config.choice_items)
 
-# %% ../../nbs/tough/ch17b_report.ipynb #89a7ce81
+# %% ../../nbs/tough/ch18b_report.ipynb #89a7ce81
 def run_of(config: EvalConfig) -> TrainConfig | None:
     "Read the config of the run that is to be judged; None for a model that is no run of ours."
     if config.model and (config.model in OPENAI or is_exported(config.model)):
@@ -128,7 +128,7 @@ def questions(config: EvalConfig, tasks: tuple[str, ...], local: bool) -> dict[s
     names = [t for t in tasks if t in TASKS and from_hub.get(t, False) != local]
     return {name: TASKS[name].items(wanted(config)) for name in names}
 
-# %% ../../nbs/tough/ch17b_report.ipynb #659bdbb8
+# %% ../../nbs/tough/ch18b_report.ipynb #659bdbb8
 def check_batch(batch: int, shape, where):  # windows; a GPTConfig; a torch.device
     "Refuse more windows at a time than the device can hold. ValueError, one line."
     import torch
@@ -229,7 +229,7 @@ def validation(
     say(f"validation loss    {loss:.4f} nats/token on {n:,} tokens")
     return {"val_loss": round(loss, 6), "val_tokens": n}
 
-# %% ../../nbs/tough/ch17b_report.ipynb #2ef5560f
+# %% ../../nbs/tough/ch18b_report.ipynb #2ef5560f
 def evaluate(
     config: EvalConfig,
     say: Callable = lambda line: None,  # told each figure as it is known; on rank 0 only
@@ -274,7 +274,7 @@ def evaluate(
         distributed.stop(failed)
     return found
 
-# %% ../../nbs/tough/ch17b_report.ipynb #6c213bb8
+# %% ../../nbs/tough/ch18b_report.ipynb #6c213bb8
 def figures(
     found: dict,  # from `evaluate`
 ) -> dict:  # documented in book/commands.qmd

@@ -1,12 +1,12 @@
 """Questions from a file, the hub or the grammar, and the list of tasks that all programs read."""
 
-# Made by tools/book.py from ../../book/tough/ch17c_tasks.md: edit that, then `make book`.
+# Made by tools/book.py from ../../book/tough/ch18c_tasks.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['HUB', 'TASKS', 'read_items', 'hub_items', 'get_items', 'Wanted', 'Subject',
            'is_stories', 'Task', 'HellaSwag', 'StoryChoice']
 
-# %% ../../nbs/tough/ch17c_tasks.ipynb #4021372d
+# %% ../../nbs/tough/ch18c_tasks.ipynb #4021372d
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ from gpt2edu.train.config import TrainConfig
 
 HUB = "Rowan/hellaswag"
 
-# %% ../../nbs/tough/ch17c_tasks.ipynb #95d6762d
+# %% ../../nbs/tough/ch18c_tasks.ipynb #95d6762d
 def read_items(
     path: str | Path,  # .jsonl
     conventions: tuple[str, ...] = ("plain",),  # those that the items are needed for
@@ -95,7 +95,7 @@ def get_items(
         raise FileNotFoundError(f"no file {data}; {what}")
     return read_items(data, conventions, limit)
 
-# %% ../../nbs/tough/ch17c_tasks.ipynb #2536b4cb
+# %% ../../nbs/tough/ch18c_tasks.ipynb #2536b4cb
 class Wanted(NamedTuple):
     "Which questions somebody wants answered."
 
@@ -176,7 +176,7 @@ class Task:
 
 TASKS: dict[str, Task] = {}
 
-# %% ../../nbs/tough/ch17c_tasks.ipynb #680c97a8
+# %% ../../nbs/tough/ch18c_tasks.ipynb #680c97a8
 class HellaSwag(Task):
     "HellaSwag (Zellers et al. 2019), or items in its fields."
 
@@ -194,7 +194,7 @@ class HellaSwag(Task):
     def items(self, wanted: Wanted) -> list[dict]:
         return get_items(wanted.data or HUB, wanted.conventions, wanted.limit)
 
-# %% ../../nbs/tough/ch17c_tasks.ipynb #391f54a1
+# %% ../../nbs/tough/ch18c_tasks.ipynb #391f54a1
 class StoryChoice(Task):
     "Multiple-choice stories of the embedded grammar."
 

@@ -1,12 +1,12 @@
 """The figures by which a model is judged, computed in one place."""
 
-# Made by tools/book.py from ../../book/tough/ch17a_validation.md: edit that, then `make book`.
+# Made by tools/book.py from ../../book/tough/ch18a_validation.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['STORY', 'validation_loss', 'bigram_and_floor', 'story_choice', 'fitting_prompt',
            'report']
 
-# %% ../../nbs/tough/ch17a_validation.ipynb #86f90c52
+# %% ../../nbs/tough/ch18a_validation.ipynb #86f90c52
 import shlex
 from collections.abc import Callable
 from itertools import pairwise
@@ -26,7 +26,7 @@ from gpt2edu.train.runs import typed
 from gpt2edu.model.gpt import IGNORE
 from gpt2edu.data.shards import ShardSet
 
-# %% ../../nbs/tough/ch17a_validation.ipynb #6d7e5806
+# %% ../../nbs/tough/ch18a_validation.ipynb #6d7e5806
 @torch.no_grad()
 def validation_loss(
     # a GPT, compiled or not; called with (B, T) always, so that a compiled one is compiled once
@@ -92,7 +92,7 @@ def story_choice(
     "Answer multiple-choice stories of the embedded grammar."
     return choice_accuracy(model, tokenizer, story_items(n), start=[tokenizer.eot])
 
-# %% ../../nbs/tough/ch17a_validation.ipynb #3449aeec
+# %% ../../nbs/tough/ch18a_validation.ipynb #3449aeec
 STORY = "One day, Mia and Tom were in the"
 
 

@@ -1,4 +1,4 @@
-"""Checks for the exercises of ch14."""
+"""Checks for the exercises of ch15."""
 
 # Made by tools/book.py from ../../book/exercises/accounting.md: edit that, then `make book`.
 

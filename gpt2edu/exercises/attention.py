@@ -1,4 +1,4 @@
-"""Checks for the exercises of ch07."""
+"""Checks for the exercises of ch08."""
 
 # Made by tools/book.py from ../../book/exercises/attention.md: edit that, then `make book`.
 

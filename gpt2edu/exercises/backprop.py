@@ -1,4 +1,4 @@
-"""Checks for the exercises of ch06."""
+"""Checks for the exercises of ch07."""
 
 # Made by tools/book.py from ../../book/exercises/backprop.md: edit that, then `make book`.
 

@@ -1,4 +1,4 @@
-"""Checks for the exercises of ch16."""
+"""Checks for the exercises of ch17."""
 
 # Made by tools/book.py from ../../book/exercises/checkpoint.md: edit that, then `make book`.
 

@@ -1,4 +1,4 @@
-"""Checks for the exercises of ch20."""
+"""Checks for the exercises of ch21."""
 
 # Made by tools/book.py from ../../book/exercises/commands.md: edit that, then `make book`.
 

@@ -1,4 +1,4 @@
-"""Checks for the exercises of ch13."""
+"""Checks for the exercises of ch14."""
 
 # Made by tools/book.py from ../../book/exercises/device.md: edit that, then `make book`.
 

@@ -1,4 +1,4 @@
-"""Checks for the exercises of ch15."""
+"""Checks for the exercises of ch16."""
 
 # Made by tools/book.py from ../../book/exercises/distributed.md: edit that, then `make book`.
 

@@ -1,4 +1,4 @@
-"""Checks for the exercises of ch19."""
+"""Checks for the exercises of ch20."""
 
 # Made by tools/book.py from ../../book/exercises/fineweb.md: edit that, then `make book`.
 

@@ -1,4 +1,4 @@
-"""Checks for the exercises of ch17."""
+"""Checks for the exercises of ch18."""
 
 # Made by tools/book.py from ../../book/exercises/hellaswag.md: edit that, then `make book`.
 

@@ -1,4 +1,4 @@
-"""Checks for the exercises of ch08."""
+"""Checks for the exercises of ch09."""
 
 # Made by tools/book.py from ../../book/exercises/model.md: edit that, then `make book`.
 

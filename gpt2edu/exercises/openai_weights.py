@@ -1,4 +1,4 @@
-"""Checks for the exercises of ch12."""
+"""Checks for the exercises of ch13."""
 
 # Made by tools/book.py from ../../book/exercises/openai_weights.md: edit that, then `make book`.
 

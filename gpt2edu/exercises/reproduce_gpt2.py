@@ -1,4 +1,4 @@
-"""Checks for the exercises of ch21."""
+"""Checks for the exercises of ch22."""
 
 # Made by tools/book.py from ../../book/exercises/reproduce_gpt2.md: edit that, then `make book`.
 

@@ -1,4 +1,4 @@
-"""Checks for the exercises of ch18."""
+"""Checks for the exercises of ch19."""
 
 # Made by tools/book.py from ../../book/exercises/trainer.md: edit that, then `make book`.
 

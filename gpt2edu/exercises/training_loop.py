@@ -1,4 +1,4 @@
-"""Checks for the exercises of ch10."""
+"""Checks for the exercises of ch11."""
 
 # Made by tools/book.py from ../../book/exercises/training_loop.md: edit that, then `make book`.
 

@@ -1,13 +1,13 @@
 """One decision each for device, precision and compilation, and the reason for it in a line."""
 
-# Made by tools/book.py from ../../book/tough/ch13_device.md: edit that, then `make book`.
+# Made by tools/book.py from ../../book/tough/ch14_device.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['Choice', 'pick_device', 'describe', 'autocast', 'grad_scaler', 'best_dtype',
            'pick_dtype', 'set_precision', 'keep_freed_memory', 'compiler_error', 'best_compile',
            'pick_compile']
 
-# %% ../../nbs/tough/ch13_device.ipynb #fad54fa9
+# %% ../../nbs/tough/ch14_device.ipynb #fad54fa9
 import ctypes
 import importlib.util
 import os
@@ -25,7 +25,7 @@ import torch
 from gpt2edu.choices import Compile, Device, Dtype, check_choice
 from gpt2edu.machine.precision import BF16_FLAGS, cpu_flags
 
-# %% ../../nbs/tough/ch13_device.ipynb #5c67def2
+# %% ../../nbs/tough/ch14_device.ipynb #5c67def2
 @dataclass(frozen=True)
 class Choice:
     "A decision and why it was taken."
@@ -36,7 +36,7 @@ class Choice:
     def __str__(self):
         return f"{str(self.value).removeprefix('torch.')}: {self.reason}"
 
-# %% ../../nbs/tough/ch13_device.ipynb #9bfdd0ea
+# %% ../../nbs/tough/ch14_device.ipynb #9bfdd0ea
 def pick_device(choice: str = "auto") -> Choice:  # of a torch.device
     "Choose auto, cpu, cuda or mps. ValueError for what this machine or this PyTorch does not have."
     check_choice("device", choice, Device)
@@ -61,7 +61,7 @@ def pick_device(choice: str = "auto") -> Choice:  # of a torch.device
         )
     return Choice(torch.device(choice), "asked for")
 
-# %% ../../nbs/tough/ch13_device.ipynb #0253b174
+# %% ../../nbs/tough/ch14_device.ipynb #0253b174
 def describe(device: str | torch.device) -> str:
     "Name the hardware and PyTorch's version, for logs."
     device = torch.device(device)
@@ -76,7 +76,7 @@ def describe(device: str | torch.device) -> str:
         name = f"{gpu}{cpu}, {torch.get_num_threads()} threads, {capability}"
     return f"{name}, torch {torch.__version__}"
 
-# %% ../../nbs/tough/ch13_device.ipynb #7b0dc92b
+# %% ../../nbs/tough/ch14_device.ipynb #7b0dc92b
 def autocast(device: str | torch.device, dtype: torch.dtype) -> AbstractContextManager:
     "Run matrix products in `dtype` inside this context; fp32 needs none."
     if dtype == torch.float32:
@@ -88,7 +88,7 @@ def grad_scaler(device: str | torch.device, dtype: torch.dtype) -> torch.amp.Gra
     "Make the loss scaler that fp16 needs; for any other precision it passes everything through."
     return torch.amp.GradScaler(torch.device(device).type, enabled=dtype == torch.float16)
 
-# %% ../../nbs/tough/ch13_device.ipynb #d2609845
+# %% ../../nbs/tough/ch14_device.ipynb #d2609845
 def best_dtype(
     kind: str,  # "cpu", "cuda" or "mps"
     capability: tuple[int, int] | None = None,  # CUDA compute capability, (7, 5) for a T4
@@ -132,7 +132,7 @@ def pick_dtype(
         return Choice(dtypes[choice], "asked for")
     return Choice(dtypes[choice], f"asked for; auto takes {best!s}")
 
-# %% ../../nbs/tough/ch13_device.ipynb #0064f43b
+# %% ../../nbs/tough/ch14_device.ipynb #0064f43b
 def set_precision(device: str | torch.device) -> Choice:  # of "high" (TF32) or "highest" (fp32)
     "Set how PyTorch multiplies fp32 matrices in this process: TF32 on GPUs that have it."
     device = torch.device(device)
@@ -142,7 +142,7 @@ def set_precision(device: str | torch.device) -> Choice:  # of "high" (TF32) or 
         return Choice("high", "fp32 products use TF32")
     return Choice("highest", f"no TF32 on this {device.type}")
 
-# %% ../../nbs/tough/ch13_device.ipynb #6e5bc020
+# %% ../../nbs/tough/ch14_device.ipynb #6e5bc020
 def keep_freed_memory() -> bool:  # whether this system can
     """Let freed memory wait in this process for the next tensor.
 
@@ -154,7 +154,7 @@ def keep_freed_memory() -> bool:  # whether this system can
         return False
     return bool(mallopt(M_MMAP_THRESHOLD, 32 << 20) and mallopt(M_TRIM_THRESHOLD, 1 << 30))
 
-# %% ../../nbs/tough/ch13_device.ipynb #5f69dd83
+# %% ../../nbs/tough/ch14_device.ipynb #5f69dd83
 def compiler_error() -> str:
     "Build a few lines as `torch.compile` does; return '' if that works, else what is missing."
     source = b"#include <Python.h>\n#include <vector>\n"

@@ -1,12 +1,12 @@
 """All-reduce by hand, then DDP: many processes train one model, with the losses of one."""
 
-# Made by tools/book.py from ../../book/tough/ch15_distributed.md: edit that, then `make book`.
+# Made by tools/book.py from ../../book/tough/ch16_distributed.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['BACKENDS', 'Ranks', 'read_ranks', 'start', 'stop', 'mean_over_ranks', 'gather_counts',
            'rank0_first', 'from_rank0', 'agreement', 'wrap', 'sync_if']
 
-# %% ../../nbs/tough/ch15_distributed.ipynb #05d95c30
+# %% ../../nbs/tough/ch16_distributed.ipynb #05d95c30
 import os
 import socket
 import threading
@@ -21,7 +21,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-# %% ../../nbs/tough/ch15_distributed.ipynb #2a00362a
+# %% ../../nbs/tough/ch16_distributed.ipynb #2a00362a
 @dataclass(frozen=True)
 class Ranks:
     "Which process this is, of how many."
@@ -69,7 +69,7 @@ def read_ranks(
             )
     return Ranks(rank, world_size, local_rank)
 
-# %% ../../nbs/tough/ch15_distributed.ipynb #0874424a
+# %% ../../nbs/tough/ch16_distributed.ipynb #0874424a
 BACKENDS = {"cpu": "gloo", "cuda": "nccl"}
 
 
@@ -219,7 +219,7 @@ def stop(
         dist.destroy_process_group()
         time.sleep(0.1)
 
-# %% ../../nbs/tough/ch15_distributed.ipynb #49ccb62c
+# %% ../../nbs/tough/ch16_distributed.ipynb #49ccb62c
 def mean_over_ranks(
     tensor: Tensor,  # of the same shape on every rank
 ) -> Tensor:  # new, of the same shape; the same on every rank
@@ -243,7 +243,7 @@ def gather_counts(
     dist.all_gather(rows, mine)
     return torch.stack(rows).tolist()  # (world_size, n)
 
-# %% ../../nbs/tough/ch15_distributed.ipynb #e0388371
+# %% ../../nbs/tough/ch16_distributed.ipynb #e0388371
 @contextmanager
 def rank0_first(
     ranks: Ranks,  # from `start`
@@ -293,7 +293,7 @@ def from_rank0(
         raise ValueError(f"rank {ranks.rank} stops: rank 0 failed before it; see rank 0's message")
     return box[0]
 
-# %% ../../nbs/tough/ch15_distributed.ipynb #04fd24eb
+# %% ../../nbs/tough/ch16_distributed.ipynb #04fd24eb
 def agreement(
     ranks: Ranks,  # from `start`
 ) -> Callable[[str], str] | None:  # found here -> found by the first rank; None alone
@@ -313,7 +313,7 @@ def agreement(
 
     return agree
 
-# %% ../../nbs/tough/ch15_distributed.ipynb #16584b52
+# %% ../../nbs/tough/ch16_distributed.ipynb #16584b52
 def wrap(
     model: nn.Module,  # on its device
     ranks: Ranks,  # from `start`

@@ -1,16 +1,16 @@
 """Ask how much memory there is, and refuse in one line what cannot fit into it."""
 
-# Made by tools/book.py from ../../book/medium/ch08b_limits.md: edit that, then `make book`.
+# Made by tools/book.py from ../../book/medium/ch09b_limits.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['machine_memory', 'need_memory']
 
-# %% ../../nbs/medium/ch08b_limits.ipynb #38c90d78
+# %% ../../nbs/medium/ch09b_limits.ipynb #38c90d78
 import os
 from contextlib import suppress
 from pathlib import Path
 
-# %% ../../nbs/medium/ch08b_limits.ipynb #bdf7e91f
+# %% ../../nbs/medium/ch09b_limits.ipynb #bdf7e91f
 def machine_memory() -> int | None:  # bytes; None where it cannot be told
     "Ask how much memory this process may use: the machine's, or what a container allows."
     found = []
@@ -21,7 +21,7 @@ def machine_memory() -> int | None:  # bytes; None where it cannot be told
             found.append(int(Path(limit).read_text(encoding="utf-8")))
     return min(found, default=None)
 
-# %% ../../nbs/medium/ch08b_limits.ipynb #fe879ba0
+# %% ../../nbs/medium/ch09b_limits.ipynb #fe879ba0
 def need_memory(
     n_bytes: int,  # that are needed at least
     what: str,  # needs them: "n_layer=12, n_embd=768"

@@ -1,14 +1,14 @@
 """Ask a processor or a GPU whether it multiplies bf16 in hardware; only there is bf16 fast."""
 
-# Made by tools/book.py from ../../book/medium/ch09a_precision.md: edit that, then `make book`.
+# Made by tools/book.py from ../../book/medium/ch10a_precision.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['BF16_FLAGS', 'cpu_flags', 'fast_dtype']
 
-# %% ../../nbs/medium/ch09a_precision.ipynb #c3d109bc
+# %% ../../nbs/medium/ch10a_precision.ipynb #c3d109bc
 import torch
 
-# %% ../../nbs/medium/ch09a_precision.ipynb #20bdf617
+# %% ../../nbs/medium/ch10a_precision.ipynb #20bdf617
 BF16_FLAGS = ("amx_bf16", "avx512_bf16")  # x86 instructions that multiply bf16 numbers
 
 

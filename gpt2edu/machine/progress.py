@@ -1,11 +1,11 @@
 """Tokens per second, time and disk left: a bar on a terminal, elsewhere lines for grep."""
 
-# Made by tools/book.py from ../../book/tough/ch14c_progress.md: edit that, then `make book`.
+# Made by tools/book.py from ../../book/tough/ch15c_progress.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['LINE_EVERY', 'duration', 'gigabytes', 'free_bytes', 'need_room', 'Progress']
 
-# %% ../../nbs/tough/ch14c_progress.ipynb #75260a63
+# %% ../../nbs/tough/ch15c_progress.ipynb #75260a63
 import shutil
 import sys
 import time
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-# %% ../../nbs/tough/ch14c_progress.ipynb #35628c0c
+# %% ../../nbs/tough/ch15c_progress.ipynb #35628c0c
 def duration(seconds: float) -> str:
     "Write a time for people: 20 s, 3 min, 2 h 05 min, 9.5 days, 2.1 years."
     if seconds < 90:
@@ -31,7 +31,7 @@ def gigabytes(n_bytes: float) -> str:
     "Write a number of bytes for people, in GB (1e9 bytes), or in MB where it is small."
     return f"{n_bytes / 1e9:,.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:,.1f} MB"
 
-# %% ../../nbs/tough/ch14c_progress.ipynb #a02b8e55
+# %% ../../nbs/tough/ch15c_progress.ipynb #a02b8e55
 LINE_EVERY = 10.0  # seconds between lines where there is no terminal
 
 

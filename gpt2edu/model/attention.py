@@ -1,12 +1,12 @@
 """Causal self-attention as a loop, as matrices, in heads, fused and cached, all proved equal."""
 
-# Made by tools/book.py from ../../book/medium/ch07_attention.md: edit that, then `make book`.
+# Made by tools/book.py from ../../book/medium/ch08_attention.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['SHORT', 'attend_loop', 'causal_weights', 'attend', 'attend_fused', 'KVCache',
            'CausalSelfAttention']
 
-# %% ../../nbs/medium/ch07_attention.ipynb #d8c045bc
+# %% ../../nbs/medium/ch08_attention.ipynb #d8c045bc
 import math
 
 import torch
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from gpt2edu.model.linear import Linear
 
-# %% ../../nbs/medium/ch07_attention.ipynb #ade393a6
+# %% ../../nbs/medium/ch08_attention.ipynb #ade393a6
 def attend_loop(
     q: Tensor,  # (T, hs) what each position looks for
     k: Tensor,  # (T, hs) what each position offers to be found by
@@ -33,7 +33,7 @@ def attend_loop(
             out[t] += weights[s] / sum(weights) * v[s]
     return out
 
-# %% ../../nbs/medium/ch07_attention.ipynb #8ff679e0
+# %% ../../nbs/medium/ch08_attention.ipynb #8ff679e0
 def causal_weights(
     q: Tensor,  # (..., T, hs) queries of the last T positions
     k: Tensor,  # (..., S, hs) keys of all S >= T positions
@@ -53,7 +53,7 @@ def attend(
     "Compute causal attention as two matrix products with a softmax between."
     return causal_weights(q, k) @ v  # (..., T, S) @ (..., S, hs) -> (..., T, hs)
 
-# %% ../../nbs/medium/ch07_attention.ipynb #a2f4f21d
+# %% ../../nbs/medium/ch08_attention.ipynb #a2f4f21d
 SHORT = 256  # positions up to which the fused kernel of a CPU is no faster in bf16 than in fp32
 
 
@@ -71,7 +71,7 @@ def attend_fused(
         y = F.scaled_dot_product_attention(q.float(), k.float(), v.float(), mask, is_causal=causal)
     return y.to(q.dtype)
 
-# %% ../../nbs/medium/ch07_attention.ipynb #d026b426
+# %% ../../nbs/medium/ch08_attention.ipynb #d026b426
 class KVCache:
     """Keep the keys and values of one layer, so that a new token costs one row, not the whole text.
 
@@ -108,7 +108,7 @@ class KVCache:
         self.length = end
         return self.k[:, :, :end], self.v[:, :, :end]
 
-# %% ../../nbs/medium/ch07_attention.ipynb #16bb53eb
+# %% ../../nbs/medium/ch08_attention.ipynb #16bb53eb
 class CausalSelfAttention(nn.Module):
     """Multi-head causal self-attention with GPT-2's names.
 

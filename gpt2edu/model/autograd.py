@@ -1,14 +1,14 @@
 """A number that remembers how it was computed, and the gradients of a network by hand."""
 
-# Made by tools/book.py from ../../book/medium/ch06_backprop.md: edit that, then `make book`.
+# Made by tools/book.py from ../../book/medium/ch07_backprop.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['Value', 'as_value', 'recorded']
 
-# %% ../../nbs/medium/ch06_backprop.ipynb #4182ce50
+# %% ../../nbs/medium/ch07_backprop.ipynb #4182ce50
 import math
 
-# %% ../../nbs/medium/ch06_backprop.ipynb #879fe598
+# %% ../../nbs/medium/ch07_backprop.ipynb #879fe598
 class Value:
     "A number that remembers how it was computed, so that its gradient can be found."
 

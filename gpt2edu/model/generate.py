@@ -1,12 +1,12 @@
 """Text from a model: temperature, top-k, top-p, an exact cache, batches, streams, stop strings."""
 
-# Made by tools/book.py from ../../book/medium/ch11_generate.md: edit that, then `make book`.
+# Made by tools/book.py from ../../book/medium/ch12_generate.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['pick', 'check_sampling', 'next_token_probs', 'check_prompts', 'generate_batch',
            'generate', 'TextStream', 'encode_prompt', 'complete_batch', 'complete', 'stream_text']
 
-# %% ../../nbs/medium/ch11_generate.ipynb #c686944b
+# %% ../../nbs/medium/ch12_generate.ipynb #c686944b
 import codecs
 from collections.abc import Iterator, Sequence
 from itertools import zip_longest
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from gpt2edu.model.attention import KVCache
 
-# %% ../../nbs/medium/ch11_generate.ipynb #9dbd4f96
+# %% ../../nbs/medium/ch12_generate.ipynb #9dbd4f96
 def pick(
     probs: Tensor,  # (B, n) rows sum to 1, rounding aside
     u: Tensor,  # (B, m) float64 in [0, 1): m draws for each row
@@ -25,7 +25,7 @@ def pick(
     cdf = probs.cpu().double().cumsum(1)  # (B, n) right ends of the shares
     return torch.searchsorted(cdf, u * cdf[:, -1:], right=True)  # first id with cdf > u
 
-# %% ../../nbs/medium/ch11_generate.ipynb #bacc4584
+# %% ../../nbs/medium/ch12_generate.ipynb #bacc4584
 def check_sampling(
     temperature: float,  # 0 is greedy
     top_k: int | None,  # None keeps every token
@@ -39,7 +39,7 @@ def check_sampling(
     if top_p is not None and not 0 < top_p <= 1:
         raise ValueError(f"top_p={top_p} must be above 0 and at most 1; try 0.9")
 
-# %% ../../nbs/medium/ch11_generate.ipynb #93125f96
+# %% ../../nbs/medium/ch12_generate.ipynb #93125f96
 def next_token_probs(
     logits: Tensor,  # (B, V) of the last position
     temperature: float = 1.0,  # below 1 sharper, above 1 flatter, 0 all on the largest
@@ -75,7 +75,7 @@ def next_token_probs(
         probs = probs / probs.sum(1, keepdim=True)
     return torch.zeros_like(probs).scatter_(1, ids, probs)  # back to the order of ids
 
-# %% ../../nbs/medium/ch11_generate.ipynb #ee78d835
+# %% ../../nbs/medium/ch12_generate.ipynb #ee78d835
 @torch.inference_mode()
 def _grow(model, idx, max_tokens, generators, eot, **knobs):
     "Grow rows of equal length, idx (B, n), by a token per step, each with its own generator."
@@ -92,7 +92,7 @@ def _grow(model, idx, max_tokens, generators, eot, **knobs):
         yield [i if a else None for a, i in zip(alive, new[:, 0].tolist(), strict=True)]
         idx = new.to(idx.device)
 
-# %% ../../nbs/medium/ch11_generate.ipynb #a6209894
+# %% ../../nbs/medium/ch12_generate.ipynb #a6209894
 def check_prompts(
     prompts: Sequence[list[int]],  # token ids
     longest: int,  # tokens that the context holds
@@ -159,7 +159,7 @@ def generate_batch(
 
     return steps()
 
-# %% ../../nbs/medium/ch11_generate.ipynb #d3e46bc1
+# %% ../../nbs/medium/ch12_generate.ipynb #d3e46bc1
 def generate(
     model,  # a GPT: not compiled, not wrapped
     ids: list[int],  # the prompt
@@ -169,7 +169,7 @@ def generate(
     "Continue one prompt, `num_seq` times side by side."
     return generate_batch(model, [ids], max_tokens, **options)
 
-# %% ../../nbs/medium/ch11_generate.ipynb #999815ea
+# %% ../../nbs/medium/ch12_generate.ipynb #999815ea
 class TextStream:
     "Turn ids that come one by one into text: whole characters, nothing from a stop string on."
 
@@ -209,7 +209,7 @@ class TextStream:
         self.held = self.held[keep:]
         return out
 
-# %% ../../nbs/medium/ch11_generate.ipynb #42a43daf
+# %% ../../nbs/medium/ch12_generate.ipynb #42a43daf
 def encode_prompt(
     tokenizer,  # has `eot` and `encode`
     prompt: str,  # the beginning of a document; may be empty
@@ -217,7 +217,7 @@ def encode_prompt(
     "Turn a prompt into ids."
     return [tokenizer.eot, *tokenizer.encode(prompt)]
 
-# %% ../../nbs/medium/ch11_generate.ipynb #9b4c6270
+# %% ../../nbs/medium/ch12_generate.ipynb #9b4c6270
 def complete_batch(
     model,  # a GPT
     tokenizer,  # the one that the model was trained with
@@ -241,7 +241,7 @@ def complete_batch(
     texts = [text + stream.feed(None) for text, stream in zip(texts, streams, strict=True)]
     return [texts[i : i + num_seq] for i in range(0, len(texts), num_seq)]
 
-# %% ../../nbs/medium/ch11_generate.ipynb #91afca12
+# %% ../../nbs/medium/ch12_generate.ipynb #91afca12
 def complete(
     model,  # a GPT
     tokenizer,  # the one that the model was trained with
@@ -252,7 +252,7 @@ def complete(
     "Continue one prompt, `num_seq` times."
     return complete_batch(model, tokenizer, [prompt], max_tokens, **options)[0]
 
-# %% ../../nbs/medium/ch11_generate.ipynb #e1985579
+# %% ../../nbs/medium/ch12_generate.ipynb #e1985579
 def stream_text(
     model,  # a GPT
     tokenizer,  # the one that the model was trained with

@@ -1,13 +1,13 @@
 """The whole of GPT-2: embeddings, blocks, head, initialisation, loss, equal to Hugging Face's."""
 
-# Made by tools/book.py from ../../book/medium/ch08_model.md: edit that, then `make book`.
+# Made by tools/book.py from ../../book/medium/ch09_model.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['LOGITS_AT_ONCE', 'LOGITS_ON_CUDA', 'FP16_SCALE', 'IGNORE', 'LAYER_BYTES', 'GPTConfig',
            'MLP', 'Block', 'chunk_rows', 'ChunkedCrossEntropy', 'cross_entropy', 'token_losses',
            'check_size', 'GPT', 'num_params']
 
-# %% ../../nbs/medium/ch08_model.ipynb #d175d88f
+# %% ../../nbs/medium/ch09_model.ipynb #d175d88f
 import math
 from dataclasses import dataclass, fields
 
@@ -20,7 +20,7 @@ from gpt2edu.machine.limits import need_memory
 from gpt2edu.model.heads import check_heads
 from gpt2edu.model.linear import Linear
 
-# %% ../../nbs/medium/ch08_model.ipynb #ae818a40
+# %% ../../nbs/medium/ch09_model.ipynb #ae818a40
 @dataclass(frozen=True)
 class GPTConfig:
     "Sizes of a GPT. The defaults are GPT-2 124M. ValueError for sizes that cannot be built."
@@ -45,7 +45,7 @@ class GPTConfig:
         "Count the numbers in the tables and matrices: nearly all parameters."
         return (self.vocab_size + self.block_size + 12 * self.n_layer * self.n_embd) * self.n_embd
 
-# %% ../../nbs/medium/ch08_model.ipynb #9fd1f837
+# %% ../../nbs/medium/ch09_model.ipynb #9fd1f837
 class MLP(nn.Module):
     "Two linear layers with a GELU between: each position thinks for itself."
 
@@ -65,7 +65,7 @@ class MLP(nn.Module):
         x = F.gelu(self.c_fc(x), approximate="tanh")  # (B, T, 4C)
         return self.c_proj(x)  # (B, T, C)
 
-# %% ../../nbs/medium/ch08_model.ipynb #3d8dc1ae
+# %% ../../nbs/medium/ch09_model.ipynb #3d8dc1ae
 class Block(nn.Module):
     "One layer: attention, then MLP; each reads a normalised copy of the stream and adds to it."
 
@@ -90,7 +90,7 @@ class Block(nn.Module):
         x = x + self.attn(self.ln_1(x), cache, mask)
         return x + self.mlp(self.ln_2(x))
 
-# %% ../../nbs/medium/ch08_model.ipynb #1329bca8
+# %% ../../nbs/medium/ch09_model.ipynb #1329bca8
 LOGITS_AT_ONCE = 2**26  # numbers; fp32 logits of one chunk take about 256 MiB
 LOGITS_ON_CUDA = 2**28  # the same on a GPU: 1 GiB
 FP16_SCALE = 256.0  # of the gradient of the logits, before it is cast
@@ -177,7 +177,7 @@ def token_losses(
     losses = [F.cross_entropy(scores, ts, reduction="none") for scores, ts in logits]
     return torch.cat(losses) if losses else x.new_zeros(0)
 
-# %% ../../nbs/medium/ch08_model.ipynb #7507dc1d
+# %% ../../nbs/medium/ch09_model.ipynb #7507dc1d
 LAYER_BYTES = 50_000  # of Python objects, about, whatever the width
 
 
@@ -285,7 +285,7 @@ class GPT(nn.Module):
             x = block(x)
         return torch.stack(weights)
 
-# %% ../../nbs/medium/ch08_model.ipynb #d06c0afc
+# %% ../../nbs/medium/ch09_model.ipynb #d06c0afc
 def num_params(
     model: nn.Module,  # a tied matrix counts once
 ) -> int:

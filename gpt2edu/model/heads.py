@@ -1,14 +1,14 @@
 """Refuse a number of heads that does not divide the width, and name the nearest ones that do."""
 
-# Made by tools/book.py from ../../book/medium/ch08a_heads.md: edit that, then `make book`.
+# Made by tools/book.py from ../../book/medium/ch09a_heads.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['divisors', 'near_heads', 'check_heads']
 
-# %% ../../nbs/medium/ch08a_heads.ipynb #d6933987
+# %% ../../nbs/medium/ch09a_heads.ipynb #d6933987
 import math
 
-# %% ../../nbs/medium/ch08a_heads.ipynb #292b43b3
+# %% ../../nbs/medium/ch09a_heads.ipynb #292b43b3
 def divisors(n: int) -> list[int]:
     "List the divisors of a number, but for pairs of which both are above 100,000."
     small = [d for d in range(1, min(math.isqrt(n), 100_000) + 1) if n % d == 0]

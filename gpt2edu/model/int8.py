@@ -1,11 +1,11 @@
 """Store each weight in one byte and generate faster, with an error that has a bound."""
 
-# Made by tools/book.py from ../../book/medium/ch11a_int8.md: edit that, then `make book`.
+# Made by tools/book.py from ../../book/medium/ch12a_int8.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['FEW', 'quantise', 'has_kernel', 'Int8Linear', 'int8_model']
 
-# %% ../../nbs/medium/ch11a_int8.ipynb #3f356521
+# %% ../../nbs/medium/ch12a_int8.ipynb #3f356521
 import copy
 
 import torch
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from gpt2edu.model.gpt import GPT
 
-# %% ../../nbs/medium/ch11a_int8.ipynb #1f843014
+# %% ../../nbs/medium/ch12a_int8.ipynb #1f843014
 def quantise(
     weight: Tensor,  # (n_out, n_in)
 ) -> tuple[Tensor, Tensor]:  # marks (n_out, n_in) int8; scale of each row (n_out,) bf16
@@ -24,7 +24,7 @@ def quantise(
     marks = (weight / scale.float()[:, None]).round().to(torch.int8)
     return marks, scale
 
-# %% ../../nbs/medium/ch11a_int8.ipynb #a931cb74
+# %% ../../nbs/medium/ch12a_int8.ipynb #a931cb74
 FEW = 8  # rows up to which the kernel is faster than reading the matrix back
 
 
@@ -70,7 +70,7 @@ class Int8Linear(nn.Module):
         y = y.float() if self.bias is None else y + self.bias  # fp32
         return y.view(*x.shape[:-1], -1)
 
-# %% ../../nbs/medium/ch11a_int8.ipynb #342eaa5d
+# %% ../../nbs/medium/ch12a_int8.ipynb #342eaa5d
 @torch.no_grad()
 def int8_model(
     model: GPT,  # fp32; stays as it is

@@ -1,15 +1,15 @@
 """Multiply a row or a few with a matrix as fast as a CPU reads the matrix."""
 
-# Made by tools/book.py from ../../book/medium/ch07a_linear.md: edit that, then `make book`.
+# Made by tools/book.py from ../../book/medium/ch08a_linear.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['FEW', 'BLOCKS', 'few_rows', 'Linear']
 
-# %% ../../nbs/medium/ch07a_linear.ipynb #213f6399
+# %% ../../nbs/medium/ch08a_linear.ipynb #213f6399
 import torch
 from torch import Tensor, nn
 
-# %% ../../nbs/medium/ch07a_linear.ipynb #d3164ec2
+# %% ../../nbs/medium/ch08a_linear.ipynb #d3164ec2
 FEW = 4  # rows up to which blocks are faster
 BLOCKS = range(16, 129)  # into how many a matrix may be cut
 

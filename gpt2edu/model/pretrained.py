@@ -1,13 +1,13 @@
 """OpenAI's GPT-2 weights in and out, every logit equal; a tool to find where two models part."""
 
-# Made by tools/book.py from ../../book/medium/ch12_openai_weights.md: edit that, then `make book`.
+# Made by tools/book.py from ../../book/medium/ch13_openai_weights.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['TRANSPOSED', 'Size', 'HUB', 'FILES', 'OPTIONAL', 'our_name', 'flip', 'HubConfig',
            'read_config', 'check_header', 'read_weights', 'resize_vocab', 'first_line', 'download',
            'find_model', 'from_pretrained', 'hub_files', 'export', 'record', 'compare', 'push']
 
-# %% ../../nbs/medium/ch12_openai_weights.ipynb #aec78148
+# %% ../../nbs/medium/ch13_openai_weights.ipynb #aec78148
 import json
 import re
 import shutil
@@ -34,7 +34,7 @@ from gpt2edu.text.tokenizer import (
     to_printable,
 )
 
-# %% ../../nbs/medium/ch12_openai_weights.ipynb #d7c8657d
+# %% ../../nbs/medium/ch13_openai_weights.ipynb #d7c8657d
 TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
 
 
@@ -49,7 +49,7 @@ def flip(name: str, tensor: Tensor) -> Tensor:
     "Transpose a block's four matrices: (in, out) in a checkpoint, (out, in) in our model."
     return tensor.t().contiguous() if name.endswith(TRANSPOSED) else tensor
 
-# %% ../../nbs/medium/ch12_openai_weights.ipynb #929d1449
+# %% ../../nbs/medium/ch13_openai_weights.ipynb #929d1449
 Size = Annotated[int, 1]
 
 
@@ -96,7 +96,7 @@ def read_config(path: Path) -> GPTConfig:
     except ValueError as e:
         raise ValueError(f"{path}: {e}") from None
 
-# %% ../../nbs/medium/ch12_openai_weights.ipynb #6157a8c5
+# %% ../../nbs/medium/ch13_openai_weights.ipynb #6157a8c5
 def check_header(
     path: Path,
     shapes: dict[str, list[int]],  # of the weights in the file, by our names
@@ -154,14 +154,14 @@ def read_weights(
         )
     return state | {"lm_head.weight": table}
 
-# %% ../../nbs/medium/ch12_openai_weights.ipynb #fa814eee
+# %% ../../nbs/medium/ch13_openai_weights.ipynb #fa814eee
 def resize_vocab(table: Tensor, n: int) -> Tensor:  # (V, C) -> (n, C)
     "Cut rows off, or add rows that are the mean of all, so that their logit is the mean logit."
     if n <= len(table):
         return table[:n].clone()
     return torch.cat([table, table.mean(0).expand(n - len(table), -1)])  # (V, C), (n - V, C)
 
-# %% ../../nbs/medium/ch12_openai_weights.ipynb #daf07501
+# %% ../../nbs/medium/ch13_openai_weights.ipynb #daf07501
 HUB = {
     name: f"openai-community/{name}" for name in ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
 }
@@ -223,7 +223,7 @@ def find_model(name: str | Path) -> Path:  # "gpt2", "owner/name" or a folder â†
         raise FileNotFoundError(why)
     return folder
 
-# %% ../../nbs/medium/ch12_openai_weights.ipynb #910ee1a6
+# %% ../../nbs/medium/ch13_openai_weights.ipynb #910ee1a6
 def from_pretrained(
     name: str | Path,  # "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "owner/name", or a folder
     vocab_size: int | None = None,  # rows of the table, at least the tokenizer's; None: as stored
@@ -252,7 +252,7 @@ def from_pretrained(
     model.lm_head.weight = model.transformer.wte.weight
     return model, tokenizer
 
-# %% ../../nbs/medium/ch12_openai_weights.ipynb #cac0733f
+# %% ../../nbs/medium/ch13_openai_weights.ipynb #cac0733f
 def hub_files(model: GPT, tokenizer: Tokenizer) -> dict[str, dict | str]:  # file name â†’ content
     "Describe model and tokenizer in the words of transformers."
     c = model.config
@@ -284,7 +284,7 @@ def hub_files(model: GPT, tokenizer: Tokenizer) -> dict[str, dict | str]:  # fil
         "tokenizer_config.json": about,
     }
 
-# %% ../../nbs/medium/ch12_openai_weights.ipynb #13237a70
+# %% ../../nbs/medium/ch13_openai_weights.ipynb #13237a70
 def export(
     model: GPT,  # not compiled, not wrapped; rows above the tokenizer's ids are cut off
     tokenizer: Tokenizer,  # the one that the model was trained with
@@ -324,7 +324,7 @@ def export(
         raise OSError(f"could not write {folder} ({why}); free space or use another folder") from e
     return folder
 
-# %% ../../nbs/medium/ch12_openai_weights.ipynb #3db11d55
+# %% ../../nbs/medium/ch13_openai_weights.ipynb #3db11d55
 @torch.no_grad()
 def record(
     model: nn.Module,  # a GPT, or a GPT2LMHeadModel
@@ -356,7 +356,7 @@ def compare(
     pairs = [(name, x, b[name].reshape(x.shape)) for name, x in a.items() if name in b]
     return [(name, ((x - y).abs().max() / x.abs().max()).item()) for name, x, y in pairs]
 
-# %% ../../nbs/medium/ch12_openai_weights.ipynb #e387fc6c
+# %% ../../nbs/medium/ch13_openai_weights.ipynb #e387fc6c
 def push(
     folder: str | Path,  # from `export`
     repo: str,  # "owner/name" on the hub; made, private, if it is not there

@@ -1,13 +1,13 @@
 """What a training step holds at its fullest moment, and how long its parts take here."""
 
-# Made by tools/book.py from ../../book/tough/ch14a_memory.md: edit that, then `make book`.
+# Made by tools/book.py from ../../book/tough/ch15a_memory.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['LOGITS_AT_ONCE', 'LOGITS_ON_CUDA', 'SHORT', 'USABLE', 'activation_bytes', 'loss_bytes',
            'memory', 'largest_micro_batch', 'check_memory', 'median_seconds', 'Probe', 'held_by',
            'time_update', 'time_parts']
 
-# %% ../../nbs/tough/ch14a_memory.ipynb #e24921a7
+# %% ../../nbs/tough/ch15a_memory.ipynb #e24921a7
 import math
 import time
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from gpt2edu.machine.limits import need_memory
 from gpt2edu.model.heads import divisors
 from gpt2edu.train.config import TrainConfig, count_params, kept_bytes, optimizer_bytes
 
-# %% ../../nbs/tough/ch14a_memory.ipynb #d9692ff4
+# %% ../../nbs/tough/ch15a_memory.ipynb #d9692ff4
 # as in model.gpt and in model.attention, which need PyTorch; a test compares them
 LOGITS_AT_ONCE = 2**26
 LOGITS_ON_CUDA = 2**28
@@ -97,7 +97,7 @@ def memory(
     parts |= {"activations": activations, "loss": max(forward, backward)}
     return parts | {"peak": moments[when], "when": when}
 
-# %% ../../nbs/tough/ch14a_memory.ipynb #569d8e8e
+# %% ../../nbs/tough/ch15a_memory.ipynb #569d8e8e
 def largest_micro_batch(
     config: TrainConfig,
     vocab_size: int,  # V
@@ -138,7 +138,7 @@ def check_memory(
     sizes = ", ".join(f"{k}={getattr(c, k)}" for k in ("n_layer", "n_embd", "block_size"))
     need_memory(least, f"a step with {sizes}, micro_batch={b}", fix, capacity)
 
-# %% ../../nbs/tough/ch14a_memory.ipynb #3b6aa0cc
+# %% ../../nbs/tough/ch15a_memory.ipynb #3b6aa0cc
 def median_seconds(work: Callable, budget: float, clock: Callable = time.perf_counter) -> float:
     "Time a piece of work again and again, after one round that warms up."
     work()
@@ -220,7 +220,7 @@ class Probe:
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
         self.sync()
 
-# %% ../../nbs/tough/ch14a_memory.ipynb #b25de266
+# %% ../../nbs/tough/ch15a_memory.ipynb #b25de266
 def held_by(
     kind: str,  # AdamW or Muon
     config: TrainConfig,

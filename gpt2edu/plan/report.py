@@ -1,6 +1,6 @@
 """Memory, time, money and disk of a run, predicted before it starts: gpt2edu_plan."""
 
-# Made by tools/book.py from ../../book/tough/ch14b_planner.md: edit that, then `make book`.
+# Made by tools/book.py from ../../book/tough/ch15b_planner.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['GPUS', 'ELSEWHERE', 'FINEWEB_TOKENS', 'LIBRARIES', 'ONE_THREAD', 'BANDWIDTH', 'STARTED',
@@ -10,7 +10,7 @@ __all__ = ['GPUS', 'ELSEWHERE', 'FINEWEB_TOKENS', 'LIBRARIES', 'ONE_THREAD', 'BA
            'find_cost', 'row', 'rows_of_work', 'rows_of_room', 'rows_of_cost', 'saved_bytes',
            'rows_of_disk', 'in_numbers', 'plan']
 
-# %% ../../nbs/tough/ch14b_planner.ipynb #29d3c745
+# %% ../../nbs/tough/ch15b_planner.ipynb #29d3c745
 import os
 import platform
 import re
@@ -39,7 +39,7 @@ from gpt2edu.train.config import (
     padded,
 )
 
-# %% ../../nbs/tough/ch14b_planner.ipynb #dfefefc8
+# %% ../../nbs/tough/ch15b_planner.ipynb #dfefefc8
 @dataclass(frozen=True)
 class Gpu:
     "What the data sheet of a GPU says."
@@ -102,7 +102,7 @@ class PlanConfig(TrainConfig):
                 f"on gpus={self.gpus}, {step} tokens; {batch_advice(self, self.gpus)}"
             )
 
-# %% ../../nbs/tough/ch14b_planner.ipynb #75f65659
+# %% ../../nbs/tough/ch15b_planner.ipynb #75f65659
 FINEWEB_TOKENS = 10_000_000_000  # sample-10BT, by its name
 
 
@@ -174,7 +174,7 @@ def look_at_data(
         return n_vocab, None, ""
     return n_vocab, extrapolate(c, sample, tokenizer), "estimated from the size of the text"
 
-# %% ../../nbs/tough/ch14b_planner.ipynb #e3478b77
+# %% ../../nbs/tough/ch15b_planner.ipynb #e3478b77
 @dataclass(frozen=True)
 class Machine:
     "What a plan knows of the hardware of one rank."
@@ -205,7 +205,7 @@ def from_data_sheet(gpu: Gpu, c: PlanConfig, flops: int) -> Machine:
         speed_from="data sheet",
     )
 
-# %% ../../nbs/tough/ch14b_planner.ipynb #b40fbe0e
+# %% ../../nbs/tough/ch15b_planner.ipynb #b40fbe0e
 LIBRARIES = ("OMP", "OPENBLAS", "MKL")  # that multiply for NumPy; Apple's has another name
 ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in LIBRARIES} | {"VECLIB_MAXIMUM_THREADS": "1"}
 
@@ -264,7 +264,7 @@ def measured(c: PlanConfig, V: int) -> Machine:
         speed_from="measured",
     )
 
-# %% ../../nbs/tough/ch14b_planner.ipynb #870f8355
+# %% ../../nbs/tough/ch15b_planner.ipynb #870f8355
 def cuda_is_here(
     device: str,  # auto, cpu, cuda or mps: what was asked for
 ) -> bool:
@@ -291,7 +291,7 @@ def look_at_machine(c: PlanConfig, V: int, flops: int) -> Machine:
         return measured(c, V)
     return rough(c, flops)
 
-# %% ../../nbs/tough/ch14b_planner.ipynb #b099c4d2
+# %% ../../nbs/tough/ch15b_planner.ipynb #b099c4d2
 @dataclass(frozen=True)
 class Work:
     "What a run has to do."
@@ -388,7 +388,7 @@ def find_cost(work: Work, machine: Machine) -> Cost:
     dollars = hours * c.price if machine.kind == "cuda" else None
     return Cost(seconds, judged / rate / seconds, sampled / seconds, hours, dollars)
 
-# %% ../../nbs/tough/ch14b_planner.ipynb #fcdf18f9
+# %% ../../nbs/tough/ch15b_planner.ipynb #fcdf18f9
 def row(name: str, value: str, note: str = "") -> str:
     "Write one line of a plan."
     return f"{name:18}{value:>20}  {note}".rstrip()
@@ -484,7 +484,7 @@ def rows_of_disk(work: Work, room: Room) -> list[str]:
     note = f"= {n} x {gigabytes(saved)}: --keep_last, and the one being written"
     return [*rows, row("  checkpoints", gigabytes(n * saved), note)]
 
-# %% ../../nbs/tough/ch14b_planner.ipynb #0bccb4e6
+# %% ../../nbs/tough/ch15b_planner.ipynb #0bccb4e6
 def in_numbers(work: Work, machine: Machine, room: Room, cost: Cost) -> dict:
     "List the numbers of a plan; documented in book/commands.qmd."
     c = work.config

@@ -1,6 +1,6 @@
 """Atomic, checksummed checkpoints without pickle, from which a run resumes to the same bits."""
 
-# Made by tools/book.py from ../../book/tough/ch16_checkpoint.md: edit that, then `make book`.
+# Made by tools/book.py from ../../book/tough/ch17_checkpoint.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['FORMAT', 'MODEL', 'OPTIM', 'STATE', 'DTYPES', 'STEP', 'REMEDY', 'Files', 'KEPT', 'FREE',
@@ -11,7 +11,7 @@ __all__ = ['FORMAT', 'MODEL', 'OPTIM', 'STATE', 'DTYPES', 'STEP', 'REMEDY', 'Fil
            'read_checked', 'check_config', 'load', 'names_and_marks', 'latest_state', 'load_latest',
            'words', 'load_weights', 'check_group', 'check_kept', 'check_optim', 'AsyncSaver']
 
-# %% ../../nbs/tough/ch16_checkpoint.ipynb #d9b041e4
+# %% ../../nbs/tough/ch17_checkpoint.ipynb #d9b041e4
 import base64
 import hashlib
 import json
@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from gpt2edu.machine.atomic import sync_folder
 from gpt2edu.machine.state import Count, Hash, check, loads, parse, shown
 
-# %% ../../nbs/tough/ch16_checkpoint.ipynb #a390ff23
+# %% ../../nbs/tough/ch17_checkpoint.ipynb #a390ff23
 FORMAT = "gpt2edu checkpoint 1"
 MODEL, OPTIM, STATE = "model.safetensors", "optim.safetensors", "state.json"
 # torch's name: the format's name
@@ -67,7 +67,7 @@ def pack(
         flat = tensors[name].detach().cpu().contiguous().reshape(-1)
         yield memoryview(flat.view(torch.uint8).numpy())
 
-# %% ../../nbs/tough/ch16_checkpoint.ipynb #c6ab6a04
+# %% ../../nbs/tough/ch17_checkpoint.ipynb #c6ab6a04
 def untie(
     model_state: dict[str, Tensor],  # a model's state_dict
 ) -> tuple[dict[str, Tensor], dict[str, str]]:  # each tensor once; {second name: first name}
@@ -82,7 +82,7 @@ def untie(
             tied[name] = first[key]
     return tensors, tied
 
-# %% ../../nbs/tough/ch16_checkpoint.ipynb #a4ac09e1
+# %% ../../nbs/tough/ch17_checkpoint.ipynb #a4ac09e1
 def flatten(optim_states: list[dict]) -> tuple[dict[str, Tensor], str]:
     """Part optimizers' state_dicts into tensors and JSON.
 
@@ -118,7 +118,7 @@ def unflatten(tensors: dict[str, Tensor], text: str) -> list[dict]:
         optim_states.append({"state": state, "param_groups": groups})
     return optim_states
 
-# %% ../../nbs/tough/ch16_checkpoint.ipynb #bececfaa
+# %% ../../nbs/tough/ch17_checkpoint.ipynb #bececfaa
 def rng_state(generators: dict[str, torch.Generator] | None = None) -> dict[str, str]:
     "Write the state of torch's own generators and of explicit ones as base64 text, by name."
     states = {name: g.get_state() for name, g in (generators or {}).items()}
@@ -147,7 +147,7 @@ def set_rng_state(
             got = shown(saved.get(name))
             raise ValueError(f"rng.{name} is {got}, expected a generator's state") from None
 
-# %% ../../nbs/tough/ch16_checkpoint.ipynb #07fa558f
+# %% ../../nbs/tough/ch17_checkpoint.ipynb #07fa558f
 def sealed(content: dict) -> bytes:
     "Write JSON whose last field is the SHA-256 of the rest."
     text = json.dumps(content, indent=1)
@@ -163,7 +163,7 @@ def unseal(raw: bytes) -> dict:
         raise ValueError("the seal does not fit")
     return loads(text, nan=True)  # a loss may be NaN
 
-# %% ../../nbs/tough/ch16_checkpoint.ipynb #93ee93b4
+# %% ../../nbs/tough/ch17_checkpoint.ipynb #93ee93b4
 def write_file(path: Path, chunks) -> dict:
     "Write chunks and flush them to the disk; return size and SHA-256."
     digest = hashlib.sha256()
@@ -184,7 +184,7 @@ def discard(path: Path) -> None:
     path.rename(doomed)
     shutil.rmtree(doomed, ignore_errors=True)
 
-# %% ../../nbs/tough/ch16_checkpoint.ipynb #d965759d
+# %% ../../nbs/tough/ch17_checkpoint.ipynb #d965759d
 class Part(TypedDict):
     "What state.json says of another file."
 
@@ -223,7 +223,7 @@ def latest(folder: str | Path) -> Path | None:
     "Find the whole checkpoint with the highest step; None if there is none."
     return next(reversed(saved_steps(Path(folder))), None)
 
-# %% ../../nbs/tough/ch16_checkpoint.ipynb #4f0f71cd
+# %% ../../nbs/tough/ch17_checkpoint.ipynb #4f0f71cd
 def write(
     folder: Path, model: dict, optim: dict, optim_json: str, content: dict, keep_last: int | None
 ) -> Path:
@@ -297,7 +297,7 @@ def save(
     """
     return write(*prepare(folder, model_state, optim_states, state, keep_last))
 
-# %% ../../nbs/tough/ch16_checkpoint.ipynb #de020caf
+# %% ../../nbs/tough/ch17_checkpoint.ipynb #de020caf
 REMEDY = "use an earlier checkpoint"
 Files = TypedDict("Files", {MODEL: Part, OPTIM: Part})
 
@@ -350,7 +350,7 @@ def read_content(
         raise ValueError(f"{file}: {what}; {REMEDY}")
     return content
 
-# %% ../../nbs/tough/ch16_checkpoint.ipynb #d87ef1c8
+# %% ../../nbs/tough/ch17_checkpoint.ipynb #d87ef1c8
 class Group(TypedDict):
     "What every group of parameters holds."
 
@@ -398,7 +398,7 @@ def read_model(path: Path, raw: bytes, tied: dict[str, str]) -> dict[str, Tensor
             raise ValueError(f"{path.with_name(STATE)}: {what}; {REMEDY}")
     return model | {name: model[first] for name, first in tied.items()}
 
-# %% ../../nbs/tough/ch16_checkpoint.ipynb #5ab6beac
+# %% ../../nbs/tough/ch17_checkpoint.ipynb #5ab6beac
 @dataclass(frozen=True)
 class Checkpoint:
     """What `load` gives back.
@@ -479,7 +479,7 @@ def load(
     model = read_model(path / MODEL, raw.pop(MODEL), content["tied"])
     return Checkpoint(model, read_optim(path / OPTIM, raw.pop(OPTIM)), content["state"])
 
-# %% ../../nbs/tough/ch16_checkpoint.ipynb #e424e586
+# %% ../../nbs/tough/ch17_checkpoint.ipynb #e424e586
 def names_and_marks(folder: Path) -> dict[str, tuple | None]:
     "Say which checkpoints a folder holds, and which writing of each; None: half-written or gone."
     marks = {}
@@ -525,7 +525,7 @@ def load_latest(
             if names_and_marks(folder) == before:
                 raise
 
-# %% ../../nbs/tough/ch16_checkpoint.ipynb #6be51f2c
+# %% ../../nbs/tough/ch17_checkpoint.ipynb #6be51f2c
 def words(value: Any) -> str:
     "Say of a tensor its type and shape; write any other value."
     if not isinstance(value, Tensor):
@@ -612,7 +612,7 @@ def check_optim(
     except ValueError as e:
         raise ValueError(f"{path}: {e}; {REMEDY}") from None
 
-# %% ../../nbs/tough/ch16_checkpoint.ipynb #1f0fa4a2
+# %% ../../nbs/tough/ch17_checkpoint.ipynb #1f0fa4a2
 class AsyncSaver:
     "Save in a thread: `save` returns once all is copied; an error surfaces at the next call."
 

@@ -1,6 +1,6 @@
 """Every choice of a run in one place, checked before it starts, and what a token of it costs."""
 
-# Made by tools/book.py from ../../book/tough/ch14_accounting.md: edit that, then `make book`.
+# Made by tools/book.py from ../../book/tough/ch15_accounting.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['GPT2_RUN', 'GPT2_350M', 'GPT2_774M', 'GPT2_1558M', 'PRESETS', 'SAMPLE_TOKENS',
@@ -8,7 +8,7 @@ __all__ = ['GPT2_RUN', 'GPT2_350M', 'GPT2_774M', 'GPT2_1558M', 'PRESETS', 'SAMPL
            'TrainConfig', 'batch_advice', 'preset', 'count_params', 'padded', 'flops_per_token',
            'horizon', 'optimizer_bytes', 'kept_bytes', 'measure_peak', 'mfu']
 
-# %% ../../nbs/tough/ch14_accounting.ipynb #f2c924c9
+# %% ../../nbs/tough/ch15_accounting.ipynb #f2c924c9
 import time
 from dataclasses import dataclass, fields
 from typing import Literal
@@ -17,7 +17,7 @@ from gpt2edu.choices import Compile, Device, Dtype, Optimizer, Tracker, options
 from gpt2edu.data.config import GPT2_VAL_TOKENS, DataConfig
 from gpt2edu.model.heads import check_heads, divisors
 
-# %% ../../nbs/tough/ch14_accounting.ipynb #944f3bee
+# %% ../../nbs/tough/ch15_accounting.ipynb #944f3bee
 @dataclass(frozen=True)
 class FromPreset:
     "The field that comes first in the help."
@@ -87,7 +87,7 @@ class TrainConfig(DataConfig, FromPreset):  # a dataclass takes the fields of it
         _check_batch(self)
         _check_horizon(self)
 
-# %% ../../nbs/tough/ch14_accounting.ipynb #70668990
+# %% ../../nbs/tough/ch15_accounting.ipynb #70668990
 def _check_numbers(c: TrainConfig) -> None:
     "Refuse what is out of range: each number by itself, then those that depend on another."
     least = {"warmup_steps": 0, "choice_items": 0, "seed": 0}  # whole numbers that may be zero
@@ -146,7 +146,7 @@ def _check_horizon(c: TrainConfig) -> None:
             f"got {got}, expected exactly one of --max_steps, --max_tokens and --num_epochs"
         )
 
-# %% ../../nbs/tough/ch14_accounting.ipynb #f4c7eab6
+# %% ../../nbs/tough/ch15_accounting.ipynb #f4c7eab6
 GPT2_RUN = {
     "tokenizer": "gpt2",
     "dataset": ("fineweb-edu",),
@@ -219,7 +219,7 @@ def preset(
         values = {k: v for k, v in values.items() if k not in HORIZONS}
     return TrainConfig(**values | flags)
 
-# %% ../../nbs/tough/ch14_accounting.ipynb #58cdb6e6
+# %% ../../nbs/tough/ch15_accounting.ipynb #58cdb6e6
 def count_params(
     n_layer: int,  # blocks
     n_embd: int,  # C
@@ -237,7 +237,7 @@ def padded(
     "Round a vocabulary up to a multiple of 128, which matrix units like: 50,257 becomes 50,304."
     return -(-n_vocab // 128) * 128
 
-# %% ../../nbs/tough/ch14_accounting.ipynb #70adc7ab
+# %% ../../nbs/tough/ch15_accounting.ipynb #70adc7ab
 def flops_per_token(
     n_params: int,  # N
     n_layer: int,  # L
@@ -251,7 +251,7 @@ def flops_per_token(
     """
     return 6 * n_params + 12 * n_layer * block_size * n_embd
 
-# %% ../../nbs/tough/ch14_accounting.ipynb #3f38a262
+# %% ../../nbs/tough/ch15_accounting.ipynb #3f38a262
 def horizon(
     config: TrainConfig,
     train_tokens: int,  # in the training shards
@@ -261,7 +261,7 @@ def horizon(
     steps = config.max_steps if tokens is None else int(tokens // config.total_batch)
     return max(1, steps)
 
-# %% ../../nbs/tough/ch14_accounting.ipynb #97a23cfe
+# %% ../../nbs/tough/ch15_accounting.ipynb #97a23cfe
 def optimizer_bytes(
     n_layer: int,  # blocks
     n_embd: int,  # C
@@ -292,7 +292,7 @@ def kept_bytes(
     """
     return tokens * (4 * (2 * n_embd + 4 + n_head) + width * 14 * n_embd)
 
-# %% ../../nbs/tough/ch14_accounting.ipynb #2f73dd0e
+# %% ../../nbs/tough/ch15_accounting.ipynb #2f73dd0e
 # n of the n x n matrices to multiply
 PEAK_SIZES = {"cpu": (512, 1024), "cuda": (4096, 8192), "mps": (1024, 2048)}
 

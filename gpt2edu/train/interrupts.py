@@ -1,11 +1,11 @@
 """Stop cleanly on a signal, a loss spike, lack of memory or a lost rank."""
 
-# Made by tools/book.py from ../../book/tough/ch18b_interrupts.md: edit that, then `make book`.
+# Made by tools/book.py from ../../book/tough/ch19b_interrupts.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['Stop', 'stop_signals', 'SpikeWatch', 'explain']
 
-# %% ../../nbs/tough/ch18b_interrupts.ipynb #dbbba4a2
+# %% ../../nbs/tough/ch19b_interrupts.ipynb #dbbba4a2
 import re
 import signal
 from collections import deque
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 from gpt2edu.machine.signals import Stopped, be_deaf, ending, must_wait
 
-# %% ../../nbs/tough/ch18b_interrupts.ipynb #202d251c
+# %% ../../nbs/tough/ch19b_interrupts.ipynb #202d251c
 class Stop:
     "Whether a signal has come; `with stop.held():` makes one wait."
 
@@ -60,7 +60,7 @@ def stop_signals() -> Iterator[Stop]:
         for s, handler in old.items():
             signal.signal(s, handler)
 
-# %% ../../nbs/tough/ch18b_interrupts.ipynb #e9125a73
+# %% ../../nbs/tough/ch19b_interrupts.ipynb #e9125a73
 class SpikeWatch:
     "Notice a loss that has left its recent level and does not come back."
 
@@ -87,7 +87,7 @@ class SpikeWatch:
             self.recent.append(loss)
         return self.high[0] if len(self.high) == 5 else None
 
-# %% ../../nbs/tough/ch18b_interrupts.ipynb #417cb291
+# %% ../../nbs/tough/ch19b_interrupts.ipynb #417cb291
 def explain(
     e: RuntimeError,
     stop: Stop,

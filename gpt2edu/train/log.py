@@ -1,12 +1,12 @@
 """What happens in a run, one JSON object a line; drawn, shown live, and told to a tracker."""
 
-# Made by tools/book.py from ../../book/tough/ch18a_log.md: edit that, then `make book`.
+# Made by tools/book.py from ../../book/tough/ch19a_log.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['Event', 'event_of', 'RunLog', 'draw_loss', 'plot_loss', 'LivePlot', 'check_tracker',
            'open_tracker']
 
-# %% ../../nbs/tough/ch18a_log.ipynb #3808f3c2
+# %% ../../nbs/tough/ch19a_log.ipynb #3808f3c2
 import importlib
 import importlib.util
 import io
@@ -21,7 +21,7 @@ from gpt2edu.choices import Tracker, check_choice
 from gpt2edu.machine.atomic import remedy, write_atomically
 from gpt2edu.machine.state import Number, check, loads
 
-# %% ../../nbs/tough/ch18a_log.ipynb #3bd06d05
+# %% ../../nbs/tough/ch19a_log.ipynb #3bd06d05
 class Event(TypedDict):
     "What every line holds; those of training and validation hold numbers besides."
 
@@ -97,7 +97,7 @@ def plot_loss(log: RunLog, path: Path, floor: float | None = None, bigram: float
     draw_loss(log, path.parent.name, floor, bigram).savefig(png := io.BytesIO())
     write_atomically(path, png.getbuffer())
 
-# %% ../../nbs/tough/ch18a_log.ipynb #c45fd441
+# %% ../../nbs/tough/ch19a_log.ipynb #c45fd441
 class LivePlot:
     """The loss curve under a notebook's cell, drawn again while the run trains.
 
@@ -125,7 +125,7 @@ class LivePlot:
         else:
             self.handle = display(picture, display_id=True)
 
-# %% ../../nbs/tough/ch18a_log.ipynb #8440abdc
+# %% ../../nbs/tough/ch19a_log.ipynb #8440abdc
 def check_tracker(
     kind: Tracker | None,
 ):

@@ -1,13 +1,13 @@
 """AdamW written by hand, the schedule, clipping, and the optimisers that train GPT-2."""
 
-# Made by tools/book.py from ../../book/medium/ch09_optim.md: edit that, then `make book`.
+# Made by tools/book.py from ../../book/medium/ch10_optim.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['ROUNDS', 'AT_ONCE', 'KINDS', 'decay_groups', 'lr_at', 'orthogonalise',
            'orthogonalise_wide', 'Muon', 'block_matrices', 'build_optimizers', 'set_lr',
            'load_states']
 
-# %% ../../nbs/medium/ch09_optim.ipynb #e17d428a
+# %% ../../nbs/medium/ch10_optim.ipynb #e17d428a
 import math
 from collections.abc import Iterable
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from gpt2edu.machine.precision import fast_dtype
 
-# %% ../../nbs/medium/ch09_optim.ipynb #eb3dd574
+# %% ../../nbs/medium/ch10_optim.ipynb #eb3dd574
 def decay_groups(
     model: nn.Module,  # any model; a tied weight counts once
     weight_decay: float,  # per unit of learning rate; 0.1 for GPT-2
@@ -28,7 +28,7 @@ def decay_groups(
         {"params": [p for p in params if p.ndim < 2], "weight_decay": 0.0},
     ]
 
-# %% ../../nbs/medium/ch09_optim.ipynb #a36db494
+# %% ../../nbs/medium/ch10_optim.ipynb #a36db494
 def lr_at(
     step: int,  # steps taken so far: 0 before the first update
     max_lr: float,  # the peak, reached when the warmup ends; 1.0 for fractions of a peak
@@ -44,7 +44,7 @@ def lr_at(
     done = (step - warmup_steps) / (max_steps - warmup_steps)  # 0 → 1
     return min_lr + 0.5 * (1 + math.cos(math.pi * done)) * (max_lr - min_lr)
 
-# %% ../../nbs/medium/ch09_optim.ipynb #c2a9da75
+# %% ../../nbs/medium/ch10_optim.ipynb #c2a9da75
 ROUNDS = ((3.4445, -4.7750, 2.0315),) * 5  # a, b, c of each round; Jordan 2024
 
 
@@ -61,7 +61,7 @@ def orthogonalise(
         X = a * X + (b * S + c * S @ S) @ X  # (..., n, m)  s -> a s + b s³ + c s⁵
     return X.mT if G.shape[-2] > G.shape[-1] else X
 
-# %% ../../nbs/medium/ch09_optim.ipynb #8c48444d
+# %% ../../nbs/medium/ch10_optim.ipynb #8c48444d
 def orthogonalise_wide(
     G: Tensor,  # (..., A, B) matrices of one shape
     rounds: tuple[tuple[float, float, float], ...] = ROUNDS,  # a, b, c of each
@@ -80,7 +80,7 @@ def orthogonalise_wide(
     X = P @ X  # (..., n, m)
     return X.mT if G.shape[-2] > G.shape[-1] else X
 
-# %% ../../nbs/medium/ch09_optim.ipynb #5953b13b
+# %% ../../nbs/medium/ch10_optim.ipynb #5953b13b
 AT_ONCE = 2**26  # numbers to stack for one batched product: 256 MiB in fp32
 
 
@@ -164,7 +164,7 @@ class Muon(torch.optim.Optimizer):
                     self.move(items[start : start + n], group)
         return loss
 
-# %% ../../nbs/medium/ch09_optim.ipynb #c761b59d
+# %% ../../nbs/medium/ch10_optim.ipynb #c761b59d
 def block_matrices(
     model: nn.Module,  # weights carry GPT-2's names: transformer.h.0.attn.c_attn.weight
 ) -> list[nn.Parameter]:  # four matrices per block, in the model's order
@@ -175,7 +175,7 @@ def block_matrices(
         if "transformer.h." in name and p.ndim == 2 and p.requires_grad
     ]
 
-# %% ../../nbs/medium/ch09_optim.ipynb #66d75cc9
+# %% ../../nbs/medium/ch10_optim.ipynb #66d75cc9
 KINDS = ("adamw", "muon")  # Muon is for the blocks' matrices, with AdamW for the rest
 
 
@@ -213,7 +213,7 @@ def build_optimizers(
             group["peak_lr"] = group["lr"]
     return optimizers
 
-# %% ../../nbs/medium/ch09_optim.ipynb #3d414d78
+# %% ../../nbs/medium/ch10_optim.ipynb #3d414d78
 def set_lr(
     optimizers: Iterable[torch.optim.Optimizer],  # from `build_optimizers`
     fraction: float,  # of each group's peak: `lr_at` with a `max_lr` of 1

@@ -1,13 +1,13 @@
 """Find a missing file, a full disk or too small a memory before a rented machine waits for it."""
 
-# Made by tools/book.py from ../../book/tough/ch18d_ready.md: edit that, then `make book`.
+# Made by tools/book.py from ../../book/tough/ch19d_ready.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['share_step', 'rows_of_table', 'memory_of', 'check_memory', 'check_disk', 'check_data',
            'check_questions', 'fetch_questions', 'torchrun_waits', 'check_processes',
            'check_machine', 'check']
 
-# %% ../../nbs/tough/ch18d_ready.ipynb #e4ba859e
+# %% ../../nbs/tough/ch19d_ready.ipynb #e4ba859e
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from gpt2edu.train.config import (
     padded,
 )
 
-# %% ../../nbs/tough/ch18d_ready.ipynb #67e8eee7
+# %% ../../nbs/tough/ch19d_ready.ipynb #67e8eee7
 def share_step(
     config: TrainConfig,
     world_size: int,  # ranks
@@ -45,7 +45,7 @@ def share_step(
         )
     return B, c.total_batch // (B * at_once)
 
-# %% ../../nbs/tough/ch18d_ready.ipynb #b8c49b4a
+# %% ../../nbs/tough/ch19d_ready.ipynb #b8c49b4a
 def rows_of_table(config: TrainConfig) -> int:  # V
     "Say how many rows the token table has, at most where the tokenizer is still to be trained."
     known = {"gpt2": GPT2_VOCAB, "train": config.vocab_size}.get(config.tokenizer)
@@ -97,7 +97,7 @@ def check_disk(config: TrainConfig, folder: Path) -> str:  # of the run, or of a
         raise OSError(f"{folder}: no room, {line.removeprefix('disk: ')}; {fix}")
     return line
 
-# %% ../../nbs/tough/ch18d_ready.ipynb #253e068c
+# %% ../../nbs/tough/ch19d_ready.ipynb #253e068c
 def check_data(config: TrainConfig) -> str:
     "Say what will be read. ValueError, FileNotFoundError: one line."
     from gpt2edu.data.cache import hub_name, prepared_before
@@ -124,7 +124,7 @@ def check_questions(config: TrainConfig) -> Iterator[str]:
         if task.applies(config):
             yield f"questions: {task.title}, {len(task.items(wanted)):,} items"
 
-# %% ../../nbs/tough/ch18d_ready.ipynb #ba06f9ab
+# %% ../../nbs/tough/ch19d_ready.ipynb #ba06f9ab
 def fetch_questions(
     dataset: tuple[str, ...],  # what was prepared
     tokenizer: str,
@@ -143,7 +143,7 @@ def fetch_questions(
         except (ValueError, OSError) as e:
             yield f"{e}"
 
-# %% ../../nbs/tough/ch18d_ready.ipynb #c71ebc2b
+# %% ../../nbs/tough/ch19d_ready.ipynb #c71ebc2b
 def torchrun_waits() -> bool:
     "Whether torchrun takes from the environment how long a rank may save."
     from torch.distributed.launcher.api import LaunchConfig
@@ -159,7 +159,7 @@ def check_processes(config: TrainConfig, ranks: int) -> Iterator[str]:
         short = "this PyTorch's torchrun gives the ranks 30 s for the last save, and no more"
         yield f"ranks: {short}; a newer one takes TORCH_ELASTIC_SHUTDOWN_TIMEOUT"
 
-# %% ../../nbs/tough/ch18d_ready.ipynb #835595e4
+# %% ../../nbs/tough/ch19d_ready.ipynb #835595e4
 def check_machine(config: TrainConfig, ranks: int) -> Iterator[str]:
     "Look at memory and compiler of this machine. ValueError, one line."
     c, kind, capacity = config, "cpu", machine_memory()

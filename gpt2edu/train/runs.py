@@ -1,6 +1,6 @@
 """Find a run by its name, choose the folder of a new one, and load a model."""
 
-# Made by tools/book.py from ../../book/tough/ch16a_runs.md: edit that, then `make book`.
+# Made by tools/book.py from ../../book/tough/ch17a_runs.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['OPENAI', 'OLDER', 'FIXED', 'AboveZero', 'is_exported', 'check_is_run', 'written',
@@ -8,7 +8,7 @@ __all__ = ['OPENAI', 'OLDER', 'FIXED', 'AboveZero', 'is_exported', 'check_is_run
            'Scaler', 'RunState', 'check_state', 'begun_source', 'check_sizes', 'load_run',
            'load_model']
 
-# %% ../../nbs/tough/ch16a_runs.ipynb #9c06b0bb
+# %% ../../nbs/tough/ch17a_runs.ipynb #9c06b0bb
 import re
 from pathlib import Path
 from typing import Annotated, Any, NotRequired, TypedDict
@@ -19,7 +19,7 @@ from gpt2edu.train.config import MAY_CHANGE, MODEL_SIZES, TrainConfig, padded
 
 OPENAI = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
 
-# %% ../../nbs/tough/ch16a_runs.ipynb #5878736e
+# %% ../../nbs/tough/ch17a_runs.ipynb #5878736e
 def is_exported(name: str | Path) -> bool:
     "Whether this is a folder as transformers writes it, whole or not."
     if (Path(name) / "model.safetensors").is_file():
@@ -98,7 +98,7 @@ def new_run(config: TrainConfig) -> Path:
     names = [config.preset, *(f"{config.preset}-{i}" for i in range(2, 10_000))]
     return next(root / n for n in names if not holds_run(root / n))
 
-# %% ../../nbs/tough/ch16a_runs.ipynb #0f13a1e2
+# %% ../../nbs/tough/ch17a_runs.ipynb #0f13a1e2
 # fields that earlier versions did not write
 OLDER = {"self_test": True, "separator": TrainConfig.separator}
 
@@ -113,7 +113,7 @@ def read_config(folder: Path) -> TrainConfig:
     except ValueError as e:
         raise ValueError(f"{path}: {e}; {fix}") from None
 
-# %% ../../nbs/tough/ch16a_runs.ipynb #544de585
+# %% ../../nbs/tough/ch17a_runs.ipynb #544de585
 FIXED = {k: kind for k, kind in hints_of(TrainConfig).items() if k not in MAY_CHANGE}
 del FIXED["separator"]  # it is in the name of the data
 FIXED |= {"tokenizer_hash": Hash, "data": Annotated[str, re.compile(r"[^/\\]+")]}
@@ -169,7 +169,7 @@ def check_state(path: Path, state: dict):
     except ValueError as e:
         raise ValueError(f"{path / 'state.json'}: {e}; use an earlier checkpoint") from None
 
-# %% ../../nbs/tough/ch16a_runs.ipynb #4bb0bc99
+# %% ../../nbs/tough/ch17a_runs.ipynb #4bb0bc99
 def begun_source(
     config: TrainConfig,  # what is asked for now
     state: dict,  # of the run's latest checkpoint, a `RunState`; {}: there is none
@@ -186,7 +186,7 @@ def begun_source(
     manifest = read_manifest(folder) if (folder / MANIFEST).exists() else None
     return (manifest or {}).get("source", {}).get("sha256")
 
-# %% ../../nbs/tough/ch16a_runs.ipynb #53b11475
+# %% ../../nbs/tough/ch17a_runs.ipynb #53b11475
 def check_sizes(path: Path, choices: dict, weights: dict):
     "Refuse sizes other than those of the weights. ValueError, one line."
     found = {"n_layer": len({k.split(".")[2] for k in weights if k.startswith("transformer.h.")})}

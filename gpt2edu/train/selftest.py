@@ -1,11 +1,11 @@
 """A device is believed after a small training step that agrees with the CPU's, but for rounding."""
 
-# Made by tools/book.py from ../../book/tough/ch13b_selftest.md: edit that, then `make book`.
+# Made by tools/book.py from ../../book/tough/ch14b_selftest.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['PROBE', 'UNITS', 'probe_step', 'disagreement', 'self_test', 'tested_device']
 
-# %% ../../nbs/tough/ch13b_selftest.ipynb #6b990e7a
+# %% ../../nbs/tough/ch14b_selftest.ipynb #6b990e7a
 from collections.abc import Callable
 
 import torch
@@ -22,7 +22,7 @@ from gpt2edu.machine.device import (
 from gpt2edu.model.gpt import GPT, IGNORE, GPTConfig, cross_entropy
 from gpt2edu.train.optim import build_optimizers
 
-# %% ../../nbs/tough/ch13b_selftest.ipynb #905090eb
+# %% ../../nbs/tough/ch14b_selftest.ipynb #905090eb
 # heads of 64, as GPT-2 has them
 PROBE = GPTConfig(n_layer=2, n_head=2, n_embd=128, block_size=64, vocab_size=384)
 
@@ -105,7 +105,7 @@ def probe_step(
         found |= _probe_updates(model, generator)
     return {name: t.detach().float().cpu() for name, t in found.items()}
 
-# %% ../../nbs/tough/ch13b_selftest.ipynb #6e801f9a
+# %% ../../nbs/tough/ch14b_selftest.ipynb #6e801f9a
 # rounding of a number; fp32: of a sum
 UNITS = {"fp32": 2**-15, "tf32": 2**-11, "fp16": 2**-11, "bf16": 2**-8}
 
@@ -157,7 +157,7 @@ def self_test(
         torch.set_float32_matmul_precision(before)
     return ""
 
-# %% ../../nbs/tough/ch13b_selftest.ipynb #704ddb3f
+# %% ../../nbs/tough/ch14b_selftest.ipynb #704ddb3f
 def tested_device(
     choice: str = "auto",  # auto, cpu, cuda or mps
     dtype: str = "auto",  # auto, bf16, fp16 or fp32: what will be computed there

@@ -1,13 +1,13 @@
 """Everything a run needs, built one part at a time, in the order in which a mistake costs least."""
 
-# Made by tools/book.py from ../../book/tough/ch18c_setup.md: edit that, then `make book`.
+# Made by tools/book.py from ../../book/tough/ch19c_setup.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['MONTH', 'begun_with', 'Machine', 'choose_machine', 'Data', 'open_data', 'sizes',
            'build_model', 'choose_optimizers', 'known_peak', 'Parts', 'check_step', 'build',
            'fixed_choices', 'data_facts', 'check_data', 'describe_machine', 'describe_parts']
 
-# %% ../../nbs/tough/ch18c_setup.ipynb #ee5078b0
+# %% ../../nbs/tough/ch19c_setup.ipynb #ee5078b0
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -46,7 +46,7 @@ from gpt2edu.train.runs import RunState, begun_source, holds_run
 
 MONTH = 30 * 86_400  # seconds
 
-# %% ../../nbs/tough/ch18c_setup.ipynb #ec8a570f
+# %% ../../nbs/tough/ch19c_setup.ipynb #ec8a570f
 def begun_with(
     folder: Path,  # of the run
     resume: bool,
@@ -61,7 +61,7 @@ def begun_with(
         return {}
     return checkpoint.latest_state(folder / "checkpoints", RunState)
 
-# %% ../../nbs/tough/ch18c_setup.ipynb #303ac517
+# %% ../../nbs/tough/ch19c_setup.ipynb #303ac517
 @dataclass
 class Machine:
     "Where a run computes, and how."
@@ -88,7 +88,7 @@ def choose_machine(config: TrainConfig, ranks: Ranks, say: Callable) -> Machine:
         device.keep_freed_memory()
     return Machine(where, precision, compiled, device.grad_scaler(where, precision.value))
 
-# %% ../../nbs/tough/ch18c_setup.ipynb #af9fd6a2
+# %% ../../nbs/tough/ch19c_setup.ipynb #af9fd6a2
 class Data(NamedTuple):
     "What a run reads."
 
@@ -127,7 +127,7 @@ def open_data(
         )
     return Data(shards, tokenizer, train, val, questions)
 
-# %% ../../nbs/tough/ch18c_setup.ipynb #35dd2cb3
+# %% ../../nbs/tough/ch19c_setup.ipynb #35dd2cb3
 def sizes(config: TrainConfig) -> dict[str, int]:
     "The sizes of the model that do not depend on the tokenizer."
     return {k: getattr(config, k) for k in MODEL_SIZES}
@@ -155,7 +155,7 @@ def choose_optimizers(config: TrainConfig, model: GPT, machine: Machine) -> list
         model, c.optimizer, c.lr, c.weight_decay, betas, c.muon_lr, dtype=muon_dtype
     )
 
-# %% ../../nbs/tough/ch18c_setup.ipynb #cc3c0a89
+# %% ../../nbs/tough/ch19c_setup.ipynb #cc3c0a89
 def known_peak(machine: Machine) -> float | None:  # FLOP/s of one rank
     "Find this GPU's peak on its data sheet, which the planner takes too; None for other hardware."
     words = "fp32" if machine.dtype == torch.float32 else "half"
@@ -247,7 +247,7 @@ def build(
         flops=flops,
     )
 
-# %% ../../nbs/tough/ch18c_setup.ipynb #dfb369db
+# %% ../../nbs/tough/ch19c_setup.ipynb #dfb369db
 def fixed_choices(config: TrainConfig, data: Data) -> dict:
     "List what has to be the same when a run is resumed, as JSON has it."
     saved = json.loads(json.dumps(asdict(config)))

@@ -1,11 +1,11 @@
 """Text in, a trained model out: a loop with a clock, a log, and a run that survives a kill."""
 
-# Made by tools/book.py from ../../book/tough/ch18_trainer.md: edit that, then `make book`.
+# Made by tools/book.py from ../../book/tough/ch19_trainer.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['Pace', 'Trainer']
 
-# %% ../../nbs/tough/ch18_trainer.ipynb #e294c16c
+# %% ../../nbs/tough/ch19_trainer.ipynb #e294c16c
 import json
 import math
 import os
@@ -38,7 +38,7 @@ from gpt2edu.train.log import LivePlot, RunLog, open_tracker, plot_loss
 from gpt2edu.train.optim import load_states, lr_at, set_lr
 from gpt2edu.train.runs import RunState, check_state, typed
 
-# %% ../../nbs/tough/ch18_trainer.ipynb #83987c51
+# %% ../../nbs/tough/ch19_trainer.ipynb #83987c51
 class Pace:
     "The speed of a run, and its mean loss since the last line of the log."
 
@@ -75,7 +75,7 @@ class Pace:
         self.losses, self.busy = [], 0.0
         return mean
 
-# %% ../../nbs/tough/ch18_trainer.ipynb #54d649a3
+# %% ../../nbs/tough/ch19_trainer.ipynb #54d649a3
 class Trainer:
     """One training run: `Trainer(config, folder).run()`.
 

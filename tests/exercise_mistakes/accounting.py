@@ -1,4 +1,4 @@
-"Classic mistakes for the exercises of ch14."
+"Classic mistakes for the exercises of ch15."
 
 import numpy as np
 

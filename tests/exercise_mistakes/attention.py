@@ -1,4 +1,4 @@
-"Classic mistakes for the exercises of ch07."
+"Classic mistakes for the exercises of ch08."
 
 import math
 

@@ -1,4 +1,4 @@
-"Classic mistakes for the exercises of ch06, and right answers in other styles."
+"Classic mistakes for the exercises of ch07, and right answers in other styles."
 
 import graphlib
 import math

@@ -1,4 +1,4 @@
-"Classic mistakes for the exercises of ch16."
+"Classic mistakes for the exercises of ch17."
 
 import json
 import os

@@ -1,4 +1,4 @@
-"Classic mistakes for the exercises of ch20."
+"Classic mistakes for the exercises of ch21."
 
 import re
 from dataclasses import fields, replace

@@ -1,4 +1,4 @@
-"Classic mistakes for the exercises of ch13."
+"Classic mistakes for the exercises of ch14."
 
 import math
 import struct

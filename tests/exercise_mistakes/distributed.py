@@ -1,4 +1,4 @@
-"Classic mistakes for the exercises of ch15."
+"Classic mistakes for the exercises of ch16."
 
 import numpy as np
 

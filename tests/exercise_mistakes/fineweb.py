@@ -1,4 +1,4 @@
-"Classic mistakes for the exercises of ch19."
+"Classic mistakes for the exercises of ch20."
 
 import random
 import re

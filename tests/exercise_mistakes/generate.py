@@ -1,4 +1,4 @@
-"""Classic mistakes in the exercises of chapter 11, and what the check must say of them."""
+"""Classic mistakes in the exercises of chapter 12, and what the check must say of them."""
 
 import math
 from bisect import bisect_right

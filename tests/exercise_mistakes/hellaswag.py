@@ -1,4 +1,4 @@
-"Classic mistakes for the exercises of ch17."
+"Classic mistakes for the exercises of ch18."
 
 import math
 

@@ -1,4 +1,4 @@
-"Classic mistakes for the exercises of ch08."
+"Classic mistakes for the exercises of ch09."
 
 import math
 

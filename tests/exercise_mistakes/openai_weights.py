@@ -1,4 +1,4 @@
-"Classic mistakes for the exercises of ch12."
+"Classic mistakes for the exercises of ch13."
 
 import re
 

@@ -1,4 +1,4 @@
-"""Classic mistakes in the exercises of chapter 9, and what the check must say of them."""
+"""Classic mistakes in the exercises of chapter 10, and what the check must say of them."""
 
 import math
 

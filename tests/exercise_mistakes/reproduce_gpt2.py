@@ -1,4 +1,4 @@
-"Classic mistakes for the exercises of ch21."
+"Classic mistakes for the exercises of ch22."
 
 import math
 

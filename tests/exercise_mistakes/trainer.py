@@ -1,4 +1,4 @@
-"Classic mistakes for the exercises of ch18."
+"Classic mistakes for the exercises of ch19."
 
 import statistics
 

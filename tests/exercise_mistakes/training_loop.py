@@ -1,4 +1,4 @@
-"Classic mistakes for the exercises of ch10."
+"Classic mistakes for the exercises of ch11."
 
 import copy
 
