@@ -167,6 +167,8 @@ def page(results: list[dict], plot: str) -> str:
             "",
             f"![Each bound's figure over the bound; right of the line it is reached]({plot})",
         ]
+    if not results:
+        lines += ["", "No machine has been measured yet."]
     for found in machines:
         lines += machine_lines(found)
     for found in results:

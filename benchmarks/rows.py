@@ -72,15 +72,15 @@ ROWS = (
             *both("loss", "the highest loss of three seeds", 1.88, least=False, unit=" nats"),
         ),
         tried="Muon in place of AdamW, and a shorter schedule.",
-        limited_by="Start and end of the process: imports, shards, one validation, a checkpoint.",
+        limited_by="Not yet looked into.",
     ),
     Row(
         "small-step",
         "A training step of that small model, B 12",
         "training:small_step",
         both("nanoGPT", "nanoGPT's step", 0.85, least=False),
-        tried="Fused AdamW; buffers kept between steps.",
-        limited_by="Calls of small operators, whose fixed cost is PyTorch's on both sides.",
+        tried="Fused AdamW.",
+        limited_by="Not yet looked into.",
     ),
     Row(
         "step-124m",
@@ -93,7 +93,7 @@ ROWS = (
             Bound("nanoGPT bf16", "nanoGPT under bf16 autocast", 1.15),
         ),
         tried="Fused AdamW, chunked loss, freed memory kept.",
-        limited_by="Matrix products, which take most of the step and are the same library's.",
+        limited_by="Not yet looked into.",
     ),
     Row(
         "memory-124m",
@@ -104,7 +104,7 @@ ROWS = (
             *both("transformers", "transformers", 0.8, least=False),
         ),
         tried="Chunked loss.",
-        limited_by="Weights, gradients and AdamW's two moments, 2 GB on every side.",
+        limited_by="Not yet looked into; weights, gradients and AdamW's moments are 2 GB on every side.",
     ),
     Row(
         "peak-fraction",
@@ -112,7 +112,7 @@ ROWS = (
         "training:peak_fraction",
         tuple(Bound(d, f"the machine, {d}", 0.8, unit="") for d in PAIR),
         tried="Fused AdamW, chunked loss, freed memory kept.",
-        limited_by="What is no matrix product: softmax, GELU, LayerNorm, AdamW.",
+        limited_by="Not yet looked into.",
     ),
     Row(
         "decode-124m",
@@ -124,7 +124,7 @@ ROWS = (
             Bound("bytes", "bandwidth ÷ bytes of weights", 0.6, unit=""),
         ),
         tried="A cache of keys and values; logits of the last position only.",
-        limited_by="Each token reads all weights once; besides, some 150 small calls a token.",
+        limited_by="Not yet looked into.",
     ),
     Row(
         "decode-int8",
@@ -138,7 +138,7 @@ ROWS = (
         "inference:hellaswag",
         (Bound("padded", "four padded rows with full logits, transformers", 3),),
         tried="The context once for its four endings; logits only where they count.",
-        limited_by="The share of a context in its item's tokens.",
+        limited_by="Not yet looked into.",
     ),
     Row(
         "text-to-shards",
@@ -146,7 +146,7 @@ ROWS = (
         "text:text_to_shards",
         (Bound("tiktoken", "tiktoken's `encode_ordinary_batch`, 2 threads", 0.9),),
         tried="Batches of pieces, ids as bytes through pipes.",
-        limited_by="One process more than cores: the one that reads and writes.",
+        limited_by="Not yet looked into.",
     ),
     Row(
         "muon",
@@ -154,7 +154,7 @@ ROWS = (
         "training:muon",
         both("muon", "AdamW", 1.15, least=False),
         tried="Batched Newton-Schulz over matrices of one shape; the Gram matrix where it pays.",
-        limited_by="Five rounds of matrix products on each matrix of a block.",
+        limited_by="Not yet looked into.",
     ),
     Row(
         "startup",
@@ -166,7 +166,7 @@ ROWS = (
             Bound("gpt2edu_plan", "`gpt2edu_plan`", 1.0, least=False, unit=" s"),
         ),
         tried="PyTorch is not loaded; names are found when they are asked for.",
-        limited_by="The start of Python itself, and of NumPy.",
+        limited_by="Not yet looked into.",
     ),
     # asked for by name: what pages quote, and what helps to decide
     Row(

@@ -39,7 +39,7 @@ def missing(found: dict, names: dict[str, str]) -> dict[str, str]:  # bound → 
 
 # time to a loss
 
-# of gpt2edu_train; the horizon is the shortest of a series that ends below 1.88 with seeds 1 to 3
+# of gpt2edu_train. Seed 1, fp32: 450 steps ended at 1.864, 420 at 1.877 (in bf16 at 1.887)
 RECIPE = {
     "n_layer": 4,
     "n_head": 4,
