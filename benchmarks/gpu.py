@@ -116,11 +116,12 @@ def our_model(hour: Hour, sizes, T: int, chunked: bool, compiled: bool):
     "Build a GPT, and what gives its loss with all logits at once or a chunk of them at a time."
     import torch
 
-    from gpt2edu.model.gpt import GPT, LOGITS_AT_ONCE, GPTConfig, cross_entropy
+    from gpt2edu.model.gpt import GPT, LOGITS_AT_ONCE, LOGITS_ON_CUDA, GPTConfig, cross_entropy
 
     torch._dynamo.reset()
     model = GPT(GPTConfig(*sizes, T, hour.V), torch.Generator().manual_seed(0)).to(hour.device)
-    at_once = min(LOGITS_AT_ONCE, T * hour.V // 2) if chunked else sys.maxsize
+    most = LOGITS_ON_CUDA if hour.device == "cuda" else LOGITS_AT_ONCE
+    at_once = min(most, T * hour.V // 2) if chunked else sys.maxsize
 
     def loss_of(x, y):
         h = model.embed(x)

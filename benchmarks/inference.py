@@ -16,6 +16,7 @@ def decoder(
     start: int,  # tokens of the prompt
     total: int,  # tokens at the end
     nanogpt: str | None = None,
+    int8: bool = False,  # ours with weights of one byte
 ):
     "Make a subject: continue a prompt greedily with one of the models; it returns the new ids."
     import torch
@@ -25,9 +26,11 @@ def decoder(
     g = torch.Generator().manual_seed(0)
     ids = torch.randint(vocab_size, (start,), generator=g).tolist()
     new = total - start
-    if who == "ours":
+    if who.startswith("ours"):
         from gpt2edu.model.generate import generate
+        from gpt2edu.model.int8 import int8_model
 
+        model = int8_model(model) if int8 else model
         return lambda: [i for (i,) in generate(model, ids, new, temperature=0)]
     rows = torch.tensor([ids])
     if who == "nanoGPT":  # top_k=1 is greedy
@@ -163,5 +166,24 @@ def hellaswag(asked) -> dict:
 
 
 def decode_int8(asked) -> dict:
-    "Decoding with int8 weights beside fp32."
-    raise CannotRun("the library has no int8 weights yet")
+    "The same text with weights of one byte and of four, in turn."
+    from gpt2edu.model.int8 import has_kernel
+
+    if not has_kernel("cpu"):
+        raise CannotRun("PyTorch has no product with int8 weights for this processor")
+    sizes, V = (MINI, 512) if asked.tiny else (peers.GPT2, peers.V)
+    total = 40 if asked.tiny else 96
+    arguments = {"who": "ours", "sizes": sizes, "vocab_size": V, "start": 32, "total": total}
+    subjects = {
+        name: Subject("inference:decoder", int8=name == "int8", **arguments)
+        for name in ("int8", "fp32")
+    }
+    found = in_turn(subjects, 3 if asked.tiny else 7)
+    there = {k: f["seconds"] for k, f in found.items()}
+    return {
+        "figures": {
+            f"{k}, tokens/s": each(s, lambda t: (total - 32) / t) for k, s in there.items()
+        },
+        "ratios": {"fp32": ratio(there["fp32"], there["int8"])},
+        "settings": arguments,
+    }

@@ -104,7 +104,8 @@ ROWS = (
             *both("transformers", "transformers", 0.8, least=False),
         ),
         tried="Chunked loss.",
-        limited_by="Not yet looked into; weights, gradients and AdamW's moments are 2 GB on every side.",
+        limited_by="Not yet looked into; weights, gradients and AdamW's moments are 2 GB "
+        "on every side.",
     ),
     Row(
         "peak-fraction",
@@ -123,14 +124,21 @@ ROWS = (
             Bound("nanoGPT", "nanoGPT", 10),
             Bound("bytes", "bandwidth ÷ bytes of weights", 0.6, unit=""),
         ),
-        tried="A cache of keys and values; logits of the last position only.",
-        limited_by="Not yet looked into.",
+        tried="A cache of keys and values; logits of the last position only; one row times a "
+        "weight as a batched product of 16 blocks. In vain: mv and addmv, a transposed copy, "
+        "the packed weights of MKL and oneDNN, a pool of threads.",
+        limited_by="About 1.2 ms of Python and dispatch a token, and the prompt, whose rows are "
+        "counted in the time but write nothing.",
     ),
     Row(
         "decode-int8",
         "Decoding with int8 weights (per channel, weight-only)",
         "inference:decode_int8",
         (Bound("fp32", "our fp32", 1.8),),
+        tried="PyTorch's weight-only int8 product, with bf16 activations: with fp32 ones it is "
+        "ten times slower.",
+        limited_by="What is not a product of matrices costs the same as in fp32, and fp32 itself "
+        "has become faster.",
     ),
     Row(
         "hellaswag",

@@ -209,7 +209,7 @@ def machine() -> dict:
     import torch
 
     from gpt2edu.machine import device
-    from gpt2edu.plan.memory import machine_memory
+    from gpt2edu.machine.limits import machine_memory
 
     dtype = device.pick_dtype("auto", "cpu").value
     auto = {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(dtype, "fp32")
