@@ -273,10 +273,15 @@ def check_term(place, name, rng):
     t0 = time.monotonic()
     p.send_signal(signal.SIGTERM)
     out, err = p.communicate(timeout=600)
-    assert p.returncode == 0 and err == "", (p.returncode, err)
+    if p.returncode == 143:  # before the first step there is nothing to save
+        assert err == "gpt2edu_train: SIGTERM: stopped before the first step; nothing is lost\n"
+    else:
+        assert p.returncode == 0 and err == "", (p.returncode, err)
+    early = p.returncode == 143
     # ten times the usual: a guard against hanging, as all limits here
     assert time.monotonic() - t0 < 50
-    assert ended or out.splitlines()[-1].startswith("SIGTERM: ") or "next: gpt2edu_generate" in out
+    saved = out.splitlines()[-1].startswith("SIGTERM: ")
+    assert ended or early or saved or "next: gpt2edu_generate" in out
     train(place, 0, name, resume="auto")
     same(weights(place, "one"), weights(place, name))
     assert RunLog(place / "runs" / name / "log.jsonl").read()[-1]["event"] == "done"

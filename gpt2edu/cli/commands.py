@@ -110,6 +110,10 @@ def check_name(name: str | None, folder: Path | None, resume: str | None):
         raise ValueError(
             f"name={name!r} must be the name of one folder; choose where it stands with --out_dir"
         )
+    if name and (n := len(os.fsencode(name))) > 255:
+        raise ValueError(
+            f"name={name} has {n} bytes, expected 255 at most, as in any folder; shorten --name"
+        )
 
 
 def read_train_flags(
