@@ -1,4 +1,4 @@
-"""Documents out of files, one at a time, whatever their size, and one line for a broken file."""
+"""Read the documents of a file one at a time, however large, and report a broken file in one line."""
 
 # Made by tools/book.py from ../../book/easy/ch03c_files.md: edit that, then `make book`.
 
