@@ -327,7 +327,7 @@ def find_finished(
 
 def prepare_data(
     config: DataConfig,
-    say: Callable = lambda line: None,  # told what is being done
+    say: Callable = lambda line: None,  # called with each step of the work
     begun: str | None = None,  # SHA-256 of the source of the run being resumed, if known
 ) -> tuple[Tokenizer, Path]:  # the tokenizer, the folder of shards
     "Find the shards of a dataset, or write them. ValueError, FileNotFoundError, OSError: one line."

@@ -126,7 +126,7 @@ def check_count_windows(answer):
     if got == [(n - 1) // T + 1 for n in lengths]:
         fail(f"one too many: {T} tokens make no window of T={T}, as its last target is missing")
     if got == [(n - 1) / T for n in lengths]:
-        fail("a part of a window is no window: round down with //")
+        fail("a part of a window is not a window: round down with //")
     if got in ([n - T for n in lengths], [max(0, n - T) for n in lengths]):
         fail("you counted a window at every token; windows start T tokens apart")
     n, g, w = next(t for t in zip(lengths, got, want, strict=True) if t[1] != t[2])

@@ -135,7 +135,7 @@ def refused(answer, n):
     "the file must have 1024 + 2 * count bytes."
 )
 def check_is_whole(answer):
-    "Whole shards are told from the others."
+    "Whole shards are accepted, damaged ones refused."
     n = int(np.random.default_rng().integers(10, 100))
     if not answer(shard_bytes(n)):
         fail(f"a whole shard was refused; {refused(answer, n)}")

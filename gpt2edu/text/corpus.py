@@ -213,7 +213,7 @@ def files_like(name: str) -> list[Path]:
 
 def find_files(
     names: Iterable[str],  # files, folders, patterns with *
-    note: Callable = unheard,  # told what is left out
+    note: Callable = unheard,  # called with what is left out
 ) -> list[Path]:  # sorted, each once
     "Find files of text. FileNotFoundError or ValueError, one line, where there are none."
     found = set()
@@ -267,7 +267,7 @@ def documents(
     n_stories: int = 30_000,  # how many stories
     data_dir: str | Path = "data",  # where downloads are kept
     separator: str = EOT,  # a line that ends a document of a .txt file; "": there is none
-    note: Callable = unheard,  # told what is left out, and where documents end
+    note: Callable = unheard,  # called with what is left out, and where documents end
 ) -> Iterator[str]:
     "Give the documents of a dataset, always in the same order. OSError, ValueError: one line."
     names = [dataset] if isinstance(dataset, str) else list(dataset)

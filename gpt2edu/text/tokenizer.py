@@ -128,7 +128,7 @@ def train_bpe(
     texts: Iterable[str],  # documents
     vocab_size: int,  # ids: 256 bytes, then merges, then <|endoftext|>
     pattern: str = GPT2_PATTERN,  # how text is cut into pieces; no merge crosses a cut
-    say: Callable = lambda line: None,  # told how far a long training is
+    say: Callable = lambda line: None,  # called with the progress of a long training
 ) -> list[tuple[bytes, bytes]]:  # vocab_size - 257 merges as learned; fewer if no pair is left
     """Learn merges: join the most frequent pair of neighbours, again and again.
 
@@ -314,7 +314,7 @@ class Tokenizer:
         texts: Iterable[str],  # documents
         vocab_size: int,  # ids wanted; n_vocab is smaller where no pair is left before that
         name: str,  # for people and manifests
-        say: Callable = lambda line: None,  # told how far a long training is
+        say: Callable = lambda line: None,  # called with the progress of a long training
     ) -> "Tokenizer":
         "Learn a vocabulary from texts."
         return cls(name, train_bpe(texts, vocab_size, say=say))
