@@ -30,7 +30,7 @@ quiz = Quiz(
                 "A weight of 0 would hide it, but the softmax makes weights of the scores first.",
             ),
             (
-                "all of it, as without a mask",
+                "as much as without a mask",
                 "The scores were changed, so the weights are other ones; they are just not zero.",
             ),
         ),

@@ -19,16 +19,16 @@ quiz = Quiz(
         "A valley is 50 times steeper across than along. You lower the steepness across to 25. "
         "What does this allow plain SGD?",
         right=(
-            "about twice the rate",
+            "a rate about twice as large",
             "The steepest direction sets the limit: lr times the steepness must stay below 2.",
         ),
         wrong=(
             (
-                "nothing, since the flat direction is unchanged",
+                "no larger rate than before",
                 "The flat direction was slow because the steep one forbade a larger rate.",
             ),
             (
-                "half the rate, since gradients are smaller",
+                "only half the rate of before",
                 "Smaller gradients leave room for a larger rate, not for a smaller one.",
             ),
         ),
