@@ -120,7 +120,7 @@ def check_causal_softmax(answer):
     if close(got, scores.softmax(-1).tril()):
         fail("the mask came after the softmax: rows no longer sum to 1")
     if close(got, scores.softmax(-1)):
-        fail("there is no mask: every row looks at the future")
+        fail("the mask is missing: every row looks at the future")
     if torch.isnan(got).any():
         fail(
             "some rows are nan: "

@@ -83,7 +83,7 @@ def check_layer_norm(answer):
     centred = x - x.mean(-1, keepdim=True)
     var = x.var(-1, keepdim=True, unbiased=False)
     if close(got, centred / var.sqrt() * gain + bias):
-        fail("there is no epsilon: a position whose numbers are all equal would divide 0 by 0")
+        fail("epsilon is missing: a position whose numbers are all equal would divide 0 by 0")
     if any(close(got, centred / (var + e).sqrt() * gain + bias) for e in (1e-6, 1e-8, 1e-12)):
         fail("epsilon is too small: GPT-2's is 1e-5, and here it shows")
     if close(got, centred / (var.sqrt() + 1e-5) * gain + bias):

@@ -134,10 +134,10 @@ def check_adamw(answer):
     eps_inside = want_m / c1 / (want_v / c2 + eps) ** 0.5
     no_root = want_m / c1 / (want_v / c2 + eps)
     mistakes = {
-        "there is no bias correction: divide m by 1 - b1**t and v by 1 - b2**t": uncorrected,
+        "the bias correction is missing: divide m by 1 - b1**t and v by 1 - b2**t": uncorrected,
         "is your epsilon inside the square root? It is added after it": eps_inside,
         "the square root of v is missing": no_root,
-        "there is no epsilon: add it to the root of v, which may be 0": want_m
+        "epsilon is missing: add it to the root of v, which may be 0": want_m
         / c1
         / (want_v / c2) ** 0.5,
         "v is not corrected: divide it by 1 - b2**t as well": want_m / c1 / (want_v**0.5 + eps),
@@ -215,7 +215,7 @@ def check_wsd(answer):
         for s in range(max_steps + 1)
     ]
     if close(got[:warmup], [peak] * warmup):
-        fail("there is no warmup: the rate begins at the peak")
+        fail("the warmup is missing: the rate begins at the peak")
     if not close(got[:warmup], want[:warmup]):
         fail(
             f"the warmup is wrong: step {warmup - 1} should be the peak, {peak:.3f}; "

@@ -222,7 +222,7 @@ def check_accumulate(answer):
     got = grads(m)
     sizes = [ys.numel() for _, ys in pieces]
     if close(got, torch.zeros_like(got)):
-        fail("there is no gradient: call backward for every piece, and do not forget at the end")
+        fail("no gradient arrived: call backward for every piece, and do not forget at the end")
     kept = [(ys != -100).sum().item() for _, ys in pieces]
     for shares, message in (
         ((1, 1, 1), "the pieces are added and not divided: about three times too large"),
@@ -277,7 +277,7 @@ def check_evaluate(answer):
         if model.training != mode:
             fail(
                 f"the model was in {'training' if mode else 'evaluation'} "
-                "mode before and is no longer"
+                "mode before and now is not"
             )
         if not close(got, sum(each) / 3):
             if close(got, sum(each)):
