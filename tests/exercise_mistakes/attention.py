@@ -88,7 +88,7 @@ MISTAKES = {
         (lambda s: s.masked_fill(torch.ones_like(s).triu(1) > 0, -1.0).softmax(-1), "should be"),
         (lambda s: s.tril().softmax(-1), "use minus infinity"),
         (lambda s: s.softmax(-1).tril(), "after the softmax"),
-        (lambda s: s.softmax(-1), "no mask"),
+        (lambda s: s.softmax(-1), "the mask is missing"),
         (lambda s: mask(s, 0).softmax(-1), "hides the diagonal"),
         (lambda s: mask(s.t()).t().softmax(-1), "hides the past"),
         (lambda s: mask(s).softmax(0), "over columns"),

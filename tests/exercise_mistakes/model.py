@@ -113,7 +113,7 @@ def counted(L, C, T, V):
 
 MISTAKES = {
     "check_layer_norm": [
-        (lambda x, g, b: norm(x, g, b, inside=0), "there is no epsilon"),
+        (lambda x, g, b: norm(x, g, b, inside=0), "epsilon is missing"),
         (lambda x, g, b: norm(x, g, b, inside=1e-8), "epsilon is too small"),
         (lambda x, g, b: norm(x, g, b, inside=0, outside=1e-5), "outside the square root"),
         (lambda x, g, b: norm(x, g, b, unbiased=True), "divided by C - 1"),

@@ -186,12 +186,12 @@ MISTAKES = {
             lambda w, g, m, v, t, lr, b1, b2, eps, decay: adamw(
                 w, g, m, v, t, lr, b1, b2, 0.0, decay
             ),
-            "there is no epsilon",
+            "epsilon is missing",
         ),
         (one_corrected, "v is not corrected"),
         (lambda *a: adamw(*a)[0], "return three things"),
         (uphill, "you step up the gradient"),
-        (no_correction, "no bias correction"),
+        (no_correction, "the bias correction is missing"),
         (eps_inside, "epsilon inside the square root"),
         (l2, "without the decay in the gradient"),
         (no_decay, "do not decay"),
@@ -216,7 +216,7 @@ MISTAKES = {
     ],
     "check_wsd": [
         (wsd, "below zero"),
-        (lambda s, peak, *a: peak, "there is no warmup"),
+        (lambda s, peak, *a: peak, "the warmup is missing"),
         (
             lambda s, peak, w, c, n: pieces(s, peak, w, c, n) if s < n - c or s >= n else peak / 2,
             "stay at the peak",

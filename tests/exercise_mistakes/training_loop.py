@@ -195,7 +195,7 @@ MISTAKES = {
     "check_accumulate": [
         (lambda m, p: model_only(m, p[:1]), "only the first piece"),
         (lambda m, p: accumulate(m, p, lambda y: (y != -100).sum()), "gradient of the sum"),
-        (lambda m, p: None, "there is no gradient"),
+        (lambda m, p: None, "no gradient arrived"),
         (with_step, "only .grad is filled"),
         (lambda m, p: accumulate(m, p, lambda y: 1), "added and not divided"),
         (lambda m, p: accumulate(m, p, lambda y: 1 / len(p)), "mean of means"),
@@ -207,11 +207,11 @@ MISTAKES = {
     ],
     "check_evaluate": [
         (lambda *a: switched(*a, back=False), "still off after your function"),
-        (always_train, "mode before and is no longer"),
+        (always_train, "mode before and now is not"),
         (lambda m, b: evaluate(m, b[-1:]), "the last batch alone"),
         (lambda *a: evaluate(*a, mode=False), "in training mode while you measured"),
         (lambda *a: evaluate(*a, no_grad=False), "gradients were on"),
-        (lambda *a: evaluate(*a, back=False), "mode before and is no longer"),
+        (lambda *a: evaluate(*a, back=False), "mode before and now is not"),
         (lambda *a: evaluate(*a, total=True), "that is the sum"),
     ],
 }
