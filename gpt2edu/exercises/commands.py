@@ -176,7 +176,7 @@ def check_ending(answer):
     r"belongs to the name; then max by time."
 )
 def check_auto(answer):
-    "Finds the run that a launcher should go on with, or says that there is none yet."
+    "Finds the run that a launcher should resume, or returns None before the first."
     t = random.randint(1000, 9000)
     runs = {
         "tiny": t,
