@@ -1,4 +1,4 @@
-"""What Python runs first: the six commands, deaf to nothing from their first line on."""
+"""Start each of the six commands so that a signal ends it with one line, from the first moment."""
 
 # Made by tools/book.py from ../../book/tough/ch21c_main.md: edit that, then `make book`.
 
@@ -14,7 +14,7 @@ from gpt2edu.machine.signals import Stopped, end_on_signals, ignore_from_now_on,
 
 
 def fill_closed_streams():
-    "Open nothing-at-all in the places of standard streams that are closed."
+    "Open the null device in place of each standard stream that is closed."
     while (fd := os.open(os.devnull, os.O_RDWR)) < 3:
         pass
     os.close(fd)

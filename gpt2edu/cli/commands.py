@@ -1,4 +1,4 @@
-"""The commands that a user types, from the library's own choices; one clear line per mistake."""
+"""Make commands out of the library's dataclasses, and answer each mistake with one clear line."""
 
 # Made by tools/book.py from ../../book/tough/ch21_commands.md: edit that, then `make book`.
 
@@ -60,7 +60,7 @@ from gpt2edu.train.ready import check, fetch_questions, rows_of_table
 class PlanFlags(Report):
     "For the command itself."
 
-    # go on with this run, by default the latest; auto: begin one if there is none
+    # resume this run, by default the latest; auto: begin one if there is none
     resume: Annotated[str | None, tyro.conf.arg(metavar="[RUN]")] = None
 
 
@@ -68,9 +68,9 @@ class PlanFlags(Report):
 class TrainFlags(General):
     "For the command itself."
 
-    # go on with this run, by default the latest; auto: begin one if there is none
+    # resume this run, by default the latest; auto: begin one if there is none
     resume: Annotated[str | None, tyro.conf.arg(metavar="[RUN]")] = None
-    ranks: int = 1  # with --dry_run: of how many processes the run will be
+    ranks: int = 1  # with --dry_run: how many processes will share the run
 
 
 def run_to_resume(
@@ -80,7 +80,7 @@ def run_to_resume(
     "Find the run that --resume means. ValueError, FileNotFoundError: one line."
     if resume == "":
         raise ValueError(
-            "--resume got an empty name; name a run, or leave the name out to go on with the latest"
+            "--resume got an empty name; name a run, or leave the name out to resume the latest"
         )
     out_dir = values.get("out_dir") or "runs"
     if resume == "auto":
@@ -103,12 +103,12 @@ def check_as_begun(folder: Path, begun: TrainConfig, config: TrainConfig, typed:
 
 
 def check_name(name: str | None, folder: Path | None, resume: str | None):
-    "Refuse a name that is no folder's, or is not that of the run being resumed. ValueError."
+    "Refuse a name that cannot be a folder's, or that differs from the resumed run's. ValueError."
     if folder and resume != "auto" and name not in (None, folder.name):
-        raise ValueError(f"--resume goes on with {folder}, which keeps its name; leave --name out")
+        raise ValueError(f"--resume continues {folder}, which keeps its name; leave --name out")
     if name and (name == ".." or Path(name).name != name):
         raise ValueError(
-            f"name={name!r} must be the name of one folder; choose where it stands with --out_dir"
+            f"name={name!r} must be the name of one folder; choose where to put it with --out_dir"
         )
     if name and (n := len(os.fsencode(name))) > 255:
         raise ValueError(
@@ -126,7 +126,7 @@ def read_train_flags(
     from_file, args = with_file(kind, args, prog)
     typed = {arg.partition("=")[0].removeprefix("--").replace("-", "_") for arg in args}
 
-    # a horizon that is typed replaces that of the file, and either the preset's
+    # a typed horizon replaces the file's, and either of them replaces the preset's
     new_end = bool(typed & set(HORIZONS))
     for name in HORIZONS:
         if new_end or from_file.get(name) is None:
@@ -155,7 +155,7 @@ def read_train_flags(
 
 
 def describe_plan(config: TrainConfig) -> list[str]:
-    "Say what a run would be."
+    "Describe a run in two lines: its model and its batch."
     vocab = rows_of_table(config)
     n = count_params(config.n_layer, config.n_embd, config.block_size, vocab)
     flops = flops_per_token(n, config.n_layer, config.n_embd, config.block_size)
@@ -178,13 +178,13 @@ def say(line: str):
 
 
 def say_or_go_on(line: str):
-    "Print a line of a training, which goes on when nobody reads it or the disk is full."
+    "Print a line of a training; a closed pipe or a full disk does not stop it."
     try:
         say(line)
     except OSError as e:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")
         if not isinstance(e, BrokenPipeError):
-            what = f"cannot write the output ({e.strerror}); training goes on without it"
+            what = f"cannot write the output ({e.strerror}); training continues without it"
             complain(f"gpt2edu_train: {what}")
 
 
@@ -296,7 +296,7 @@ def generator_of(seed: int | None):  # a torch.Generator
 
 
 def write_text(prompt: str, pieces: Iterator[str], heading: str):
-    "Write a text as it is made; a terminal obeys none of its control characters."
+    "Write a text piece by piece; on a terminal, control characters are shown, not obeyed."
     shown = visible if sys.stdout.isatty() else str
     sys.stdout.write(heading + shown(prompt))
     for piece in pieces:
@@ -320,7 +320,7 @@ def generate(args: list[str]):
     "Write text with a trained model, token by token."
     config = parse(GenerateConfig, args, "gpt2edu_generate")
     if not config.run or not (config.run in OPENAI or is_exported(config.run)):
-        find_run(config.run, config.out_dir)  # a mistake is found before PyTorch is loaded
+        find_run(config.run, config.out_dir)  # finds a mistake before PyTorch is loaded
     from gpt2edu.model.generate import check_sampling, stream_text
     from gpt2edu.train.selftest import tested_device
 

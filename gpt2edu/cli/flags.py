@@ -1,4 +1,4 @@
-"""Flags read from a dataclass by tyro; a mistake in the input is one line and exit code 2."""
+"""Read flags from a dataclass with tyro, and answer a mistake with one line and exit code 2."""
 
 # Made by tools/book.py from ../../book/tough/ch21a_flags.md: edit that, then `make book`.
 
@@ -34,7 +34,7 @@ from gpt2edu.cli.settings import as_flags, read_settings
 from gpt2edu.machine.signals import Stopped, ignore_from_now_on, why
 
 # %% ../../nbs/tough/ch21a_flags.ipynb #dbcc31fd
-SHELLS = (["bash"], ["zsh"], ["fish"], ["tcsh"])  # that tyro writes a completion for
+SHELLS = (["bash"], ["zsh"], ["fish"], ["tcsh"])  # for which tyro writes a completion
 Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]  # --json, without a --no_json
 
 
@@ -55,7 +55,7 @@ class Report(General):
 
 
 def versions() -> str:
-    "Say which versions are at work, in one line; PyTorch itself is not loaded for it."
+    "Name the versions in use, in one line, without loading PyTorch."
     import gpt2edu
 
     try:
@@ -91,7 +91,7 @@ NO_NUMBER = re.compile(r"no type matching INT could be instantiated from \['(.*?
 
 
 def is_rule(line: str) -> bool:
-    "Whether a line is one long dash (tyro writes plain ones where the output is not UTF-8)."
+    "Whether a line is one long dash (tyro writes plain dashes if the output is not UTF-8)."
     return len(line) > 5 and not line.strip("─-")
 
 
@@ -126,7 +126,7 @@ def whole_number(info):
                 raise ValueError(f"{words[0]} is too large, expected less than 2^63")
             if value == int(value):
                 return int(value)
-        except ArithmeticError:  # no number at all
+        except ArithmeticError:  # not a number at all
             pass
         raise ValueError(f"expected a whole number, got {words[0]!r}")
 
@@ -152,10 +152,10 @@ def with_file(
 
 @contextlib.contextmanager
 def colours():
-    "Let tyro write in bold and colour, unless NO_COLOR (no-color.org) is set, and in 40 columns."
+    "Let tyro write in colour, unless NO_COLOR (no-color.org) is set, and in 40 columns or more."
     tyro._experimental_options["ansi_codes"] = not os.environ.get("NO_COLOR")
     before = os.environ.get("COLUMNS")
-    # in a few columns tyro never comes to an end
+    # with very few columns tyro loops for ever
     os.environ["COLUMNS"] = str(max(40, shutil.get_terminal_size().columns))
     try:
         yield
@@ -176,8 +176,8 @@ def check_shell(args: list[str]):
 
 
 def side_by_side(kind: type, general: type, default) -> type:
-    "Put two dataclasses into one, without a prefix in front of their flags."
-    # the docstring of `kind` is above all flags, so its own group needs none
+    "Put two dataclasses into one, without prefixes before their flags."
+    # the docstring of `kind` appears above all flags, so its own group needs none
     own = Annotated[tyro.conf.OmitArgPrefixes[kind], tyro.conf.arg(help="")]
     command = ("command", own, field(default_factory=lambda: default or kind()))
     others = ("general", tyro.conf.OmitArgPrefixes[general], general())
@@ -230,10 +230,10 @@ def strict(value: Any) -> Any:
 
 
 def answer(
-    work: Callable,  # prints lines, returns what is to be an object; None: this rank says nothing
+    work: Callable,  # prints lines, returns the result; None: this rank prints nothing
     as_json: bool,
 ) -> None:
-    "Do a command's work; with `as_json`, its result is all that goes to standard output."
+    "Do a command's work; with `as_json`, only its result goes to standard output."
     if not as_json:
         work()
         return
@@ -244,7 +244,7 @@ def answer(
 
 # %% ../../nbs/tough/ch21a_flags.ipynb #5334b605
 def prepare_output():
-    "Make the output streams safe: one may be closed (`>&-`), or a terminal unable to show a text."
+    "Make the output streams safe: one may be closed (`>&-`), or a terminal lack a character."
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name) or open(os.devnull, "w", encoding="utf-8")
         setattr(sys, name, stream)
@@ -260,7 +260,7 @@ TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY")
 
 
 def visible(text: str) -> str:
-    "Take out what a terminal would obey, control characters, and what nobody must see, tokens."
+    "Replace control characters, which a terminal would obey, and access tokens."
     secrets = [os.environ.get(name, "").strip() for name in TOKENS]
     for secret in secrets:
         text = text.replace(secret, "***") if len(secret) > 3 else text
@@ -279,7 +279,7 @@ def complain(line: str):
 
 
 def in_one_line(e: ValueError | OSError) -> str:
-    "Write an error of the user's for standard error; one of the system's names its file."
+    "Word a user's error for standard error; an error of the system names its file."
     text = e.args[1] if isinstance(e, OSError) and len(e.args) > 1 else e
     text = " ".join(str(text).split())
     return f"{e.filename}: {text}" if isinstance(e, OSError) and e.filename else text
@@ -297,7 +297,7 @@ def run_and_flush(run: Callable, args: list[str]):
 
 
 def settle_output():
-    "Write what is left of standard output, or forget it."
+    "Flush standard output, or discard what cannot be written."
     try:
         sys.stdout.flush()
     except OSError:
@@ -307,14 +307,14 @@ def settle_output():
 
 
 def is_out_of_memory(e: MemoryError | RuntimeError) -> bool:
-    "Whether memory was short, whoever says so: Python, PyTorch on a CPU, or a GPU."
+    "Whether Python, PyTorch on a CPU or a GPU ran out of memory."
     if isinstance(e, MemoryError) or type(e).__name__ == "OutOfMemoryError":
         return True
     return "allocate memory" in str(e)
 
 
 def verdict(e: BaseException) -> tuple[str | None, int]:  # a line for standard error; exit code
-    "Say how a command ends that was left by an exception. Raises what is a bug of ours."
+    "Say how a command ends after an exception. Raises it again if it is a bug of ours."
     if isinstance(e, KeyboardInterrupt | Stopped):
         return why(e)
     if isinstance(e, BrokenPipeError):  # the reader has left, as `head` does
@@ -350,7 +350,7 @@ def command(
             if code:
                 sys.exit(code)
         finally:
-            if args is None:  # a console script that is done: nothing is left but Python's own end
+            if args is None:  # a console script has finished; only Python's own end remains
                 ignore_from_now_on()
 
     return script

@@ -1,4 +1,4 @@
-"""A TOML or JSON file is read as flags that were typed earlier: checked, then overruled."""
+"""Read a TOML or JSON file as flags that were typed first: check them, then let later ones win."""
 
 # Made by tools/book.py from ../../book/tough/ch21b_settings.md: edit that, then `make book`.
 
@@ -29,7 +29,7 @@ def convert(
     value: Any,  # as TOML or JSON has it
     kind: Any,  # a type without alternatives
 ) -> Any:
-    "Give the value that a field of this type stores. TypeError if the value is of another type."
+    "Return the value that a field of this type stores. TypeError if its type differs."
     # neither a bool nor NaN nor infinite
     number = type(value) in (int, float) and abs(value) < 2**63
     if kind is NoneType and (value is None or value == "None"):
@@ -90,7 +90,7 @@ def read_file(path: str) -> dict[str, Any]:
 
 
 def check_key(path: str, key: str, value: Any, types: dict[str, Any], prog: str):
-    "Refuse a key that is the name of no flag. ValueError, one line."
+    "Refuse a key that is not the name of a flag. ValueError, one line."
     name = key.replace("-", "_")
     if name in types:
         return
@@ -105,7 +105,7 @@ def check_key(path: str, key: str, value: Any, types: dict[str, Any], prog: str)
 
 
 def checked(path: str, name: str, value: Any, kind: Any, default: Any) -> Any:
-    "Give the value that the field stores. ValueError, one line, if it is of another type."
+    "Return the value that the field stores. ValueError, one line, if its type differs."
     for member in members(kind):
         try:
             return convert(value, member)

@@ -1,4 +1,4 @@
-"""A dataset becomes shards, under a name that changes when anything in them would."""
+"""The name of a folder of shards changes whenever their content would."""
 
 # Made by tools/book.py from ../../book/easy/ch05a_cache.md: edit that, then `make book`.
 
@@ -51,7 +51,7 @@ def fingerprint(
 
 
 def take_text(texts: Iterable[str], characters: int) -> Iterator[str]:
-    "Give documents until there are so many characters; of a longer one, its beginning."
+    "Give documents until they hold enough characters; of a longer one, its beginning."
     most = characters
     for text in texts:
         yield text[:most]
@@ -73,7 +73,7 @@ def once(say: Callable) -> Callable:  # takes a line
 
 
 def not_writable(folder: Path, e: OSError, flag: str) -> OSError:
-    "Make one line of an error in writing; one that is such a line already stays as it is."
+    "Turn an error of writing into one line; leave one that is such a line already."
     if "cannot write there" in str(e):
         return e
     return OSError(
@@ -138,7 +138,7 @@ def try_lock(file) -> bool:
     except OSError as e:
         if e.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
             return False
-        # a network disk without locks: go on without
+        # a network disk without locks: continue without one
         if e.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):
             raise
     return True
@@ -160,7 +160,7 @@ def take_lock(path: Path, who: str):  # the locked file; None: somebody else has
     "Lock a file, and write into it who has it. Raises OSError."
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
-        file = os.fdopen(os.open(path, LOCK_MODE, 0o666), "r+")
+        file = os.fdopen(os.open(path, LOCK_MODE, 0o666), "r+", encoding="utf-8")
         if not try_lock(file):
             file.close()
             return None
@@ -301,7 +301,7 @@ def check_unchanged(
     begun: str | None,  # SHA-256 of the source when a run began; None: not known
     now: str,
 ):
-    "Refuse to go on with a text that is another one by now. ValueError, one line."
+    "Refuse to resume on a text that has changed. ValueError, one line."
     if begun in (None, now):
         return
     what = "the files" if len(dataset) > 1 or not Path(dataset[0]).is_file() else "the file"
@@ -309,7 +309,8 @@ def check_unchanged(
         what = "the text"
     raise ValueError(
         f"{', '.join(dataset)}: {what} changed since the run began "
-        f"(SHA-256 {begun[:12]} then, {now[:12]} now); restore what was there, or begin another run"
+        f"(SHA-256 {begun[:12]} then, {now[:12]} now); "
+        "restore the earlier text, or begin another run"
     )
 
 
@@ -326,7 +327,7 @@ def find_finished(
 
 def prepare_data(
     config: DataConfig,
-    say: Callable = lambda line: None,  # told what is being done
+    say: Callable = lambda line: None,  # called with each step of the work
     begun: str | None = None,  # SHA-256 of the source of the run being resumed, if known
 ) -> tuple[Tokenizer, Path]:  # the tokenizer, the folder of shards
     "Find the shards of a dataset, or write them. ValueError, FileNotFoundError, OSError: one line."

@@ -1,4 +1,4 @@
-"""Seven choices say what a run reads, and one object holds them."""
+"""One object holds the settings that say what a run reads."""
 
 # Made by tools/book.py from ../../book/easy/ch05b_config.md: edit that, then `make book`.
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from gpt2edu.text.files import EOT
 
 N_STORIES = 24_000  # documents of the embedded corpus: two million tokens
-TOKENIZER_CHARS = 1_000_000  # text that a tokenizer is trained on
+TOKENIZER_CHARS = 1_000_000  # length of the text that a tokenizer is trained on
 GPT2_VAL_TOKENS = 10_485_760  # what GPT-2's presets validate on, 20 steps of 524,288
 MOST_IDS = 2**16  # as MAX_VOCAB of data.shards, which needs NumPy; a test compares them
 

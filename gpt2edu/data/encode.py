@@ -1,4 +1,4 @@
-"""Text cut where no id changes, packed into batches, and encoded by processes, in order."""
+"""Cut text where no id changes, and encode batches of it in several processes, in order."""
 
 # Made by tools/book.py from ../../book/tough/ch20c_encode.md: edit that, then `make book`.
 
@@ -37,7 +37,7 @@ WORD_END = re.compile(rb"(?s:.*)[!-~](?=[ \n])")
 def kind(
     c: str,  # one character
 ) -> str | None:  # "L" letter, "N" number, "S" white space, "O" other
-    "Name a character's class in GPT-2's pattern; None where versions of Unicode since 3.2 differ."
+    "Name a character's class in GPT-2's pattern; None if versions of Unicode since 3.2 differ."
     if c in SPACES:
         return "S"
     categories = (unicodedata.ucd_3_2_0.category(c), unicodedata.category(c))
@@ -66,7 +66,7 @@ def whole_characters(data: bytes) -> bytes:
     "Drop the bytes of a character that is cut at the end."
     for back in range(1, min(4, len(data)) + 1):
         byte = data[-back]
-        if byte & 0xC0 != 0x80:  # the first byte of a character says how many there are
+        if byte & 0xC0 != 0x80:  # the first byte of a character says how many bytes it has
             long = 1 if byte < 0x80 else 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
             return data if long <= back else data[:-back]
     return data
@@ -77,7 +77,7 @@ def one_piece(
     after: str,  # the one behind it
     then: str,  # and the next
 ) -> bool:
-    "Whether a shared token proves a cut here: not where the pattern looks beyond the piece."
+    "Whether a shared token proves a cut here; false where the pattern looks beyond the piece."
     if before in UNSURE or after in UNSURE:
         return False
     if before in SPACES:
@@ -87,7 +87,7 @@ def one_piece(
 
 def cut_run(
     data: bytes | memoryview,  # UTF-8, longer than start + size
-    start: int,  # a safe cut; from here on, nothing but one piece for `size` bytes
+    start: int,  # a safe cut, followed by `size` bytes of one piece
     size: int,  # bytes
     tokenizer: Tokenizer,
 ) -> int | None:  # where to cut; None if no place was found
@@ -166,7 +166,7 @@ def encode_batch(
     ends: list[int],  # of the chunks, bytes
     first: list[bool],  # whether a chunk begins a document
     tokenizer: Tokenizer,
-) -> np.ndarray:  # (N,) uint16; <|endoftext|> stands before each document
+) -> np.ndarray:  # (N,) uint16, with <|endoftext|> before each document
     "Encode one batch. Raises ValueError for what is not UTF-8."
     out = []
     for a, b, begins in zip([0, *ends[:-1]], ends, first, strict=True):
@@ -176,14 +176,14 @@ def encode_batch(
 
 # %% ../../nbs/tough/ch20c_encode.ipynb #6d21087f
 def work(pipe: Connection):
-    "The life of a worker: the tokenizer, then batch in, ids out, until the pipe is closed."
+    "Run a worker: receive the tokenizer, then answer each batch with ids until the pipe closes."
     for s in set(ending()) - {signal.SIGTERM}:  # with which the parent's end can kill it
         signal.signal(s, signal.SIG_IGN)
     if os.name == "posix":
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ending())
     inbox = Queue()
 
-    def receive():  # on a thread of its own, so that the next batch is here when this one is done
+    def receive():  # in a separate thread, so that the next batch is here when this one is done
         try:
             while True:
                 inbox.put(pipe.recv())
@@ -219,7 +219,7 @@ def exchange(action: Callable, *args):
 
 @contextmanager
 def born_deaf():
-    "Let processes that are started meanwhile hear no signal until they can ignore it."
+    "Block signals for processes that start meanwhile, until they can ignore them."
     if os.name != "posix":
         yield
         return
@@ -276,7 +276,7 @@ class Workers:
     ) -> Iterator[tuple]:  # the label, ids (N,) uint16: in the order of the batches
         "Encode batches. Raises ValueError for what is not UTF-8, OSError when a worker has died."
         batches = iter(batches)
-        idle = self.pipes * 2  # a pipe stands here once for each batch that it may still get
+        idle = self.pipes * 2  # each pipe once for each batch that its worker may still get
         running = {pipe: [] for pipe in self.pipes}  # numbers of the batches that a worker has
         labels, answers = {}, {}  # of batches that have not been given yet, by number
         sent = due = 0

@@ -1,4 +1,4 @@
-"""Files of the Hugging Face hub, listed at one commit and read by byte ranges, with patience."""
+"""List the files of a dataset on the hub of Hugging Face at one commit, and read byte ranges."""
 
 # Made by tools/book.py from ../../book/tough/ch20a_hub.md: edit that, then `make book`.
 
@@ -23,14 +23,14 @@ from gpt2edu.machine.state import Count, check, loads
 from gpt2edu.text.corpus import reachable
 
 # %% ../../nbs/tough/ch20a_hub.ipynb #fbb05d40
-FIRST = 0.25  # seconds: the first pause is at most so long
+FIRST = 0.25  # seconds: the most that the first pause lasts
 LONGEST = 60.0  # seconds: no pause is longer
 PATIENCE = 900.0  # seconds without one answer after which reading gives up
-GREETING = 20.0  # the same for the first contact: without a network, say so soon
+GREETING = 20.0  # the same for the first request, so that a missing network is noticed soon
 
 
 class HubError(OSError):
-    "The hub did not give what was asked for; one line."
+    "The hub did not answer, or refused; one line."
 
     response = None  # of a server that answered, with status_code and headers
 
@@ -39,7 +39,7 @@ def pause(
     attempt: int,  # 0 for the first failure
     asked: str | None = None,  # the header Retry-After: seconds or a date
 ) -> float:  # seconds
-    "Say how long to wait: what the server asks for, else exponential, with jitter."
+    "Return how long to wait: what the server asks for, else an exponential pause with jitter."
     if asked:
         try:
             return max(0.0, float(asked))
@@ -64,9 +64,9 @@ def retry(
     action: Callable,  # does one request
     what: str,  # names it in messages
     patience: float = PATIENCE,  # seconds
-    note: Callable = lambda line: None,  # told of each pause of a second or more
+    note: Callable = lambda line: None,  # gets a line for each pause of a second or more
 ):  # what the action returns
-    "Do it until it works. HubError, one line, when patience is over; other errors as they are."
+    "Repeat an action until it works. HubError, one line, after `patience`; other errors as raised."
     began = time.monotonic()
     attempt = 0
     while True:
@@ -95,7 +95,7 @@ class HubFile(io.RawIOBase):
         self,
         url: str,
         size: int,  # bytes
-        note: Callable = lambda line: None,  # told of long pauses
+        note: Callable = lambda line: None,  # gets a line for each long pause
     ):
         self.url = url
         self.size = size
@@ -112,7 +112,7 @@ class HubFile(io.RawIOBase):
         return self.at
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        "Go to a byte; costs nothing."
+        "Move to a byte, without a request."
         self.at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self.at, io.SEEK_END: self.size}[whence]
         return self.at
 
@@ -201,7 +201,7 @@ def entry_of(
 
 
 def by_name(paths: list[str], split: str) -> list[str]:
-    "Guess which files are of a split where no card says it; all of them if none has its name."
+    "Guess the files of a split from their names, without a card; all of them if none matches."
     return [p for p in paths if split in re.split("[-_/]", p)] or paths
 
 

@@ -104,7 +104,7 @@ class Loader:
         self,
         positions: np.ndarray,  # (N,) int64
     ) -> np.ndarray:  # (N,) int64, which windows of the text
-        "Say which window stands at each position of the endless stream of epochs."
+        "Say which window is at each position of the endless stream of epochs."
         epochs, places = np.divmod(positions, self.n_windows)
         if not self.shuffle:
             return places
@@ -115,8 +115,8 @@ class Loader:
             chosen[now] = permute(places[now], self.n_windows, round_keys(self.seed, int(epoch)))
         return chosen
 
-    def next_batch(self) -> tuple[Tensor, Tensor]:  # x, y: (B, T) int64; y is x moved on by one
-        "Read this rank's next B windows and move the position on by those of all ranks."
+    def next_batch(self) -> tuple[Tensor, Tensor]:  # x, y: (B, T) int64; y is x shifted by one
+        "Read this rank's next B windows, and advance the position by those of all ranks."
         first = self.position + self.rank * self.B
         starts = self.windows(np.arange(first, first + self.B)) * self.T
         spans = [self.shards[a : a + self.T + 1] for a in starts.tolist()]

@@ -1,4 +1,4 @@
-"""FineWeb-Edu, or any dataset, streamed into shards by a run that may be killed at any moment."""
+"""Stream FineWeb-Edu, or any dataset, into shards; a kill at any moment costs one shard at most."""
 
 # Made by tools/book.py from ../../book/tough/ch20_fineweb.md: edit that, then `make book`.
 
@@ -76,10 +76,10 @@ class PrepareConfig:
     # gpt2, train (learn one from the first documents), or the path of a tokenizer.json
     tokenizer: str = "gpt2"
     vocab_size: int = 1024  # ids of a tokenizer that is trained
-    # stop after so many, validation included; by default everything
+    # stop after this many tokens, validation included; by default everything
     max_tokens: int | float | None = None
-    # the first documents, until so many tokens; by default 10,485,760 (32,768 for local text),
-    # a 40th of a small source
+    # hold out the first documents, at least this many tokens of them; by default 10,485,760
+    # (32,768 for local text), a 40th of a small source
     val_tokens: int | float | None = None
     shard_size: int | float = 100_000_000  # tokens in a shard; 1e8 is understood
     num_proc: int | None = None  # processes that encode; by default one for each core
@@ -192,7 +192,7 @@ MUCH = 2**62  # tokens: more than there are, in place of "everything"
 
 
 def hub_plan(config: PrepareConfig) -> tuple[Path, dict, str]:  # folder, source, short name
-    "Name the folder of a dataset of the hub, and what is known of it."
+    "Name the folder of a dataset of the hub, and describe its source."
     name = hub_name(config.dataset)
     repo, default = HUB.get(name, (name, None))
     made_by = (config.tokenizer, config.vocab_size)
@@ -209,7 +209,7 @@ def local_plan(
     config: PrepareConfig,
     tokenizer: Tokenizer | None,  # None: one is to be trained
 ) -> tuple[Path, dict, str, int, int]:  # folder, source, short name, validation tokens, bytes
-    "Name the folder of local text by all that goes into it. ValueError, OSError: one line."
+    "Name the folder of local text by a hash of its content. ValueError, OSError: one line."
     small = max(1, (config.max_tokens or MUCH) // 40)
     data = DataConfig(
         dataset=config.dataset,
@@ -228,7 +228,7 @@ def local_plan(
 
 # %% ../../nbs/tough/ch20_fineweb.ipynb #962eae82
 class Plan(NamedTuple):
-    "What is known of a preparation before the network is asked."
+    "What a preparation knows before it uses the network."
 
     folder: Path
     header: dict  # of the manifest: tokenizer, source, arguments
@@ -237,7 +237,7 @@ class Plan(NamedTuple):
 
 
 def plan_run(config: PrepareConfig) -> Plan:
-    "Say what the manifest will say, as far as it is known. ValueError, OSError: one line."
+    "Build the header of the manifest without the network. ValueError, OSError: one line."
     tokenizer = None if config.tokenizer == "train" else get_tokenizer(config.tokenizer)
     if hub_name(config.dataset):
         folder, source, name = hub_plan(config)
@@ -280,7 +280,7 @@ def estimate(
 
 
 def enough(config: PrepareConfig) -> float:
-    "Say after how many tokens a part may stop: its share of max_tokens, and a little more."
+    "Return the tokens after which a part may stop: its share of max_tokens, and a little more."
     if not (config.part and config.max_tokens):
         return float("inf")
     return SLACK + 1.1 * config.max_tokens / config.share[1]
@@ -317,10 +317,10 @@ def start(
     folder: Path,
     header: dict,
     tokenizer: Tokenizer,
-    state: dict,  # what an earlier start has noted; {}: nothing
+    state: dict,  # the manifest of an earlier start; {}: none
     say: Callable,
 ) -> ShardWriter:
-    "Make a folder ready, and go on with what is whole in it. ValueError, OSError: one line."
+    "Make a folder ready, and keep its whole shards. ValueError, OSError: one line."
     if state.get("shards"):
         say(f"prepare: checking {len(state['shards'])} shards of an earlier start")
     for leftover in folder.glob("tokenizer.json.*.tmp"):
@@ -339,7 +339,7 @@ def start(
 
 
 def check_room(folder: Path, expected: int, state: dict):
-    "Refuse a disk that is too small for what is missing. OSError, one line."
+    "Refuse a disk that is too small for the missing shards. OSError, one line."
     there = sum(s["tokens"] for s in state.get("shards", []))
     need_room(folder, 2 * (expected - there))
 
@@ -364,7 +364,7 @@ def next_command(config: PrepareConfig, folder: Path) -> str:
 
 
 def report(config: PrepareConfig, folder: Path, manifest: dict, say: Callable):
-    "Say what there is now, and what to type next."
+    "Say how much was written, and what to type next."
     for split, t in manifest["totals"].items():
         if t["tokens"]:
             amounts = f"{t['tokens']:,} tokens, {t['documents']:,} documents"
@@ -374,7 +374,7 @@ def report(config: PrepareConfig, folder: Path, manifest: dict, say: Callable):
 
 # %% ../../nbs/tough/ch20_fineweb.ipynb #72c2dac0
 def is_done(state: dict, max_tokens: int | None) -> bool:
-    "Whether a folder is finished, and no more is asked for."
+    "Whether a folder is finished, and holds all that max_tokens asks for."
     if not state.get("finished"):
         return False
     return not may_grow(state.get("arguments", {}).get("max_tokens"), max_tokens)
@@ -383,12 +383,12 @@ def is_done(state: dict, max_tokens: int | None) -> bool:
 def prepare(
     config: PrepareConfig,
     say: Callable = lambda line: None,  # prints a line
-    facts: dict | None = None,  # told expected_tokens, once they are known
+    facts: dict | None = None,  # gets expected_tokens, once they are known
 ) -> Path:  # the folder of shards
-    "Turn a dataset into shards, or go on with it. ValueError, OSError: one line."
+    "Turn a dataset into shards, or resume doing so. ValueError, OSError: one line."
     folder, header, size, tokenizer = plan_run(config)
     try:
-        # what is finished needs no lock: whoever may read it can use it
+        # a finished folder is only read, so it needs no lock
         free = config.dry_run or is_done(read_state(folder), config.max_tokens)
         with nullcontext() if free else one_writer(folder):
             state = read_state(folder)
@@ -431,7 +431,7 @@ def prepare(
 
 # %% ../../nbs/tough/ch20_fineweb.ipynb #331b1516
 def summary(folder: Path, facts: dict) -> dict:  # documented in book/commands.qmd
-    "Say what there is in a folder of shards, for `--json`. What is not there is None."
+    "Summarise a folder of shards, for `--json`; None for a value that is missing."
     state = read_state(folder)
     out = {"folder": str(folder), "finished": bool(state.get("finished"))}
     out["expected_tokens"] = facts.get("expected_tokens")
@@ -448,7 +448,7 @@ def summary(folder: Path, facts: dict) -> dict:  # documented in book/commands.q
 
 # %% ../../nbs/tough/ch20_fineweb.ipynb #f40a6638
 def check_part(path: Path, manifest: dict):
-    "Refuse the manifest of a part that lacks what a merge needs. ValueError, one line."
+    "Refuse a part's manifest without the fields that a merge needs. ValueError, one line."
     arguments = ("part", "name", "shard_size", "val_tokens", "max_tokens")
     needed = [(key, manifest) for key in ("complete", "source", "arguments")]
     needed += [(key, manifest.get("arguments", {})) for key in arguments]

@@ -138,12 +138,12 @@ def read_shard(
 
 # %% ../../nbs/easy/ch05_shards.ipynb #38cd7e44
 MANIFEST = "manifest.json"
-UNFINISHED = "manifest.unfinished"  # stands in the folder while shards are being written
+UNFINISHED = "manifest.unfinished"  # in the folder while shards are being written
 SHARD_NAME = re.compile(r".+_(train|val)_\d+\.(bin|npy)$")
 
 
 def describe(tokenizer) -> dict:
-    "Say in a manifest which tokenizer the ids are of."
+    "Say for a manifest which tokenizer made the ids."
     return {k: getattr(tokenizer, k) for k in ("name", "hash", "n_vocab", "eot")}
 
 

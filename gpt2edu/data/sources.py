@@ -1,4 +1,4 @@
-"""A dataset as a list of units, each of which can be read alone, from any document on."""
+"""Read a dataset as a list of units, each of them alone and from any document on."""
 
 # Made by tools/book.py from ../../book/tough/ch20b_sources.md: edit that, then `make book`.
 
@@ -32,14 +32,14 @@ class Unit(NamedTuple):
 
     key: tuple[int, int]  # file, row group
     size: int  # bytes of text, about
-    # gives documents in UTF-8, after so many that are passed over
+    # skips this many documents, and gives the others in UTF-8
     read: Callable[[int], Iterator[bytes | memoryview]]
 
 
 class Source(NamedTuple):
     "Where documents come from."
 
-    made_of: dict  # says what it is; equal means equal documents. Goes into the manifest
+    made_of: dict  # identifies it: equal means equal documents. Goes into the manifest
     size: int  # bytes of text, about
     units: Callable[[tuple[int, int]], Iterator[Unit]]  # those from a key on, in order
 
@@ -55,9 +55,9 @@ class File(NamedTuple):
 def read_text(
     path: Path,
     text_key: str,
-    skip: int,  # documents to pass over
+    skip: int,  # documents
     separator: str = EOT,  # a line that ends a document of a .txt file
-    note: Callable = unheard,  # told what is left out
+    note: Callable = unheard,  # gets a line for what is left out
 ) -> Iterator[bytes | memoryview]:
     "Give the documents of a .txt or .jsonl file. ValueError: one line."
     for text in islice(read_file(path, text_key, separator, note), skip, None):
@@ -86,7 +86,7 @@ def units_of(
 def hub_source(
     listing: Listing,
     text_key: str = "text",
-    note: Callable = lambda line: None,  # told of long pauses
+    note: Callable = lambda line: None,  # gets a line for each long pause
 ) -> Source:
     "A split of a dataset on the hub."
     files = [
@@ -117,9 +117,9 @@ def local_source(
     text_key: str = "text",
     data_dir: str = "data",  # where downloads are kept
     separator: str = EOT,  # a line that ends a document of a .txt file
-    note: Callable = unheard,  # told what is left out
+    note: Callable = unheard,  # gets a line for what is left out
 ) -> Source:
-    "What is on this machine, or made by it."
+    "Files on this machine, or an embedded corpus."
     if dataset[0] in EMBEDDED:
         return embedded_source(dataset, made_of, size, data_dir)
     paths = find_files(dataset, note)
@@ -131,7 +131,7 @@ def local_source(
 # %% ../../nbs/tough/ch20b_sources.ipynb #6b5d1cad
 def read_ahead(
     units: Iterable[Unit],
-    skip: int = 0,  # documents of the first unit to pass over
+    skip: int = 0,  # documents of the first unit
     n: int = AHEAD,  # units read at the same time
 ) -> Iterator[tuple[tuple[int, int], Iterable[bytes | memoryview]]]:  # key, documents
     "Read units, a few at a time, and give them in order."
@@ -146,11 +146,11 @@ def read_ahead(
                     held = None
                     break
             future.set_result(held)
-        except BaseException as e:  # noqa: BLE001  given to the one who asks for the result
+        except BaseException as e:  # noqa: BLE001  raised where the result is read
             future.set_exception(e)
 
     units = iter(units)
-    waiting = deque()  # (unit, documents to pass over, what will be read of it)
+    waiting = deque()  # (unit, documents to skip, its documents in the future)
     while True:
         while len(waiting) <= n and (unit := next(units, None)):
             future = Future() if unit.size <= LARGE else None

@@ -1,4 +1,4 @@
-"""Shards cut from one stream, and after each a note from which a killed run resumes."""
+"""Cut one stream of tokens into shards, and record after each the place from which to resume."""
 
 # Made by tools/book.py from ../../book/tough/ch20d_writer.md: edit that, then `make book`.
 
@@ -45,13 +45,13 @@ def totals_of(shards: list[dict]) -> dict[str, dict[str, int]]:
 
 # %% ../../nbs/tough/ch20d_writer.ipynb #d47008de
 def token_lengths(tokenizer: Tokenizer) -> np.ndarray:  # (V,) bytes of text
-    "Count the bytes of each token; `<|endoftext|>`, the last one, stands for none."
+    "Count the bytes of each token; the last one, `<|endoftext|>`, has none."
     lengths = [len(tokenizer.decode_bytes([i])) for i in range(tokenizer.eot)]
     return np.array([*lengths, 0], dtype=np.int32)
 
 
 class ShardWriter:
-    "Cuts a stream of tokens into shards; notes after each where in the source it ended."
+    "Cuts a stream of tokens into shards; records after each where in the source it ended."
 
     def __init__(
         self,
@@ -69,11 +69,11 @@ class ShardWriter:
         self.limit = a["max_tokens"] if a["max_tokens"] and "part" not in a else 2**62
         self.eot = tokenizer.eot
         self.lengths = token_lengths(tokenizer)
-        # what is written
+        # the shards already written
         self.shards = list(shards)
         self.total = sum(s["tokens"] for s in shards)  # tokens in whole shards
         self.split = "part" if "part" in a else shards[-1]["split"] if shards else "val"
-        # the shard at hand
+        # the shard being filled
         self.buffer = np.empty(self.shard_size, dtype="<u2")
         self.clear()
         # the place in the source
@@ -91,7 +91,7 @@ class ShardWriter:
 
     @property
     def position(self) -> tuple[tuple[int, int], int, int]:
-        "Where the next token comes from: unit, its documents to pass over, tokens then to drop."
+        "Where the next token comes from: unit, documents of it to skip, tokens then to drop."
         return self.key, max(0, self.begun - 1), self.since
 
     def add(
@@ -102,7 +102,7 @@ class ShardWriter:
         "Take tokens; write a shard whenever one is full. Raises OSError."
         while len(ids) and self.total + self.used < self.limit:
             stop = min(len(ids), self.shard_size - self.used, self.limit - self.total - self.used)
-            if self.split == "val":  # training begins with the first document behind val_tokens
+            if self.split == "val":  # training begins with the first document after val_tokens
                 starts = np.flatnonzero(ids[:stop] == self.eot)
                 late = starts[self.total + self.used + starts >= self.val_tokens]
                 stop = int(late[0]) if len(late) else stop
@@ -117,7 +117,7 @@ class ShardWriter:
         return self.total + self.used < self.limit
 
     def take(self, key: tuple[int, int], ids: np.ndarray):
-        "Put tokens into the shard at hand; count them, and move the place in the source on."
+        "Put tokens into the shard being filled; count them, and advance the place in the source."
         self.buffer[self.used : self.used + len(ids)] = ids
         self.used += len(ids)
         if key != self.key:
@@ -134,7 +134,7 @@ class ShardWriter:
         self.since = len(ids) - int(starts[-1]) if len(starts) else self.since + len(ids)
 
     def flush(self):
-        "Write the shard at hand, then the manifest so far. Raises OSError."
+        "Write the shard being filled, then the manifest so far. Raises OSError."
         if not self.used:
             return
         file = f"{self.name}_{self.split}_{len(self.shards):06d}.bin"
@@ -148,7 +148,7 @@ class ShardWriter:
         write_atomically(self.folder / UNFINISHED, to_json(self.header | {"shards": self.shards}))
 
     def finish(self, complete: bool) -> dict:  # the manifest
-        "Write what is left, then the manifest. Raises ValueError, OSError."
+        "Write the last shard, then the manifest. Raises ValueError, OSError."
         self.flush()
         totals = totals_of(self.shards)
         if self.split != "part":
@@ -156,11 +156,11 @@ class ShardWriter:
         return finish_folder(self.folder, self.header, totals, self.shards, complete=complete)
 
 # %% ../../nbs/tough/ch20d_writer.ipynb #3db227fb
-NOTED = {"documents", "bytes", "units", "end"}  # what `ShardWriter` says of a shard
+NOTED = {"documents", "bytes", "units", "end"}  # fields that only `ShardWriter` records
 
 
 def read_state(folder: Path) -> dict:  # {} for a folder without shards
-    "Read what an earlier start has noted. ValueError, one line, for shards of unknown origin."
+    "Read the manifest of an earlier start. ValueError, one line, for shards of unknown origin."
     for name in (MANIFEST, UNFINISHED):
         if (folder / name).exists():
             fix = "remove the folder, or choose another with --out"
@@ -175,7 +175,7 @@ def read_state(folder: Path) -> dict:  # {} for a folder without shards
 def check_same(
     folder: Path,
     state: dict,  # what the folder says that it holds
-    wanted: dict,  # parts of a header; what is not known yet is left out
+    wanted: dict,  # parts of a header, without what is not known yet
     grow: bool = True,  # whether more tokens may be asked for than before
 ):
     "Refuse to mix. ValueError, one line, that names the first difference."
@@ -206,7 +206,7 @@ def may_grow(old: int | None, new: int | None) -> bool:
 
 
 def is_whole(folder: Path, entry: dict) -> bool:
-    "Whether a shard is there and is what its entry says."
+    "Whether a shard exists and is as its entry says."
     path = folder / entry["file"]
     try:
         if not NOTED <= entry.keys() or len(read_shard(path)) != entry["tokens"]:
@@ -221,7 +221,7 @@ def whole_shards(folder: Path, state: dict, header: dict) -> list[dict]:  # entr
     a = header["arguments"]
     kept = list(takewhile(lambda entry: is_whole(folder, entry), state.get("shards", [])))
     if kept and kept[-1]["split"] != "val" and kept[-1]["tokens"] < a["shard_size"]:
-        kept.pop()  # the last one was short, because there was no more, or not more wanted
+        kept.pop()  # the last one is short: the source had ended, or max_tokens was reached
     if kept or state:
         write_atomically(folder / UNFINISHED, to_json(header | {"shards": kept}))
         (folder / MANIFEST).unlink(missing_ok=True)
@@ -250,7 +250,7 @@ def part_units(
 def parts_stream(
     folders: list[Path], manifests: list[dict]
 ) -> Iterator[tuple[tuple[int, int], np.ndarray]]:
-    "Put the units of all parts in order, up to the first that a part has not got to."
+    "Put the units of all parts in order, up to the first that a part has not reached."
     unfinished = [m for m in manifests if not m["complete"]]
     last = [tuple(m["shards"][-1]["end"][:2]) if m["shards"] else (0, 0) for m in unfinished]
     parts = map(part_units, folders, manifests)
@@ -261,7 +261,7 @@ def parts_stream(
 
 
 def after(drop: int, stream: Iterator) -> Iterator:
-    "Pass over the first tokens of a stream."
+    "Skip the first tokens of a stream."
     for key, ids in stream:
         yield key, ids[drop:]
         drop = max(0, drop - len(ids))

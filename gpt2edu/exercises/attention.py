@@ -3,7 +3,8 @@
 # Made by tools/book.py from ../../book/exercises/attention.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['check_average_past', 'check_causal_softmax', 'check_split_heads', 'check_cached_step']
+__all__ = ['quiz', 'check_average_past', 'check_causal_softmax', 'check_split_heads',
+           'check_cached_step']
 
 # %% ../../nbs/exercises/attention.ipynb #1d647be5
 import math
@@ -12,6 +13,64 @@ import torch
 
 from gpt2edu.model.attention import causal_weights
 from gpt2edu.exercises.core import close, exercise, fail, has_loop
+from gpt2edu.exercises.quiz import Question, Quiz
+
+# %% ../../nbs/exercises/attention.ipynb #548b427b
+quiz = Quiz(
+    Question(
+        "Somebody sets the future's scores to 0 instead of minus infinity before the softmax. "
+        "What does a position then see of the future?",
+        right=(
+            "some of it, since exp(0) is 1",
+            "A score of 0 is a score like any other; only minus infinity becomes weight 0.",
+        ),
+        wrong=(
+            (
+                "nothing, since zero hides it",
+                "A weight of 0 would hide it, but the softmax makes weights of the scores first.",
+            ),
+            (
+                "as much as without a mask",
+                "The scores were changed, so the weights are other ones; they are just not zero.",
+            ),
+        ),
+    ),
+    Question(
+        "You cut the same width into 12 heads where there was one. "
+        "What grows, if nothing is fused?",
+        right=(
+            "the memory for the attention weights",
+            "Each head has its own T × T table, so there are twelve of them.",
+        ),
+        wrong=(
+            (
+                "the multiplications of queries with keys",
+                "Twelve heads of a twelfth of the width multiply as much as the one before.",
+            ),
+            (
+                "the parameters of `c_attn` and of `c_proj`",
+                "Both matrices keep their shape; a head is a slice of what they compute.",
+            ),
+        ),
+    ),
+    Question(
+        "A head puts most of its weight on the right name. Does the model's answer rest on it?",
+        right=(
+            "only silencing the head can tell",
+            "Head 1.2 looked at the name and could be silenced without any change.",
+        ),
+        wrong=(
+            (
+                "yes, since a weight is a cause",
+                "A weight says where the head looks; what is brought may never be used.",
+            ),
+            (
+                "no, since only the last layer answers",
+                "Later layers use what earlier heads brought: head 0.0 is in the first one.",
+            ),
+        ),
+    ),
+)
 
 # %% ../../nbs/exercises/attention.ipynb #0eb5b34c
 @exercise(
@@ -61,7 +120,7 @@ def check_causal_softmax(answer):
     if close(got, scores.softmax(-1).tril()):
         fail("the mask came after the softmax: rows no longer sum to 1")
     if close(got, scores.softmax(-1)):
-        fail("there is no mask: every row looks at the future")
+        fail("the mask is missing: every row looks at the future")
     if torch.isnan(got).any():
         fail(
             "some rows are nan: "

@@ -3,13 +3,76 @@
 # Made by tools/book.py from ../../book/exercises/commands.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['check_read_flags', 'check_ending', 'check_auto']
+__all__ = ['quiz', 'check_read_flags', 'check_ending', 'check_auto']
 
 # %% ../../nbs/exercises/commands.ipynb #5a2f64b2
 import random
 from dataclasses import make_dataclass
 
 from gpt2edu.exercises.core import exercise, fail
+from gpt2edu.exercises.quiz import Question, Quiz
+
+# %% ../../nbs/exercises/commands.ipynb #a32e0b31
+quiz = Quiz(
+    Question(
+        "A launcher starts the same line again after every crash. Which flag must the line have, "
+        "and why?",
+        right=(
+            "`--resume auto`, which also works when there is no run yet",
+            "The first start must begin a run and the later ones must resume it; `auto` does both.",
+        ),
+        wrong=(
+            (
+                "`--resume`, which takes the run that was written last",
+                "The first start finds no run and ends with an error; later ones may take another.",
+            ),
+            (
+                "`--name`, which makes the later starts find the old folder",
+                "A name alone begins a run, and a second run of that name is refused.",
+            ),
+        ),
+    ),
+    Question(
+        "A command catches every exception, prints one friendly line and exits with 2. "
+        "What does its user lose?",
+        right=(
+            "the traceback of a bug in the program",
+            "A mistake of the program then looks like one of the user, and nobody can find it.",
+        ),
+        wrong=(
+            (
+                "nothing, as a traceback helps no user of it",
+                "It helps the one who repairs the program, so a user can report it.",
+            ),
+            (
+                "the exit code, since an exception always ends with 1",
+                "An exit code can be chosen: the command here does exit, with 2.",
+            ),
+        ),
+    ),
+    Question(
+        "`wide.toml` says `max_tokens = 1e6`, and you add `--max_steps 10` to "
+        "`--config wide.toml`. How long does the run last?",
+        right=(
+            "10 steps: the typed horizon replaces the other",
+            "Exactly one horizon holds, and what you type wins over the file.",
+        ),
+        wrong=(
+            (
+                "a million tokens: a file is read after the flags",
+                "The file becomes flags in front of yours, so what you type comes last and wins.",
+            ),
+            (
+                "until the earlier of the two ends is reached",
+                "Two horizons never hold together: one replaces the other.",
+            ),
+            (
+                "not at all: two horizons are refused",
+                "Two typed ones are refused; one that is typed replaces that of the file.",
+            ),
+        ),
+    ),
+)
 
 # %% ../../nbs/exercises/commands.ipynb #c65bb7b8
 @exercise(
@@ -113,7 +176,7 @@ def check_ending(answer):
     r"belongs to the name; then max by time."
 )
 def check_auto(answer):
-    "Finds the run that a launcher should go on with, or says that there is none yet."
+    "Finds the run that a launcher should resume, or returns None before the first."
     t = random.randint(1000, 9000)
     runs = {
         "tiny": t,

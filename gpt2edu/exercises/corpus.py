@@ -1,17 +1,80 @@
-"""What the exercises of chapter 3 are checked against."""
+"""The checks of the corpus chapter's exercises, and its quiz."""
 
 # Made by tools/book.py from ../../book/exercises/corpus.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['check_logprob', 'check_entropy', 'check_split']
+__all__ = ['quiz', 'check_logprob', 'check_entropy', 'check_split']
 
 # %% ../../nbs/exercises/corpus.ipynb #4a61b4c3
 import math
 import random
 
 from gpt2edu.exercises.core import close, exercise, fail, plain
+from gpt2edu.exercises.quiz import Question, Quiz
 
 # %% ../../nbs/exercises/corpus.ipynb #7cd17502
+quiz = Quiz(
+    Question(
+        "On the stories, a model is 0.1 nats per token above the floor. "
+        "On Shakespeare, its loss is 1.5. "
+        "Which of the two numbers says how much better a model could become?",
+        right=(
+            "the first, as the entropy of the stories is known",
+            "No model gets below the entropy on average, so 0.1 nats is all that is left. "
+            "For Shakespeare nobody knows that limit.",
+        ),
+        wrong=(
+            (
+                "the second, as people's text is harder to predict",
+                "Harder, yes. But 1.5 may be close to the best possible loss or far from it.",
+            ),
+            (
+                "neither, as more training brings any loss to zero",
+                "Nobody can predict a fair die, so on new text the entropy is a limit.",
+            ),
+        ),
+    ),
+    Question(
+        "The end of a story follows with certainty from what happened before. "
+        "What do its words add to the floor?",
+        right=(
+            "nothing, though a model has to learn them",
+            "The program makes no choice there, and -ln 1 is 0. "
+            "A model pays for these words until it looks back far enough.",
+        ),
+        wrong=(
+            (
+                "as much as any other words, since it is a mean",
+                "The mean is over unequal costs: each choice has its price, and the rest is free.",
+            ),
+            (
+                "more than other words, since they are hard to guess",
+                "Hard for a short memory. The floor assumes a reader who knows the rules.",
+            ),
+        ),
+    ),
+    Question(
+        "One page of the manual contains another one, word for word. "
+        "A model trains on the first and is tested on the second. "
+        "What does its low loss show?",
+        right=(
+            "memory: it has read that text before",
+            "Only the name of the page was held out. Its text was trained on.",
+        ),
+        wrong=(
+            (
+                "skill: the two are different pages",
+                "The names differ, the paragraphs do not, so recalling them is enough.",
+            ),
+            (
+                "luck: a single page is a small sample",
+                "A hundred repeated pages would mislead as much, and with less noise.",
+            ),
+        ),
+    ),
+)
+
+# %% ../../nbs/exercises/corpus.ipynb #231a6e63
 @exercise(hint="Each step has probability 1 / len(words). Logarithms of probabilities add.")
 def check_logprob(answer):
     "Probabilities of independent choices multiply, so their logarithms add."
@@ -85,7 +148,7 @@ def check_split(answer):
     if any(d not in docs for d in val + train):
         fail("a document was cut in two: its end would be tested after its beginning was learned")
     if val == docs[: n - 1]:
-        fail("validation is too short: stop when it has at least so many characters")
+        fail("validation is too short: stop when it has at least that number of characters")
     if (val, train) != (docs[:n], docs[n:]):
         fail(
             f"expected the first {n} documents for validation "

@@ -3,13 +3,77 @@
 # Made by tools/book.py from ../../book/exercises/fineweb.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['check_duration', 'check_cuts', 'check_validation', 'check_pause', 'check_restart']
+__all__ = ['quiz', 'check_duration', 'check_cuts', 'check_validation', 'check_pause',
+           'check_restart']
 
 # %% ../../nbs/exercises/fineweb.ipynb #4a68e764
 import random
 
 from gpt2edu.exercises.core import close, exercise, fail, plain
 from gpt2edu.data.encode import SPACES
+from gpt2edu.exercises.quiz import Question, Quiz
+
+# %% ../../nbs/exercises/fineweb.ipynb #8dda750d
+quiz = Quiz(
+    Question(
+        "Four processes encode 2 million tokens a second together, and the network delivers text "
+        "for 1 million. You start four more. What changes?",
+        right=(
+            "nothing: the pace stays at 1 million",
+            "The stages run at the same time, and the slowest one, the download, sets the pace.",
+        ),
+        wrong=(
+            (
+                "the work is done in half the time",
+                "That would hold if encoding were the slowest stage; here it waits for text.",
+            ),
+            (
+                "the pace rises to the mean of both, 2.5 million",
+                "A chain is as fast as its slowest stage, not as the average of its stages.",
+            ),
+        ),
+    ),
+    Question(
+        "A preparation is killed while it writes shard 8. Shards 1 to 7 are recorded in the "
+        "manifest, but the disk has damaged shard 5. What does the next start keep?",
+        right=(
+            "shards 1 to 4",
+            "The place where shard 5 begins is known from shard 4; from there on all is rebuilt.",
+        ),
+        wrong=(
+            (
+                "shards 1 to 7, since the manifest lists them",
+                "It compares each SHA-256 first, and that of shard 5 differs.",
+            ),
+            (
+                "shards 1 to 4, 6 and 7",
+                "The writer continues from one place in the stream, so it rebuilds all later ones.",
+            ),
+            (
+                "none: it starts over",
+                "Each recorded shard knows where in the source it ended, so whole ones are kept.",
+            ),
+        ),
+    ),
+    Question(
+        "You hold out the first documents of a stream that is sorted by date, oldest first. "
+        "What is wrong with the validation loss?",
+        right=(
+            "it judges the model on old pages only",
+            "The first documents stand for the stream only if its order is random.",
+        ),
+        wrong=(
+            (
+                "it changes when a later preparation reads more of the stream",
+                "The first documents stay the first, however much is read after them.",
+            ),
+            (
+                "the model has been trained on those pages too",
+                "They are held out: training begins after them, in any order of the stream.",
+            ),
+        ),
+    ),
+)
 
 # %% ../../nbs/exercises/fineweb.ipynb #81b6a011
 @exercise(

@@ -1,17 +1,76 @@
-"""The checks of chapter 6: windows, ranks, a Feistel round and a position."""
+"""The checks of chapter 6: windows, ranks, a Feistel round and a position; and its quiz."""
 
 # Made by tools/book.py from ../../book/exercises/loader.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['check_split_window', 'check_count_windows', 'check_positions_of', 'check_undo_round',
-           'check_where_is_it']
+__all__ = ['quiz', 'check_split_window', 'check_count_windows', 'check_positions_of',
+           'check_undo_round', 'check_where_is_it']
 
 # %% ../../nbs/exercises/loader.ipynb #4efeb58a
 import numpy as np
 
 from gpt2edu.exercises.core import close, exercise, fail, plain
+from gpt2edu.exercises.quiz import Question, Quiz
 
 # %% ../../nbs/exercises/loader.ipynb #84a47a33
+quiz = Quiz(
+    Question(
+        "Two processes train together, and by mistake both loaders have `rank=0, world_size=2`. "
+        "What do they read?",
+        right=(
+            "both the same half of the text, never the other half",
+            "Each takes the share of rank 0, and the position moves on by two shares.",
+        ),
+        wrong=(
+            (
+                "both all of the text, each window twice in a step",
+                "The position moves on by the shares of two ranks, so that of rank 1 is skipped.",
+            ),
+            (
+                "nothing, as each waits for the rank that is missing",
+                "A loader computes its share alone; it knows nothing of other processes.",
+            ),
+        ),
+    ),
+    Question(
+        "A training loss rises and falls with the same rhythm in every epoch. "
+        "Which cause fits best?",
+        right=(
+            "the text is read as it lies on the disk",
+            "Each epoch comes to the same change of subject at the same step. Shuffle the windows.",
+        ),
+        wrong=(
+            (
+                "the learning rate is too large for this model",
+                "Then the loss would jump at any step, not at the same place of each epoch.",
+            ),
+            (
+                "the model has begun to learn the text by heart",
+                "Then the training loss would only fall, and the validation loss would rise.",
+            ),
+        ),
+    ),
+    Question(
+        "A run on four GPUs is stopped and resumed on three. "
+        "What must it save about its data, beside the settings, so that no window comes twice?",
+        right=(
+            "one number: how many windows all of them have read",
+            "The order follows from the seed, so a place in it is enough for any number of ranks.",
+        ),
+        wrong=(
+            (
+                "four numbers: how far each of the GPUs has come",
+                "Four places could not be shared out among three. All ranks follow one position.",
+            ),
+            (
+                "the list of all windows in their shuffled order",
+                "The order is a function of seed and epoch, and is computed where it is needed.",
+            ),
+        ),
+    ),
+)
+
+# %% ../../nbs/exercises/loader.ipynb #e8818aee
 @exercise(hint="window[:-1] leaves out the last token, window[1:] the first.")
 def check_split_window(answer):
     "Inputs and targets are one token apart."
@@ -28,7 +87,7 @@ def check_split_window(answer):
     if len(x) != len(y):
         fail(f"every input has one target: yours are {len(x)} inputs and {len(y)} targets")
     if close(x, y):
-        fail("x and y are the same, so the model would only learn to copy; y is moved on by one")
+        fail("x and y are the same, so the model would only learn to copy; y is shifted by one")
     if close(x, window[1:]) and close(y, window[:-1]):
         fail("x and y are the wrong way round: the model would predict the token before")
     if not close(x, window[:-1]) or not close(y, window[1:]):
@@ -39,7 +98,7 @@ def check_split_window(answer):
     if plain(answer(window[:2])) != [[window[0]], [window[1]]]:
         fail("the smallest window has two tokens: one input and its target")
 
-# %% ../../nbs/exercises/loader.ipynb #e8818aee
+# %% ../../nbs/exercises/loader.ipynb #7f6bb67f
 @exercise(
     hint="Ten tokens and T = 3: windows start at 0, 3 and 6. "
     "Nine tokens and T = 3: only at 0 and 3."
@@ -67,7 +126,7 @@ def check_count_windows(answer):
     if got == [(n - 1) // T + 1 for n in lengths]:
         fail(f"one too many: {T} tokens make no window of T={T}, as its last target is missing")
     if got == [(n - 1) / T for n in lengths]:
-        fail("a part of a window is no window: round down with //")
+        fail("a part of a window is not a window: round down with //")
     if got in ([n - T for n in lengths], [max(0, n - T) for n in lengths]):
         fail("you counted a window at every token; windows start T tokens apart")
     n, g, w = next(t for t in zip(lengths, got, want, strict=True) if t[1] != t[2])

@@ -3,7 +3,7 @@
 # Made by tools/book.py from ../../book/exercises/model.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['check_layer_norm', 'check_gelu', 'check_block', 'check_init_std', 'check_count']
+__all__ = ['quiz', 'check_layer_norm', 'check_gelu', 'check_block', 'check_init_std', 'check_count']
 
 # %% ../../nbs/exercises/model.ipynb #a85e1725
 import math
@@ -13,9 +13,66 @@ import torch
 from torch.nn import functional as F
 
 from gpt2edu.exercises.core import close, exercise, fail, names_in
+from gpt2edu.exercises.quiz import Question, Quiz
 from gpt2edu.model.gpt import GPT, GPTConfig, num_params
 
 # %% ../../nbs/exercises/model.ipynb #fd9d6728
+quiz = Quiz(
+    Question(
+        "A new GPT-2 with V = 50,257 has a first loss of 7.3, where ln V is 10.8. What do you do?",
+        right=(
+            "look for a leak of the targets",
+            "A model without training cannot know anything, so it sees what it should predict.",
+        ),
+        wrong=(
+            (
+                "train on, since lower is better",
+                "Lower is better only after training. Before it, a low loss is a bug.",
+            ),
+            (
+                "make the initial weights smaller",
+                "Large weights raise the first loss above ln V; they cannot lower it below.",
+            ),
+        ),
+    ),
+    Question(
+        "You move the norm from before each layer onto the stream, after each addition. "
+        "What becomes of the embedding?",
+        right=(
+            "its share of the variance halves again and again",
+            "Each addition is as large as the stream, and the norm shrinks both to size 1.",
+        ),
+        wrong=(
+            (
+                "it stays in the sum, as each norm keeps directions",
+                "A norm shrinks the whole sum, so old parts lose to each new one.",
+            ),
+            (
+                "it grows with depth, because all layers add to it",
+                "Layers add other vectors; the norm keeps the sum at one size.",
+            ),
+        ),
+    ),
+    Question(
+        "Why do the `c_proj` matrices of a deep model begin smaller than those of a shallow one?",
+        right=(
+            "more outputs are summed up",
+            "Variances of independent outputs add, so each gets smaller by √(2·n_layer).",
+        ),
+        wrong=(
+            (
+                "a deep one needs smaller steps",
+                "The learning rate sets the steps; this is about the size of the stream.",
+            ),
+            (
+                "a product of many layers explodes",
+                "Layers are added to the stream here, so what grows is a sum and not a product.",
+            ),
+        ),
+    ),
+)
+
+# %% ../../nbs/exercises/model.ipynb #1430bc2f
 @exercise(hint="`x.var(dim=-1, keepdim=True, unbiased=False)`, and 1e-5 inside the square root.")
 def check_layer_norm(answer):
     "Every position has mean 0 and variance 1 before gain and bias."
@@ -26,7 +83,7 @@ def check_layer_norm(answer):
     centred = x - x.mean(-1, keepdim=True)
     var = x.var(-1, keepdim=True, unbiased=False)
     if close(got, centred / var.sqrt() * gain + bias):
-        fail("there is no epsilon: a position whose numbers are all equal would divide 0 by 0")
+        fail("epsilon is missing: a position whose numbers are all equal would divide 0 by 0")
     if any(close(got, centred / (var + e).sqrt() * gain + bias) for e in (1e-6, 1e-8, 1e-12)):
         fail("epsilon is too small: GPT-2's is 1e-5, and here it shows")
     if close(got, centred / (var.sqrt() + 1e-5) * gain + bias):

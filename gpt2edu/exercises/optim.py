@@ -1,9 +1,9 @@
-"""Checks for momentum, AdamW, clipping, a schedule and Newton-Schulz."""
+"""Checks for the exercises of ch10: momentum, AdamW, clipping, a schedule, Newton-Schulz."""
 
 # Made by tools/book.py from ../../book/exercises/optim.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['check_momentum', 'adamw', 'check_adamw', 'check_clip', 'check_wsd',
+__all__ = ['quiz', 'check_momentum', 'adamw', 'check_adamw', 'check_clip', 'check_wsd',
            'check_newton_schulz']
 
 # %% ../../nbs/exercises/optim.ipynb #43089604
@@ -11,6 +11,63 @@ import numpy as np
 import torch
 
 from gpt2edu.exercises.core import close, exercise, fail, plain
+from gpt2edu.exercises.quiz import Question, Quiz
+
+# %% ../../nbs/exercises/optim.ipynb #17dc5a0c
+quiz = Quiz(
+    Question(
+        "A valley is 50 times steeper across than along. You lower the steepness across to 25. "
+        "What does this allow plain SGD?",
+        right=(
+            "a rate about twice as large",
+            "The steepest direction sets the limit: lr times the steepness must stay below 2.",
+        ),
+        wrong=(
+            (
+                "no larger rate than before",
+                "The flat direction was slow because the steep one forbade a larger rate.",
+            ),
+            (
+                "only half the rate of before",
+                "Smaller gradients leave room for a larger rate, not for a smaller one.",
+            ),
+        ),
+    ),
+    Question(
+        "All gradients of one weight are multiplied by 1000. What happens to its steps under Adam?",
+        right=(
+            "they stay as they were, except for the epsilon",
+            "The step is a ratio of the mean gradient to its usual size, so the unit cancels.",
+        ),
+        wrong=(
+            (
+                "they grow by 1000, and clipping has to shorten them",
+                "That is SGD. Adam divides by the root of the mean square, which grew as well.",
+            ),
+            (
+                "they shrink, since the squares grow by a million",
+                "The root is taken of the squares: 1000 above the line and 1000 below it.",
+            ),
+        ),
+    ),
+    Question(
+        "A run is resumed with its weights but with a new, empty AdamW. What will you see?",
+        right=(
+            "another path than that of the unbroken run",
+            "m and v start again at zero, so the first steps rest on one or two gradients.",
+        ),
+        wrong=(
+            (
+                "the same path, because the weights hold all that was learnt",
+                "The weights are the same, but each next step also depends on m, v and t.",
+            ),
+            (
+                "an error, because AdamW misses its state",
+                "An empty state is what every new run has; nothing warns you.",
+            ),
+        ),
+    ),
+)
 
 # %% ../../nbs/exercises/optim.ipynb #75a58edd
 @exercise(hint="Multiply the old momentum by mu, then add the gradient as it is.")
@@ -77,10 +134,10 @@ def check_adamw(answer):
     eps_inside = want_m / c1 / (want_v / c2 + eps) ** 0.5
     no_root = want_m / c1 / (want_v / c2 + eps)
     mistakes = {
-        "there is no bias correction: divide m by 1 - b1**t and v by 1 - b2**t": uncorrected,
+        "the bias correction is missing: divide m by 1 - b1**t and v by 1 - b2**t": uncorrected,
         "is your epsilon inside the square root? It is added after it": eps_inside,
         "the square root of v is missing": no_root,
-        "there is no epsilon: add it to the root of v, which may be 0": want_m
+        "epsilon is missing: add it to the root of v, which may be 0": want_m
         / c1
         / (want_v / c2) ** 0.5,
         "v is not corrected: divide it by 1 - b2**t as well": want_m / c1 / (want_v**0.5 + eps),
@@ -158,7 +215,7 @@ def check_wsd(answer):
         for s in range(max_steps + 1)
     ]
     if close(got[:warmup], [peak] * warmup):
-        fail("there is no warmup: the rate begins at the peak")
+        fail("the warmup is missing: the rate begins at the peak")
     if not close(got[:warmup], want[:warmup]):
         fail(
             f"the warmup is wrong: step {warmup - 1} should be the peak, {peak:.3f}; "

@@ -3,12 +3,75 @@
 # Made by tools/book.py from ../../book/exercises/reproduce_gpt2.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['check_step_plan', 'check_bill', 'check_off_track']
+__all__ = ['quiz', 'check_step_plan', 'check_bill', 'check_off_track']
 
 # %% ../../nbs/exercises/reproduce_gpt2.ipynb #bcdf217c
 import random
 
 from gpt2edu.exercises.core import close, exercise, fail
+from gpt2edu.exercises.quiz import Question, Quiz
+
+# %% ../../nbs/exercises/reproduce_gpt2.ipynb #26d4bd2f
+quiz = Quiz(
+    Question(
+        "Your model reaches a lower loss than OpenAI's `gpt2` on FineWeb-Edu, and the same "
+        "HellaSwag score. What may you say?",
+        right=(
+            "on this kind of text it predicts better than `gpt2`",
+            "Yours was trained on such text and OpenAI's was not; on other text it may be worse.",
+        ),
+        wrong=(
+            (
+                "it is a better language model than `gpt2`",
+                "The loss is measured on text that only your model was trained for.",
+            ),
+            (
+                "nothing, as the two losses have different units",
+                "Both use one tokenizer and one text, so their losses can be compared.",
+            ),
+        ),
+    ),
+    Question(
+        "One run reaches 60 % MFU on an A100, another 41 % on an H100, with the same code. "
+        "Which of them trains faster?",
+        right=(
+            "the H100: 41 % of a peak three times as high is more",
+            "Speed is the share times the peak, so shares compare only on one kind of card.",
+        ),
+        wrong=(
+            (
+                "the A100: a larger share of its peak is used",
+                "A share says how well a card is used, not how fast it is.",
+            ),
+            (
+                "both alike: the same code does the same operations in every second",
+                "The operations for a token are the same; how many a second are done differs.",
+            ),
+        ),
+    ),
+    Question(
+        "A run of 10 billion tokens is stopped at 5 billion. Its loss is worse than that of a "
+        "run that was planned for 5 billion. Why?",
+        right=(
+            "its learning rate had not come down yet",
+            "The schedule follows the horizon, and the last fall of the loss needs low rates.",
+        ),
+        wrong=(
+            (
+                "its batches were drawn from twice as many different documents",
+                "Both read new text only; more variety would not make the loss worse.",
+            ),
+            (
+                "its warmup had taken longer than the other's",
+                "The warmup has a fixed number of steps and is over early in both.",
+            ),
+            (
+                "its weights had begun to overfit",
+                "Text that is read once cannot be known by heart.",
+            ),
+        ),
+    ),
+)
 
 # %% ../../nbs/exercises/reproduce_gpt2.ipynb #f65ace79
 @exercise(

@@ -1,10 +1,11 @@
-"""The checks of chapter 5: bytes, headers, splits, places and power cuts."""
+"""The checks of chapter 5: bytes, headers, splits, places and power cuts; and its quiz."""
 
 # Made by tools/book.py from ../../book/exercises/shards.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['check_pack', 'shard_bytes', 'refused', 'check_is_whole', 'check_split_documents',
-           'check_find_token', 'PowerCut', 'cut_parts', 'check_write_safely']
+__all__ = ['quiz', 'check_pack', 'shard_bytes', 'refused', 'check_is_whole',
+           'check_split_documents', 'check_find_token', 'PowerCut', 'cut_parts',
+           'check_write_safely']
 
 # %% ../../nbs/exercises/shards.ipynb #e2778d82
 import tempfile
@@ -13,6 +14,69 @@ from pathlib import Path
 import numpy as np
 
 from gpt2edu.exercises.core import exercise, fail, names_in, plain, watch_write
+from gpt2edu.exercises.quiz import Question, Quiz
+
+# %% ../../nbs/exercises/shards.ipynb #81026c5a
+quiz = Quiz(
+    Question(
+        "A program writes a file under a temporary name, flushes it and renames it. "
+        "The power fails at some moment. "
+        "What can the final name show afterwards?",
+        right=(
+            "the old file or the new one, each whole",
+            "A rename on one disk happens at once or not at all, and the flush came before. "
+            "Where no old file was, the name may be missing.",
+        ),
+        wrong=(
+            (
+                "the first half of the new file, up to the failure",
+                "A half-written file can only have the temporary name; the rename comes last.",
+            ),
+            (
+                "the new file, since the flush finished it",
+                "The flush saves the bytes under the temporary name. The rename comes later.",
+            ),
+        ),
+    ),
+    Question(
+        "A manual is split by whole pages, a quarter of them for validation. "
+        "Why may the validation loss still be too low?",
+        right=(
+            "paragraphs of held-out pages also occur elsewhere",
+            "The manual repeats itself, so the model has read parts of the test. "
+            "Remove repeats before the split.",
+        ),
+        wrong=(
+            (
+                "a quarter is too little to measure a loss on",
+                "A small sample makes the loss uncertain in both directions, not too low.",
+            ),
+            (
+                "all the pages were encoded by the same tokenizer",
+                "That is needed, and harmless: the tokenizer gives no page's text to the model.",
+            ),
+        ),
+    ),
+    Question(
+        "Eight processes open the same shard of 200 MB as a memory map, and each reads all of it. "
+        "How much memory do they need for its tokens?",
+        right=(
+            "up to 200 MB, which they share",
+            "The system keeps one copy of the pages that were read, for all processes, "
+            "and may drop it when memory is short.",
+        ),
+        wrong=(
+            (
+                "1.6 GB, as each reads every token",
+                "That holds for eight arrays. A map shows all processes the same pages.",
+            ),
+            (
+                "next to none, as a map reads nothing",
+                "Opening reads nothing. Each part that is used must be fetched from the disk.",
+            ),
+        ),
+    ),
+)
 
 # %% ../../nbs/exercises/shards.ipynb #14707a5f
 @exercise(
@@ -71,7 +135,7 @@ def refused(answer, n):
     "the file must have 1024 + 2 * count bytes."
 )
 def check_is_whole(answer):
-    "Whole shards are told from the others."
+    "Whole shards are accepted, damaged ones refused."
     n = int(np.random.default_rng().integers(10, 100))
     if not answer(shard_bytes(n)):
         fail(f"a whole shard was refused; {refused(answer, n)}")

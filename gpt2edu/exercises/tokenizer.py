@@ -1,9 +1,9 @@
-"""What the exercises of the tokenizer chapter are checked with."""
+"""The checks of the tokenizer chapter's exercises, and its quiz."""
 
 # Made by tools/book.py from ../../book/exercises/tokenizer.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['check_count_pairs', 'check_apply_merges', 'check_bytes_per_token', 'check_pack',
+__all__ = ['quiz', 'check_count_pairs', 'check_apply_merges', 'check_bytes_per_token', 'check_pack',
            'check_decode']
 
 # %% ../../nbs/exercises/tokenizer.ipynb #c3db7923
@@ -12,7 +12,69 @@ from collections import Counter
 from itertools import pairwise
 
 from gpt2edu.exercises.core import close, exercise, fail, plain
+from gpt2edu.exercises.quiz import Question, Quiz
 from gpt2edu.text.tokenizer import merge, train_bpe
+
+# %% ../../nbs/exercises/tokenizer.ipynb #82a07099
+quiz = Quiz(
+    Question(
+        "A word was in no text that a byte-level tokenizer was trained on. "
+        "What does the tokenizer make of it?",
+        right=(
+            "several known tokens, at worst one for each byte",
+            "Every byte has an id, so any text can be written. "
+            "Merges that fit some part of the word make it shorter.",
+        ),
+        wrong=(
+            (
+                "one id that is kept for all words it does not know",
+                "Tokenizers of whole words need such an id. With bytes nothing is unknown.",
+            ),
+            (
+                "a new id, which it adds behind its last one",
+                "The vocabulary is fixed after training: a model has no row for another id.",
+            ),
+        ),
+    ),
+    Question(
+        "A program decodes each id by itself and prints it at once. "
+        "In Japanese text it prints \N{REPLACEMENT CHARACTER} here and there. Why?",
+        right=(
+            "a token may end inside a character",
+            "A character of three bytes can be spread over two tokens; half of it is not UTF-8. "
+            "Join the bytes first, then decode.",
+        ),
+        wrong=(
+            (
+                "some characters are missing from the vocabulary",
+                "Each character is some bytes, and each byte has an id, so none is missing.",
+            ),
+            (
+                "the model sampled an id beyond its vocabulary",
+                "`decode` refuses such an id with an error; it prints nothing.",
+            ),
+        ),
+    ),
+    Question(
+        "A prompt that ends with a space is continued worse than the same prompt without it. "
+        "What explains this?",
+        right=(
+            "a word's token begins with its space, so this one stands alone",
+            "In training text the space belongs to the next word. "
+            "After a lone space, a word without its space must follow, which is rare.",
+        ),
+        wrong=(
+            (
+                "the last space is dropped by the pattern, so two words run together",
+                "The pattern loses nothing: joined, the pieces are the text again.",
+            ),
+            (
+                "a longer prompt leaves less room for what the model remembers",
+                "One token more or less hardly matters in a context of hundreds.",
+            ),
+        ),
+    ),
+)
 
 # %% ../../nbs/exercises/tokenizer.ipynb #fb7f8d05
 def _word(rng, letters="abn", longest=9):

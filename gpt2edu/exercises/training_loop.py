@@ -3,8 +3,8 @@
 # Made by tools/book.py from ../../book/exercises/training_loop.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['Tiny', 'batch', 'grads', 'weights', 'check_shift', 'long_step', 'check_train_step',
-           'check_accumulate', 'check_evaluate']
+__all__ = ['quiz', 'Tiny', 'batch', 'grads', 'weights', 'check_shift', 'long_step',
+           'check_train_step', 'check_accumulate', 'check_evaluate']
 
 # %% ../../nbs/exercises/training_loop.ipynb #ad780120
 import copy
@@ -15,6 +15,64 @@ from torch import nn
 from torch.nn import functional as F
 
 from gpt2edu.exercises.core import close, exercise, fail, plain
+from gpt2edu.exercises.quiz import Question, Quiz
+
+# %% ../../nbs/exercises/training_loop.ipynb #961f196f
+quiz = Quiz(
+    Question(
+        "A run overfits a single batch perfectly: its loss goes to 0.01. What is still open?",
+        right=(
+            "whether targets belong to inputs",
+            "Random targets are learnt by heart as well; only reading the batch as text shows it.",
+        ),
+        wrong=(
+            (
+                "whether gradients reach the weights",
+                "They do, or the loss would have stayed at ln V.",
+            ),
+            (
+                "whether the optimiser has the right parameters",
+                "It has: an optimiser of a copy leaves a level line at ln V.",
+            ),
+        ),
+    ),
+    Question(
+        "The mask is missing. Training and validation loss agree, and both look fine. "
+        "Why does validation not warn you?",
+        right=(
+            "it lets tokens see ahead as well",
+            "The same model with the same leak is measured, so both numbers are too good.",
+        ),
+        wrong=(
+            (
+                "it has too few tokens to show it",
+                "More of them would agree as well: each position still sees its answer.",
+            ),
+            (
+                "it shares its stories with training",
+                "No story is in both parts; the leak is inside the model.",
+            ),
+        ),
+    ),
+    Question(
+        "A batch is cut into 4 equal pieces, and you forget to divide. "
+        "AdamW with clipping trains about as well as before. Why?",
+        right=(
+            "a longer gradient of the same direction is scaled back",
+            "Clipping cuts it to length 1, and Adam divides by the usual size anyway.",
+        ),
+        wrong=(
+            (
+                "gradients of pieces are averaged by `backward`",
+                "`backward` adds to `.grad`; the sum of 4 pieces is 4 times their mean.",
+            ),
+            (
+                "a gradient four times as long is worth four steps",
+                "Steps did not grow, and a longer step is not the same as several.",
+            ),
+        ),
+    ),
+)
 
 # %% ../../nbs/exercises/training_loop.ipynb #8268057f
 class Tiny(nn.Module):
@@ -164,7 +222,7 @@ def check_accumulate(answer):
     got = grads(m)
     sizes = [ys.numel() for _, ys in pieces]
     if close(got, torch.zeros_like(got)):
-        fail("there is no gradient: call backward for every piece, and do not forget at the end")
+        fail("no gradient arrived: call backward for every piece, and do not forget at the end")
     kept = [(ys != -100).sum().item() for _, ys in pieces]
     for shares, message in (
         ((1, 1, 1), "the pieces are added and not divided: about three times too large"),
@@ -219,7 +277,7 @@ def check_evaluate(answer):
         if model.training != mode:
             fail(
                 f"the model was in {'training' if mode else 'evaluation'} "
-                "mode before and is no longer"
+                "mode before and now is not"
             )
         if not close(got, sum(each) / 3):
             if close(got, sum(each)):

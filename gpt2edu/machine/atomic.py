@@ -1,4 +1,4 @@
-"""A file gets its name last, so no reader ever sees half of one."""
+"""A file gets its name last, so a reader never sees half of one."""
 
 # Made by tools/book.py from ../../book/easy/ch03d_atomic.md: edit that, then `make book`.
 
@@ -44,7 +44,7 @@ def temporary(path: Path) -> Path:
 
 
 def remedy(e: OSError) -> str:
-    "Say what helps when writing has failed."
+    "Say what helps when a write has failed."
     if e.errno == errno.EROFS:
         return "it is read-only; choose another folder"
     if e.errno in (errno.EACCES, errno.EPERM):

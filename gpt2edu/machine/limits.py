@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 # %% ../../nbs/medium/ch09b_limits.ipynb #bdf7e91f
-def machine_memory() -> int | None:  # bytes; None where it cannot be told
+def machine_memory() -> int | None:  # bytes; None where the system does not say
     "Ask how much memory this process may use: the machine's, or what a container allows."
     found = []
     with suppress(AttributeError, ValueError, OSError):

@@ -1,4 +1,4 @@
-"""Ctrl-C ends a command with one line, at whatever moment it is pressed."""
+"""Ctrl-C ends a command with one line, whenever you press it."""
 
 # Made by tools/book.py from ../../book/easy/ch03f_signals.md: edit that, then `make book`.
 
@@ -22,7 +22,7 @@ def ending() -> list[signal.Signals]:
 
 # %% ../../nbs/easy/ch03f_signals.ipynb #532f06f6
 class Stopped(BaseException):
-    "A signal asked the program to end. No Exception, so that nothing on the way up swallows it."
+    "A signal asked the program to end. Not an Exception, so that no handler on the way catches it."
 
     @property
     def code(self) -> int:  # 143 for SIGTERM
@@ -87,7 +87,7 @@ def why(e: BaseException) -> tuple[str, int]:
 
 
 def end_on_signals():
-    "From now on a signal raises KeyboardInterrupt or Stopped, once, and never in a bad moment."
+    "Make a signal raise KeyboardInterrupt or Stopped: once, and never at a harmful moment."
     usual = sys.unraisablehook
 
     def act(number, frame):

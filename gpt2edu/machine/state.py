@@ -1,4 +1,4 @@
-"""A file that a program wrote long ago is input like any other, and one reader checks it."""
+"""A file that a program wrote earlier is input like any other, and one reader checks it."""
 
 # Made by tools/book.py from ../../book/easy/ch03e_state.md: edit that, then `make book`.
 
@@ -31,7 +31,7 @@ from typing import (
 
 # %% ../../nbs/easy/ch03e_state.ipynb #ba2b7f39
 def refuse_word(word: str):
-    "Refuse NaN and Infinity, which Python's reader takes though JSON has no such numbers."
+    "Refuse NaN and Infinity, which Python's reader accepts although JSON does not have them."
     raise ValueError(f"{word} is not a number of JSON")
 
 

@@ -18,7 +18,7 @@ from gpt2edu.model.linear import Linear
 # %% ../../nbs/medium/ch08_attention.ipynb #ade393a6
 def attend_loop(
     q: Tensor,  # (T, hs) what each position looks for
-    k: Tensor,  # (T, hs) what each position offers to be found by
+    k: Tensor,  # (T, hs) what each position can be found by
     v: Tensor,  # (T, hs) what each position hands over
 ) -> Tensor:  # (T, hs) for each position a weighted average of v over itself and its past
     "Compute causal attention of one head, one number at a time."
@@ -54,7 +54,7 @@ def attend(
     return causal_weights(q, k) @ v  # (..., T, S) @ (..., S, hs) -> (..., T, hs)
 
 # %% ../../nbs/medium/ch08_attention.ipynb #a2f4f21d
-SHORT = 256  # positions up to which the fused kernel of a CPU is no faster in bf16 than in fp32
+SHORT = 256  # positions up to which a CPU's fused kernel computes in fp32: there bf16 gains nothing
 
 
 def attend_fused(
@@ -75,13 +75,13 @@ def attend_fused(
 class KVCache:
     """Keep the keys and values of one layer, so that a new token costs one row, not the whole text.
 
-    Room for `block_size` positions is taken once, at the first `append`.
+    The first `append` allocates memory for `block_size` positions.
     For use under `torch.no_grad()`.
     """
 
     def __init__(
         self,
-        block_size: int,  # positions to make room for
+        block_size: int,  # positions to allocate
     ):
         self.block_size = block_size
         self.length = 0  # positions filled so far

@@ -17,7 +17,7 @@ class Value:
         data: float,  # the number
         parents: tuple["Value", ...] = (),  # what it was computed from; none for a leaf
         slopes: tuple[float, ...] = (),  # d data / d parent, one for each parent
-        name: str = "",  # for the eye: w1, +, tanh
+        name: str = "",  # shown in figures: w1, +, tanh
     ):
         self.data = data
         self.parents = parents
@@ -54,7 +54,7 @@ class Value:
         "Add to the `grad` of each leaf how steeply this value reacts to it."
         order = recorded(self)
         for value in order:
-            if value.parents:  # what lies between belongs to this pass alone
+            if value.parents:  # not a leaf: its gradient belongs to this pass alone
                 value.grad = 0.0
         self.grad = 1.0  # a value follows itself with slope 1
         for value in reversed(order):

@@ -47,7 +47,7 @@ class GPTConfig:
 
 # %% ../../nbs/medium/ch09_model.ipynb #9fd1f837
 class MLP(nn.Module):
-    "Two linear layers with a GELU between: each position thinks for itself."
+    "Two linear layers with a GELU between, for each position by itself."
 
     def __init__(
         self,

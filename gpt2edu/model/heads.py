@@ -10,7 +10,7 @@ import math
 
 # %% ../../nbs/medium/ch09a_heads.ipynb #292b43b3
 def divisors(n: int) -> list[int]:
-    "List the divisors of a number, but for pairs of which both are above 100,000."
+    "List the divisors of a number, except pairs of which both are above 100,000."
     small = [d for d in range(1, min(math.isqrt(n), 100_000) + 1) if n % d == 0]
     return sorted({*small, *(n // d for d in small)})
 

@@ -1,4 +1,4 @@
-"""Documents to learn from: stories of known probability, Python's own prose, and your files."""
+"""Three sources of text: stories whose probability we know, Python's own manual, and your files."""
 
 # Made by tools/book.py from ../../book/easy/ch03_corpus.md: edit that, then `make book`.
 
@@ -61,7 +61,7 @@ def read_back(
     text: str,  # one whole story
     grammar: Grammar = FULL,  # the grammar that may have written it
 ) -> float:  # nats, the log-probability that the grammar writes this very text
-    "Find the choices behind a story. ValueError where the text is no story."
+    "Recover the choices behind a story. ValueError where the text is not a story."
     reader = Reader(text)
     tell(World(reader, grammar))
     if reader.at < len(text):
@@ -103,7 +103,7 @@ def _twisted(shape, world, v, rng) -> tuple[list[str], list[str]]:
         own, other = ([f"{v.r.text} was {at(x)}." for x in xs] for xs in (near - {v.r.place}, far))
     elif kind == 2:  # somebody had the thing
         own, other = ([f"{n} had the {v.h.thing.text}." for n in ns] for ns in (names, strangers))
-    else:  # somebody had so many
+    else:  # somebody had a number of things to eat
         n, food = v.c.heap.n, v.c.heap.food
         counts = range(1, len(NUMBERS))
         own = [k for k in counts if abs(k - n) == 1]
@@ -114,7 +114,7 @@ def _twisted(shape, world, v, rng) -> tuple[list[str], list[str]]:
 
 def story_items(
     n: int,  # how many
-    seed: int = 1,  # apart from the seeds of the training stories
+    seed: int = 1,  # not a seed of the training stories
 ) -> list[dict]:  # HellaSwag's: ind, activity_label, ctx_a, ctx_b, ctx, endings, label, split
     "Write multiple-choice items: a story, its true ending, and three like it that contradict it."
     items = []
@@ -188,7 +188,7 @@ def is_hub_name(name: str) -> bool:
 
 # %% ../../nbs/easy/ch03_corpus.ipynb #907d582f
 def files_below(folder: Path) -> Iterator[Path]:
-    "List the files of a folder and of those in it, links followed, hidden ones passed over."
+    "List the files of a folder and of those in it; follow links, skip hidden files."
     seen = set()  # a link may lead back into a folder above it
     for here, folders, files in os.walk(folder, followlinks=True):
         if (real := os.path.realpath(here)) in seen:
@@ -213,7 +213,7 @@ def files_like(name: str) -> list[Path]:
 
 def find_files(
     names: Iterable[str],  # files, folders, patterns with *
-    note: Callable = unheard,  # told what is left out
+    note: Callable = unheard,  # called with what is left out
 ) -> list[Path]:  # sorted, each once
     "Find files of text. FileNotFoundError or ValueError, one line, where there are none."
     found = set()
@@ -267,7 +267,7 @@ def documents(
     n_stories: int = 30_000,  # how many stories
     data_dir: str | Path = "data",  # where downloads are kept
     separator: str = EOT,  # a line that ends a document of a .txt file; "": there is none
-    note: Callable = unheard,  # told what is left out, and where documents end
+    note: Callable = unheard,  # called with what is left out, and where documents end
 ) -> Iterator[str]:
     "Give the documents of a dataset, always in the same order. OSError, ValueError: one line."
     names = [dataset] if isinstance(dataset, str) else list(dataset)

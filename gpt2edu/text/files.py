@@ -1,4 +1,4 @@
-"""Documents out of files, one at a time, whatever their size, and one line for a broken file."""
+"""Read the documents of a file one at a time, and report a broken file in one line."""
 
 # Made by tools/book.py from ../../book/easy/ch03c_files.md: edit that, then `make book`.
 
@@ -235,7 +235,7 @@ def long_text_of(line: bytes, text_key: str, where: str, at: int = 0) -> memoryv
 def read_jsonl(
     path: Path,
     text_key: str,
-    note: Callable = unheard,  # told how many rows were left out
+    note: Callable = unheard,  # called with how many rows were left out
 ) -> Iterator[str | memoryview]:
     "Give the texts of a .jsonl file, a very long one in UTF-8. ValueError with the line's number."
     if encoding_of(path) == "utf-16":
@@ -425,7 +425,7 @@ def read_file(
     path: Path,
     text_key: str,
     separator: str = EOT,  # a line that ends a document of a .txt file; "": there is none
-    note: Callable = unheard,  # told what is left out, and where documents end
+    note: Callable = unheard,  # called with what is left out, and where documents end
 ) -> Iterator[str | memoryview]:
     "Give the documents of a file, as strings or in UTF-8. ValueError, OSError: one line."
     suffix = path.suffix.lower()

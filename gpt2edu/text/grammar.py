@@ -120,7 +120,7 @@ class Swap(NamedTuple):
 
 
 class Heap(NamedTuple):
-    "So much food of somebody, and what is left when it is taken (or put) away."
+    "An amount of food of somebody, and what is left when some is taken away (or added)."
 
     n: int
     food: str

@@ -1,4 +1,4 @@
-"""A small world that tells stories of the grammar, and reads back the probability of each."""
+"""Write stories of the grammar, and recover the probability of each from its text."""
 
 # Made by tools/book.py from ../../book/easy/ch03b_stories.md: edit that, then `make book`.
 
@@ -75,7 +75,7 @@ CANDIDATES = {
         Swap(x, y, y.holder) for x in _mine(w, v) for y in w.things if y.holder is w.people[1]
     ][:1],
 }
-# whether there are any, where listing them takes long
+# whether there are any candidates, where listing them takes long
 QUICK = {
     "new": lambda w, v: len(w.things) < min(3, len(w.grammar.nouns) - 1),
     "third": lambda w, v: len(w.people) < min(3, len(w.grammar.names)),
@@ -86,11 +86,11 @@ QUICK |= dict.fromkeys(("name", "at", "place", "room", "spot", "asker"), lambda 
 
 # %% ../../nbs/easy/ch03b_stories.ipynb #a515ed75
 class World:
-    "The state of a story while it is told, and everything that can change it."
+    "The state of a story while it is written, and everything that can change it."
 
     def __init__(
         self,
-        pen,  # chooses: a `Writer` at random, a `Reader` by what stands in a text
+        pen,  # chooses: a `Writer` at random, a `Reader` by what a text says
         grammar: Grammar,
     ):
         self.pen = pen
@@ -264,7 +264,7 @@ def log_chance(i: int, values, weights) -> float:
 
 
 class Reader:
-    "Choose what stands in a text. ValueError where it is no story of the grammar."
+    "Choose what a text says. ValueError where it is not a story of the grammar."
 
     def __init__(self, text: str):
         self.text = text
@@ -272,7 +272,7 @@ class Reader:
         self.logprob = 0.0
 
     def pick(self, values, weights, write):
-        "Find the one of `values` with which the text goes on."
+        "Find the one of `values` with which the text continues."
         fits = [i for i, value in enumerate(values) if self.text.startswith(write(value), self.at)]
         if len(fits) != 1:
             rest = self.text[self.at : self.at + 30]

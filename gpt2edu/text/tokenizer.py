@@ -40,7 +40,7 @@ def utf8(text: str) -> bytes:
     except UnicodeEncodeError as e:
         raise ValueError(
             f"text has the lone surrogate {text[e.start]!r} at position {e.start}, "
-            "which is no character; expected text that UTF-8 can hold: "
+            "which is not a character; expected text that UTF-8 can hold: "
             'clean it with text.encode("utf-8", "replace").decode()'
         ) from None
 
@@ -68,7 +68,7 @@ GPT2_PATTERN = (
     r"| ?[^\s\p{L}\p{N}]+"  # everything else that is not white space
     r"|\s++$"  # white space at the end of the text
     r"|\s+(?!\S)"  # white space, except the last one before a word
-    r"|\s"  # that last one, where it is no plain space
+    r"|\s"  # that last one, where it is not a plain space
 )
 
 # %% ../../nbs/easy/ch04_tokenizer.ipynb #41072a51
@@ -76,7 +76,7 @@ class Chain:
     "Pieces of text as one chain of tokens, in which a join costs the same anywhere."
 
     def __init__(self, seen: dict[str, int]):  # each piece of text → how often it occurs
-        self.tokens = [b""]  # an empty token stands before, between and behind the pieces
+        self.tokens = [b""]  # an empty token before, between and after the pieces
         self.times = array("q", [0])  # how often the piece of this token occurs
         for piece, n in seen.items():
             data = utf8(piece)
@@ -90,7 +90,7 @@ class Chain:
             self._count(pair, i)
 
     def _count(self, pair: tuple[bytes, bytes], i: int):
-        "Note that a pair stands at place i; one with an empty token is none."
+        "Note that a pair is at place i; an empty token forms no pair."
         if all(pair):
             self.total[pair] += self.times[i]
             self.where[pair].append(i)
@@ -106,7 +106,7 @@ class Chain:
         for i in sorted(self.where.pop(pair)):
             j = self.right[i]
             if self.tokens[i] != a or self.tokens[j] != b:
-                continue  # another join was faster
+                continue  # an earlier join has used one of the two
             before, after = self.left[i], self.right[j]
             outer = (self.tokens[before], self.tokens[after])
             self.tokens[i], self.tokens[j] = token, b""
@@ -128,7 +128,7 @@ def train_bpe(
     texts: Iterable[str],  # documents
     vocab_size: int,  # ids: 256 bytes, then merges, then <|endoftext|>
     pattern: str = GPT2_PATTERN,  # how text is cut into pieces; no merge crosses a cut
-    say: Callable = lambda line: None,  # told how far a long training is
+    say: Callable = lambda line: None,  # called with the progress of a long training
 ) -> list[tuple[bytes, bytes]]:  # vocab_size - 257 merges as learned; fewer if no pair is left
     """Learn merges: join the most frequent pair of neighbours, again and again.
 
@@ -314,14 +314,14 @@ class Tokenizer:
         texts: Iterable[str],  # documents
         vocab_size: int,  # ids wanted; n_vocab is smaller where no pair is left before that
         name: str,  # for people and manifests
-        say: Callable = lambda line: None,  # told how far a long training is
+        say: Callable = lambda line: None,  # called with the progress of a long training
     ) -> "Tokenizer":
         "Learn a vocabulary from texts."
         return cls(name, train_bpe(texts, vocab_size, say=say))
 
     def encode(self, text: str) -> list[int]:
         "Turn text into ids below `eot`; a literal `<|endoftext|>` in the text is plain text."
-        utf8(text)  # tiktoken would replace a lone surrogate in silence
+        utf8(text)  # tiktoken would replace a lone surrogate silently
         ids = []
         for part in _parts(text):
             ids += self._encoding.encode_ordinary(part)
@@ -346,7 +346,7 @@ class Tokenizer:
         return self._encoding.decode_bytes(ids)
 
     def decode(self, ids: Iterable[int]) -> str:
-        "Turn ids into text; bytes that are no UTF-8 (a character cut in two) show as U+FFFD."
+        "Turn ids into text; bytes that are not UTF-8 (a character cut in two) show as U+FFFD."
         return self.decode_bytes(ids).decode(errors="replace")
 
     def _to_dict(self) -> dict:

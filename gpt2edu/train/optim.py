@@ -228,7 +228,7 @@ def load_states(
     optimizers: Iterable[torch.optim.Optimizer],  # from `build_optimizers`
     states: list[dict],  # their state_dicts, as saved
 ) -> None:
-    "Load what optimisers remember; peaks stay as built, so a run can resume with another rate."
+    "Load the optimisers' states; peaks stay as built, so a run can resume with another rate."
     for optimizer, state in zip(optimizers, states, strict=True):
         peaks = [group["peak_lr"] for group in optimizer.param_groups]
         optimizer.load_state_dict(state)
