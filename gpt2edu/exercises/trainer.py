@@ -1,15 +1,75 @@
-"""Checks for the exercises of ch19."""
+"""The checks of the trainer chapter's exercises: they read an answer and name the mistake."""
 
 # Made by tools/book.py from ../../book/exercises/trainer.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['check_micro_batches', 'check_due_steps', 'check_judged', 'check_spike',
+__all__ = ['quiz', 'check_micro_batches', 'check_due_steps', 'check_judged', 'check_spike',
            'check_first_windows']
 
 # %% ../../nbs/exercises/trainer.ipynb #ac37567e
 import random
 
 from gpt2edu.exercises.core import exercise, fail, plain
+from gpt2edu.exercises.quiz import Question, Quiz
+
+# %% ../../nbs/exercises/trainer.ipynb #9f3fd528
+quiz = Quiz(
+    Question(
+        "A step adds up 8 micro-batches and forgets to divide their losses by 8. "
+        "What does an AdamW run with clipping look like?",
+        right=(
+            "almost right: the curve falls, and every step is clipped",
+            "AdamW divides by the gradient's size, so a factor of 8 hardly shows; only the norm "
+            "in the log is too large.",
+        ),
+        wrong=(
+            (
+                "it diverges: the weights move eight times as far as they should",
+                "With SGD they would. AdamW's update does not grow with the gradient.",
+            ),
+            (
+                "it learns slower, as if the batch held one piece only",
+                "All eight pieces are in the sum; it is too large, and nothing is lost.",
+            ),
+        ),
+    ),
+    Question(
+        "A checkpoint stores the loader's own number after a step. What does the resumed run do?",
+        right=(
+            "it skips one micro-batch, and nothing looks wrong",
+            "The loader had read one micro-batch ahead, so its number is too high by that much.",
+        ),
+        wrong=(
+            (
+                "it trains on one micro-batch twice, and repeats its loss",
+                "That would need a number that is too low. Reading ahead makes it too high.",
+            ),
+            (
+                "it continues exactly where the killed run had stopped",
+                "The loader was ahead of the training; the position of the steps is the right one.",
+            ),
+        ),
+    ),
+    Question(
+        "Two ranks train, and a SIGTERM reaches rank 1 alone. "
+        "Why does it not simply save and exit?",
+        right=(
+            "rank 0 would wait for its gradients until a timeout",
+            "Every step ends in an all-reduce, which needs all ranks; so they agree on the last "
+            "step.",
+        ),
+        wrong=(
+            (
+                "it holds only half of the weights, and rank 0 the rest",
+                "Under DDP every rank has all the weights; the data are what is shared out.",
+            ),
+            (
+                "a process cannot save after it has received a SIGTERM",
+                "It can: the signal is only noted, and SIGKILL comes seconds later.",
+            ),
+        ),
+    ),
+)
 
 # %% ../../nbs/exercises/trainer.ipynb #db461358
 @exercise(
