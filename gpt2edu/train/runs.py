@@ -44,7 +44,7 @@ def check_is_run(folder: Path):
 
 
 def written(run: Path) -> int:
-    "Say when a run was last written to, in nanoseconds."
+    "Return the time of the last write to a run, in nanoseconds."
     log = run / "log.jsonl"
     return (log if log.exists() else run / "config.json").stat().st_mtime_ns
 
@@ -80,13 +80,13 @@ def auto_run(out_dir: str | Path, name: str) -> Path | None:  # None where there
 
 
 def holds_run(folder: str | Path) -> bool:
-    "Whether a run was begun in a folder, or something is left of one."
+    "Whether a folder holds a run, or the rest of one."
     parts = ("config.json", "log.jsonl", "checkpoints")
     return any((Path(folder) / part).exists() for part in parts)
 
 
 def new_run(config: TrainConfig) -> Path:
-    "Choose the folder of a new run. ValueError, one line, if the name that was asked for is taken."
+    "Choose the folder of a new run. ValueError, one line, if `config.name` is taken."
     root = Path(config.out_dir)
     if config.name:
         if holds_run(root / config.name):
@@ -156,7 +156,7 @@ class RunState(TypedDict):
 
 
 def check_state(path: Path, state: dict):
-    "Refuse the state of a run that cannot be. ValueError, one line: file, key, got, expected."
+    "Refuse a state that contradicts itself. ValueError, one line: file, key, got, expected."
     try:
         if state["scaler"]:
             check(state["scaler"], Scaler, "state.scaler")
@@ -172,9 +172,9 @@ def check_state(path: Path, state: dict):
 # %% ../../nbs/tough/ch17a_runs.ipynb #4bb0bc99
 def begun_source(
     config: TrainConfig,  # what is asked for now
-    state: dict,  # of the run's latest checkpoint, a `RunState`; {}: there is none
+    state: dict,  # of the run's latest checkpoint, a `RunState`; {} without one
 ) -> str | None:  # SHA-256 of the text that the run was begun with; None: not known
-    "Say what text a run has read so far."
+    "Return the hash of the text that a run has read so far."
     from gpt2edu.data.shards import MANIFEST, read_manifest
 
     choices = state.get("config", {})
