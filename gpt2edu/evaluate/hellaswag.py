@@ -133,7 +133,7 @@ def score(
 ) -> dict[str, dict]:  # for each figure: accuracy, error, right, n, predictions
     """Choose the ending of least surprise per unit; of equals the first.
 
-    ValueError if the model gives no numbers.
+    ValueError if a loss is NaN or infinite.
     """
     if not nats.isfinite().all():
         raise ValueError(

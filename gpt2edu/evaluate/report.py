@@ -119,7 +119,7 @@ def check_out(config: EvalConfig) -> None:
     if not Path(config.out).absolute().parent.is_dir():
         raise FileNotFoundError(f"no folder for {config.out}; make it first")
     if Path(config.out).exists() and not Path(config.out).is_file():
-        raise ValueError(f"out={config.out!r} is no file; name one, for example result.json")
+        raise ValueError(f"out={config.out!r} is not a file; name one, for example result.json")
 
 
 def questions(config: EvalConfig, tasks: tuple[str, ...], local: bool) -> dict[str, list[dict]]:

@@ -130,7 +130,7 @@ def check_atomic_write(answer):
         path.unlink()
         watch_write(lambda: answer(path, data), path, None, data)
         if not path.exists():
-            fail("where there is no old file, the new one should be written as well")
+            fail("with no old file there, the new one should be written as well")
 
 # %% ../../nbs/exercises/checkpoint.ipynb #e1685a85
 @exercise(
@@ -158,7 +158,7 @@ def check_newest(answer):
     if (got := answer(["step_3"], set())) is not None:
         fail(f"no checkpoint is whole: return None, got {got}")
     if (got := answer(["step_3"], {"step_3", "step_4"})) != "step_3":
-        fail(f"{got} is no folder here: choose among the names")
+        fail(f"{got} is not among the names: choose one of them")
     if (got := answer(["step_0"], {"step_0"})) != "step_0":
         fail(f"step 0 is a step like any other, got {got}")
 

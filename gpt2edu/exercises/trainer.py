@@ -220,13 +220,13 @@ def check_judged(answer):
     "adds to a run of high ones; any other ends that run and is calm."
 )
 def check_spike(answer):
-    "One odd batch passes; a loss that stays up is found, at the step where it began."
+    "Ignores one odd batch; finds a loss that stays up, at the step where it began."
     level = random.uniform(2, 4)
     at = random.randint(30, 60)
     calm = [level + random.uniform(-0.1, 0.1) for _ in range(at)]
     up = level + random.uniform(4, 6)
     if (got := answer([*calm, up, *calm], 1.0, 5)) is not None:
-        fail(f"one odd batch at step {at} is no reason to stop; you answered {got!r}")
+        fail(f"one odd batch at step {at} should not stop the run; you answered {got!r}")
     scattered = [*calm, up, *calm[:5], up, *calm[:5], up, *calm[:5], up, *calm[:5], up, *calm[:5]]
     if (got := answer(scattered, 1.0, 5)) is not None:
         fail(
@@ -254,7 +254,7 @@ def check_spike(answer):
     flat = [2.0] * 20
     for losses, want, message in (
         (calm[::-1], None, "nothing happened"),
-        ([up] * 10 + calm, None, "a loss that falls is no spike"),
+        ([up] * 10 + calm, None, "a falling loss is not a spike"),
         ([*flat, *[3.0] * 9], None, "a loss of exactly mean + limit is not above it"),
         ([*flat, *[9.0] * 5], 20, "20 calm losses are enough to judge by"),
         ([*flat, *[3.1] * 5], 20, "do high losses lift your mean? Five at 3.1 after 20 at 2.0"),
@@ -269,7 +269,7 @@ def check_spike(answer):
     "From there on, rank r of W reads micro_batch windows at + r * micro_batch."
 )
 def check_first_windows(answer):
-    "Finds where a resumed rank goes on reading, whatever the micro-batch was before."
+    "Finds the window at which a resumed rank continues, for any earlier micro-batch."
     b = random.randint(2, 4)
     T = 2 ** random.randint(4, 7)
     W = random.randint(2, 4)

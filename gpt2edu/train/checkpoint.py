@@ -220,7 +220,7 @@ def saved_steps(folder: Path) -> list[Path]:
 
 
 def latest(folder: str | Path) -> Path | None:
-    "Find the whole checkpoint with the highest step; None if there is none."
+    "Find the whole checkpoint with the highest step; None without one."
     return next(reversed(saved_steps(Path(folder))), None)
 
 # %% ../../nbs/tough/ch17_checkpoint.ipynb #4f0f71cd

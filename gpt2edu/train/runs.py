@@ -50,7 +50,7 @@ def written(run: Path) -> int:
 
 
 def latest_run(out_dir: str | Path) -> Path:
-    "Find the run that was written last. FileNotFoundError, one line, if there is none."
+    "Find the run that was written last. FileNotFoundError, one line, without one."
     found = [p.parent for p in Path(out_dir).glob("*/config.json") if not is_exported(p.parent)]
     if not found:
         more = "" if str(out_dir) == "runs" else f" --out_dir {typed(out_dir)}"
@@ -68,11 +68,11 @@ def find_run(name: str | None, out_dir: str | Path) -> Path:
         if (path / "config.json").is_file():
             return path
     raise FileNotFoundError(
-        f"{name} is no run: there is no config.json in {name}/ or {out_dir}/{name}/"
+        f"{name} is not a run: there is no config.json in {name}/ or {out_dir}/{name}/"
     )
 
 
-def auto_run(out_dir: str | Path, name: str) -> Path | None:  # None where there is none yet
+def auto_run(out_dir: str | Path, name: str) -> Path | None:  # None before the first
     "Find the latest run of this name, or of this preset: `tiny`, `tiny-2`, …"
     all_runs = [p.parent for p in Path(out_dir).glob(f"{name}*/config.json")]
     found = [run for run in all_runs if re.fullmatch(rf"{re.escape(name)}(-\d+)?", run.name)]
@@ -173,7 +173,7 @@ def check_state(path: Path, state: dict):
 def begun_source(
     config: TrainConfig,  # what is asked for now
     state: dict,  # of the run's latest checkpoint, a `RunState`; {} without one
-) -> str | None:  # SHA-256 of the text that the run was begun with; None: not known
+) -> str | None:  # SHA-256 of the text that the run began with; None if unknown
     "Return the hash of the text that a run has read so far."
     from gpt2edu.data.shards import MANIFEST, read_manifest
 

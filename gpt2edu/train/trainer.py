@@ -199,7 +199,7 @@ class Trainer:
             self.log.write("save", step=int(path.name.removeprefix("step_")), path=str(path))
 
     def restore(self):
-        "Load the latest checkpoint, or start at step 0 where there is none."
+        "Load the latest checkpoint, or start at step 0 without one."
         # what the data decide is compared by `check_data`
         choices = {k: v for k, v in self.fixed.items() if k not in ("data", "tokenizer_hash")}
         place = self.folder / "checkpoints"
