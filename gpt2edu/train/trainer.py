@@ -46,17 +46,17 @@ class Pace:
         self.first, self.begin = step, time.perf_counter()
         self.losses = []  # since the last line, nats/token
         self.busy = 0.0  # seconds of training since the last line
-        self.early = []  # seconds of the first steps; None once their median was asked for
+        self.early = []  # seconds of the first steps; None after `usual_step` gave them
 
     def add(self, step: int, loss: float, seconds: float):
-        "Take in a step."
+        "Add a step."
         self.losses.append(loss)
         self.busy += seconds
         if self.early is not None and step > self.first + 1:  # the first one chooses kernels
             self.early.append(seconds)
 
-    def usual_step(self) -> float | None:  # seconds; given once, after six steps or 20 seconds
-        "Give the median of the early steps as soon as it is known."
+    def usual_step(self) -> float | None:  # seconds; once, after six steps or 20 seconds
+        "Return the median of the early steps as soon as it is known."
         early = self.early or []
         if len(early) < 6 and sum(early) <= 20:
             return None
@@ -70,7 +70,7 @@ class Pace:
         return (max_steps - step) * (time.perf_counter() - self.begin) / (step - self.first)
 
     def mean_loss(self) -> float:
-        "Give the mean since the last line, and begin the next one."
+        "Return the mean loss since the last line, and start a new mean."
         mean = sum(self.losses) / len(self.losses)
         self.losses, self.busy = [], 0.0
         return mean
