@@ -491,7 +491,7 @@ def test_broken_files(there, tmp_path, capsys, content, message):
     [
         (
             ["--model=nowhere"],
-            "nowhere is no run: there is no config.json in nowhere/ or runs/nowhere/",
+            "nowhere is not a run: there is no config.json in nowhere/ or runs/nowhere/",
         ),
         ([], "there is no run in runs/ yet; make one with: gpt2edu_train"),
         (
