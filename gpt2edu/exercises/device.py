@@ -96,7 +96,7 @@ def check_decode(answer):
             if e and close(got / want, 2.0 ** (15 - 127)):
                 fail(f"{text}: 127 is the bias of fp32 and bf16; fp16 has 15")
             if not e and close(got / want, (1 + m / 1024) / (m / 1024) / 2):
-                fail(f"{text} is subnormal: there is no hidden 1, and the exponent counts as 1")
+                fail(f"{text} is subnormal: its hidden digit is 0, and the exponent counts as 1")
             if not e and close(got / want, 0.5):
                 fail(f"{text} is subnormal: its exponent counts as 1, not 0")
             fail(f"{text} should be {want!r}, got {got!r}")

@@ -135,7 +135,7 @@ def check_translate(answer):
         if any(v.startswith("transformer.transformer.") for v in got.values()):
             fail("the prefix is there twice: some checkpoints have it already")
         if got["lm_head.weight"] != "lm_head.weight":
-            fail("lm_head stands beside the transformer, not in it: no prefix")
+            fail("lm_head is beside the transformer, not in it: no prefix")
         if got != want:
             wrong = next(n for n in want if got[n] != want[n])
             fail(f"{wrong} should become {want[wrong]}, got {got[wrong]}")

@@ -103,7 +103,7 @@ def _within(seconds: float, work, what: str):
 
 
 def _wait_for_port(host: str, port: int, seconds: float, what: str) -> None:
-    "Return once somebody listens there; ValueError if nobody does in time."
+    "Return as soon as a process listens there; ValueError if none does in time."
     end = time.monotonic() + seconds
     while True:
         try:

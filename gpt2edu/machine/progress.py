@@ -32,7 +32,7 @@ def gigabytes(n_bytes: float) -> str:
     return f"{n_bytes / 1e9:,.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:,.1f} MB"
 
 # %% ../../nbs/tough/ch15c_progress.ipynb #a02b8e55
-LINE_EVERY = 10.0  # seconds between lines where there is no terminal
+LINE_EVERY = 10.0  # seconds between lines in a log file
 
 
 def free_bytes(folder: Path) -> int:
