@@ -121,7 +121,7 @@ MISTAKES = {
         (largest_is_inf, "at the border"),
         (lambda t: decode(t, hidden=0), "hidden 1 before the mantissa is missing"),
         (lambda t: decode(t, bias=127), "127 is the bias of fp32"),
-        (lambda t: decode(t, sub_hidden=1, sub_exponent=0), "is subnormal: there is no hidden 1"),
+        (lambda t: decode(t, sub_hidden=1, sub_exponent=0), "is subnormal: its hidden digit is 0"),
         (lambda t: decode(t, sub_exponent=0), "counts as 1, not 0"),
         (lambda t: decode(t, minus="0"), "other sign"),
     ],
