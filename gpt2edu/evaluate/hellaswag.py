@@ -21,7 +21,7 @@ from gpt2edu.text.tokenizer import utf8
 
 # %% ../../nbs/tough/ch18_hellaswag.ipynb #3cee092a
 def clean(text: str) -> str:
-    """Take WikiHow's marks out.
+    """Remove WikiHow's marks.
 
     Source: lm-evaluation-harness, lm_eval/tasks/hellaswag/utils.py, `preprocess`.
     """
@@ -108,7 +108,7 @@ def lengths(
     unit: str,  # ending, token, character or byte
     longest: int,  # block_size: more tokens than that cannot be judged
 ) -> list[int]:  # of the four endings
-    "Say by what the surprise of each ending is divided."
+    "Compute the length by which each ending's surprise is divided."
     if unit == "token":
         return [min(len(ids), longest) for ids in item.endings]
     return [
@@ -133,7 +133,7 @@ def score(
 ) -> dict[str, dict]:  # for each figure: accuracy, error, right, n, predictions
     """Choose the ending of least surprise per unit; of equals the first.
 
-    ValueError if the model gives no numbers.
+    ValueError if a loss is NaN or infinite.
     """
     if not nats.isfinite().all():
         raise ValueError(

@@ -52,7 +52,7 @@ class EvalConfig:
     # a .jsonl file with HellaSwag's fields, or a dataset of the hub; by default Rowan/hellaswag
     data: str | None = None
     convention: Literal[*CONVENTIONS] = "both"  # gpt2 has 0.2955 by plain and 0.3114 by harness
-    limit: int | None = None  # judge only so many items, the first ones
+    limit: int | None = None  # judge only the first items, up to this number
     choice_items: int = 400  # stories to ask about
     # validation loss
     shards: str | None = None  # a folder of shards; by default those that the run was validated on
@@ -90,7 +90,7 @@ def choose_tasks(
     config: EvalConfig,
     run: TrainConfig | None,  # of the model, if it is a run of ours
 ) -> tuple[str, ...]:
-    "Say what to judge. ValueError, one line, for a task that cannot be done."
+    "Choose the tasks. ValueError, one line, for a task that this model cannot do."
     if config.tasks != "auto":
         if "val" in config.tasks.split(",") and not (run or config.shards):
             raise ValueError("validation loss needs a text: name a folder of shards with --shards")
@@ -100,13 +100,13 @@ def choose_tasks(
 
 
 def wanted(config: EvalConfig) -> Wanted:
-    "Say which questions the flags ask for."
+    "Collect which questions the flags ask for."
     conventions = CONVENTIONS[config.convention]
     return Wanted(config.data, conventions, config.limit, config.choice_items)
 
 # %% ../../nbs/tough/ch18b_report.ipynb #89a7ce81
 def run_of(config: EvalConfig) -> TrainConfig | None:
-    "Read the config of the run that is to be judged; None for a model that is no run of ours."
+    "Read the config of the run to judge; None for a model that is not a run of ours."
     if config.model and (config.model in OPENAI or is_exported(config.model)):
         return None
     return read_config(find_run(config.model, config.out_dir))
@@ -119,11 +119,11 @@ def check_out(config: EvalConfig) -> None:
     if not Path(config.out).absolute().parent.is_dir():
         raise FileNotFoundError(f"no folder for {config.out}; make it first")
     if Path(config.out).exists() and not Path(config.out).is_file():
-        raise ValueError(f"out={config.out!r} is no file; name one, for example result.json")
+        raise ValueError(f"out={config.out!r} is not a file; name one, for example result.json")
 
 
 def questions(config: EvalConfig, tasks: tuple[str, ...], local: bool) -> dict[str, list[dict]]:
-    "Fetch what is asked: `local`, what is on this machine; else what has to be downloaded."
+    "Fetch the questions: `local`, those on this machine; else those to download."
     from_hub = {"hellaswag": is_hub_name(config.data or HUB)}
     names = [t for t in tasks if t in TASKS and from_hub.get(t, False) != local]
     return {name: TASKS[name].items(wanted(config)) for name in names}
@@ -143,7 +143,7 @@ def check_batch(batch: int, shape, where):  # windows; a GPTConfig; a torch.devi
 
 
 def load_subject(config: EvalConfig, ranks, say: Callable) -> tuple[Subject, str]:
-    "Load the model on the device that was asked for; with it, how its precision was chosen."
+    "Load the model on the chosen device; return with it the reason for its precision."
     from gpt2edu.machine import device, distributed
     from gpt2edu.train.selftest import tested_device
 
@@ -160,7 +160,7 @@ def load_subject(config: EvalConfig, ranks, say: Callable) -> tuple[Subject, str
 
 
 def ask(task: Task, subject: Subject, items: list[dict], convention: str, say: Callable) -> dict:
-    "Have a task's items answered by one convention, and say how it went."
+    "Let a model answer a task's items by one convention, and print the figures."
     began = time.perf_counter()
     figures = task.run(subject, items, convention)
     seconds = time.perf_counter() - began
@@ -173,9 +173,9 @@ def ask(task: Task, subject: Subject, items: list[dict], convention: str, say: C
 
 def text_of(
     run: TrainConfig,
-    begun: str | None = None,  # SHA-256 of the source when the run began; None: not known
+    begun: str | None = None,  # SHA-256 of the source when the run began; None if unknown
 ) -> Path:
-    "Find the shards that a run was validated on; write nothing. OSError, ValueError: one line."
+    "Find a run's validation shards; write nothing. OSError, ValueError: one line."
     from gpt2edu.data.cache import check_unchanged, hub_name, prepared_before, shards_folder
     from gpt2edu.data.shards import MANIFEST
     from gpt2edu.text.tokenizer import get_tokenizer
@@ -232,7 +232,7 @@ def validation(
 # %% ../../nbs/tough/ch18b_report.ipynb #2ef5560f
 def evaluate(
     config: EvalConfig,
-    say: Callable = lambda line: None,  # told each figure as it is known; on rank 0 only
+    say: Callable = lambda line: None,  # gets a line for each figure; on rank 0 only
 ) -> dict:  # all figures, with predictions; the same on every rank
     "Judge a model. ValueError, FileNotFoundError, OSError: one line."
     run = run_of(config)

@@ -1,4 +1,4 @@
-"""Questions from a file, the hub or the grammar, and the list of tasks that all programs read."""
+"""Questions from a file, the hub or the grammar, and the list of tasks that all commands use."""
 
 # Made by tools/book.py from ../../book/tough/ch18c_tasks.md: edit that, then `make book`.
 
@@ -19,7 +19,7 @@ HUB = "Rowan/hellaswag"
 # %% ../../nbs/tough/ch18c_tasks.ipynb #95d6762d
 def read_items(
     path: str | Path,  # .jsonl
-    conventions: tuple[str, ...] = ("plain",),  # those that the items are needed for
+    conventions: tuple[str, ...] = ("plain",),  # those that will score the items
     limit: int | None = None,  # the first ones only
 ) -> list[dict]:
     """Read HellaSwag's items from a file.
@@ -59,10 +59,10 @@ def hub_items(
     from gpt2edu.evaluate.hellaswag import check_item
 
     if not reachable(constants.ENDPOINT):
-        # what is in the cache is found at once
+        # do not wait for the network: look in the cache only
         datasets.config.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE = True
     level = logging.get_verbosity()
-    logging.set_verbosity_error()  # it would write a line for each attempt
+    logging.set_verbosity_error()  # the client would write a line for each attempt
     try:
         rows = datasets.load_dataset(repo, split="validation")
     except Exception as e:  # noqa: BLE001  the client passes on errors of the libraries below it
@@ -97,16 +97,16 @@ def get_items(
 
 # %% ../../nbs/tough/ch18c_tasks.ipynb #2536b4cb
 class Wanted(NamedTuple):
-    "Which questions somebody wants answered."
+    "Which questions to fetch."
 
     data: str | None = None  # HellaSwag's: a file, or a dataset of the hub
-    conventions: tuple[str, ...] = ("plain",)  # that the items are needed for
+    conventions: tuple[str, ...] = ("plain",)  # those that will score the items
     limit: int | None = None  # the first ones only
     choice_items: int = 400  # stories
 
 
 class Subject(NamedTuple):
-    "A model that is asked, and how to run it."
+    "A model that answers, and how to run it."
 
     model: Any  # a GPT: not compiled, not wrapped
     tokenizer: Any
@@ -117,7 +117,7 @@ class Subject(NamedTuple):
 
 
 def is_stories(
-    run: TrainConfig | None,  # None for a model that is no run of ours
+    run: TrainConfig | None,  # None for a model that is not a run of ours
 ) -> bool:
     "Whether a run trains on the stories of the grammar, and on nothing else."
     return run is not None and run.dataset == ("stories",) and not run.shards
@@ -136,11 +136,11 @@ class Task:
         TASKS[cls.name] = cls()
 
     def applies(self, run: TrainConfig) -> bool:
-        "Whether a run is asked at each of its validations."
+        "Whether a run answers this task at each of its validations."
         raise NotImplementedError
 
     def fits(self, run: TrainConfig | None, wanted: Wanted) -> bool:
-        "Whether `gpt2edu_eval` asks a model when nobody has said what to ask."
+        "Whether a model answers this task in `gpt2edu_eval` without --tasks."
         raise NotImplementedError
 
     def items(self, wanted: Wanted) -> list[dict]:
@@ -148,7 +148,7 @@ class Task:
         raise NotImplementedError
 
     def start(self, tokenizer) -> list[int]:
-        "What stands before each context, ids."
+        "Return the ids to put before each context."
         return []
 
     def run(
@@ -169,7 +169,7 @@ class Task:
         return {self.figure: found["accuracy"], f"{self.figure}_error": found["error"]}
 
     def row(self, done: dict, run: TrainConfig) -> str:
-        "Say in the last table what `logged` found, of a finished run."
+        "Write the accuracy of a finished run for the last table."
         accuracy, error = done[self.figure], done[f"{self.figure}_error"]
         return f"{accuracy:.4f} ± {error:.4f}, convention plain; chance 0.25"
 

@@ -1,4 +1,4 @@
-"""The figures by which a model is judged, computed in one place."""
+"""A model's validation loss, with the bigram loss and the floor to compare it with."""
 
 # Made by tools/book.py from ../../book/tough/ch18a_validation.md: edit that, then `make book`.
 
@@ -71,10 +71,10 @@ def validation_loss(
 
 def bigram_and_floor(
     train: ShardSet,
-    val: np.ndarray,  # (n,) ids that were validated on
+    val: np.ndarray,  # (n,) ids of the validation text
     tokenizer,
     is_stories: bool,  # whether this is the embedded corpus, whose probabilities are known
-) -> dict:  # bigram, floor: nats/token; the floor is None where it is not known
+) -> dict:  # bigram, floor: nats/token; the floor is None if unknown
     "Compute the bigram loss and, for stories, the entropy floor."
     floor = None
     if is_stories:
@@ -101,7 +101,7 @@ def fitting_prompt(
     tokenizer,
     val: np.ndarray,  # (n,) ids, the first ones of the validation text
 ) -> str:  # one line, at most half a context long; may be empty
-    "Choose the beginning of a text such as those that a run was trained on."
+    "Choose a prompt that looks like the text of a run."
     room = run.block_size // 2
     if is_stories(run) and len(tokenizer.encode(STORY)) <= room:
         return STORY
@@ -116,10 +116,10 @@ def report(
     done: dict,  # the last event of the log, and the step
     folder: Path,  # of the run
     run: TrainConfig,
-    say: Callable,  # told each line
+    say: Callable,  # gets each line
     prompt: str = "",  # of the line that writes texts
 ):
-    "Say what a run has reached, and what to type next."
+    "Print the figures of a finished run, and what to type next."
     loss, floor, bigram = done["val_loss"], done["floor"], done["bigram"]
     rows = [
         ("validation loss", f"{loss:.4f} nats/token"),

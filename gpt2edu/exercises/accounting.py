@@ -1,14 +1,72 @@
-"""Checks for the exercises of ch15."""
+"""Checks for operations, bytes between steps, the largest micro-batch and the bill of a run."""
 
 # Made by tools/book.py from ../../book/exercises/accounting.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['check_matrix_flops', 'check_resting_bytes', 'check_largest', 'check_bill']
+__all__ = ['quiz', 'check_matrix_flops', 'check_resting_bytes', 'check_largest', 'check_bill']
 
 # %% ../../nbs/exercises/accounting.ipynb #f68b136c
 import random
 
 from gpt2edu.exercises.core import close, exercise, fail, plain
+from gpt2edu.exercises.quiz import Question, Quiz
+
+# %% ../../nbs/exercises/accounting.ipynb #a6d7863e
+quiz = Quiz(
+    Question(
+        "A step runs out of memory. You halve the micro-batch and keep the total batch. "
+        "What shrinks?",
+        right=(
+            "activations and logits only",
+            "They grow with the tokens that are computed at once. The step takes twice the pieces.",
+        ),
+        wrong=(
+            (
+                "activations and gradients",
+                "Gradients have the size of the weights, however many tokens are read.",
+            ),
+            (
+                "everything, to about half",
+                "Weights, gradients and optimiser take 16 bytes a parameter with any batch.",
+            ),
+        ),
+    ),
+    Question(
+        "Why does a weight cost six operations for each token of training?",
+        right=(
+            "two in the forward pass, four in the backward pass",
+            "Backward computes two gradients, of the input and of the weight, two operations each.",
+        ),
+        wrong=(
+            (
+                "three in the forward pass, three in the backward pass",
+                "Forward multiplies and adds once, which makes two.",
+            ),
+            (
+                "two for the gradient, four for the step of the optimiser",
+                "The optimiser works once a step, not once for each token.",
+            ),
+        ),
+    ),
+    Question(
+        "Two trainers have the same speed on the same card. One reports an MFU of 40 %, "
+        "the other of 60 %. What may explain it?",
+        right=(
+            "one divides by a data sheet's peak, one by a measured peak",
+            "No real product reaches the data sheet, so an MFU against it comes out lower.",
+        ),
+        wrong=(
+            (
+                "one computes activations twice, and so it does more operations",
+                "MFU counts what the model needs. Repeated work does not raise it.",
+            ),
+            (
+                "one uses a larger batch, and so it has more tokens in each step",
+                "Only tokens in a second count, and in those the two are equal.",
+            ),
+        ),
+    ),
+)
 
 # %% ../../nbs/exercises/accounting.ipynb #f40a47be
 @exercise(

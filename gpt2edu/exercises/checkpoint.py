@@ -1,9 +1,9 @@
-"""Checks for the exercises of ch17."""
+"""The checks of the checkpoint chapter's exercises: they read an answer and name the mistake."""
 
 # Made by tools/book.py from ../../book/exercises/checkpoint.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['check_header', 'check_atomic_write', 'check_newest', 'check_surplus']
+__all__ = ['quiz', 'check_header', 'check_atomic_write', 'check_newest', 'check_surplus']
 
 # %% ../../nbs/exercises/checkpoint.ipynb #7baf8288
 import random
@@ -14,6 +14,66 @@ import torch
 
 from gpt2edu.train.checkpoint import pack
 from gpt2edu.exercises.core import exercise, fail, plain, watch_write
+from gpt2edu.exercises.quiz import Question, Quiz
+
+# %% ../../nbs/exercises/checkpoint.ipynb #77d1a5fb
+quiz = Quiz(
+    Question(
+        "You load the weights of step 30, build a new AdamW, and train on. "
+        "What does the loss curve do?",
+        right=(
+            "it jumps up and takes many steps to come back",
+            "AdamW's two averages start at zero again, so its first updates are ill-scaled.",
+        ),
+        wrong=(
+            (
+                "it continues as before, since the weights decide the loss",
+                "They decide the loss of this step; the next update also uses AdamW's averages.",
+            ),
+            (
+                "it starts again at ln V, as in a run that has learned nothing",
+                "The weights still hold all that was learned. Only the optimiser has forgotten.",
+            ),
+        ),
+    ),
+    Question(
+        "A program writes a temporary file and renames it, without fsync. "
+        "What can a reader find after a power cut?",
+        right=(
+            "the final name with nothing in it",
+            "The rename may reach the disk before the data does, so the name is complete and "
+            "the content is not.",
+        ),
+        wrong=(
+            (
+                "the old content, or else the new",
+                "That is what fsync before the rename buys. Without it the order on the disk "
+                "is open.",
+            ),
+            (
+                "half of the old content, half of the new",
+                "The two are separate files, so their bytes never mix.",
+            ),
+        ),
+    ),
+    Question(
+        "The seal of a `state.json` from a stranger fits. What does that prove?",
+        right=(
+            "no byte changed by accident after it was written",
+            "A seal is a hash that anybody can compute, so it shows accidents and no more.",
+        ),
+        wrong=(
+            (
+                "it comes unchanged from our trainer, and from nobody else",
+                "Anyone can edit the file and seal it again: no secret key goes into the hash.",
+            ),
+            (
+                "its values have the right types and fit the model",
+                "The seal covers bytes, not meaning; `load` checks the types afterwards.",
+            ),
+        ),
+    ),
+)
 
 # %% ../../nbs/exercises/checkpoint.ipynb #97d189f2
 @exercise(
@@ -70,7 +130,7 @@ def check_atomic_write(answer):
         path.unlink()
         watch_write(lambda: answer(path, data), path, None, data)
         if not path.exists():
-            fail("where there is no old file, the new one should be written as well")
+            fail("with no old file there, the new one should be written as well")
 
 # %% ../../nbs/exercises/checkpoint.ipynb #e1685a85
 @exercise(
@@ -98,7 +158,7 @@ def check_newest(answer):
     if (got := answer(["step_3"], set())) is not None:
         fail(f"no checkpoint is whole: return None, got {got}")
     if (got := answer(["step_3"], {"step_3", "step_4"})) != "step_3":
-        fail(f"{got} is no folder here: choose among the names")
+        fail(f"{got} is not among the names: choose one of them")
     if (got := answer(["step_0"], {"step_0"})) != "step_0":
         fail(f"step 0 is a step like any other, got {got}")
 

@@ -1,9 +1,9 @@
-"""Checks for the exercises of ch14."""
+"""Checks for floats in bits, rounding to bf16, the loss scaler and tiles of attention."""
 
 # Made by tools/book.py from ../../book/exercises/device.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['check_decode', 'check_round_bf16', 'check_next_scale', 'check_merge_tiles']
+__all__ = ['quiz', 'check_decode', 'check_round_bf16', 'check_next_scale', 'check_merge_tiles']
 
 # %% ../../nbs/exercises/device.ipynb #3b1f6631
 import math
@@ -12,8 +12,65 @@ import random
 import numpy as np
 
 from gpt2edu.exercises.core import close, exercise, fail
+from gpt2edu.exercises.quiz import Question, Quiz
 
 # %% ../../nbs/exercises/device.ipynb #e5e76bb6
+quiz = Quiz(
+    Question(
+        "All weights are cast to bf16, and after some steps the loss stands still. Why?",
+        right=(
+            "the steps are smaller than half a gap between neighbours",
+            "Near 1 the next bf16 number is 0.008 away, so a step of 0.001 is rounded away.",
+        ),
+        wrong=(
+            (
+                "small gradients become zero, since bf16 has a short range",
+                "That is fp16. bf16 has the exponent of fp32, and so nearly its range.",
+            ),
+            (
+                "bf16 needs a loss scaler, which was left out of the loop",
+                "Scaling helps against vanishing. It does not help a sum that is rounded.",
+            ),
+        ),
+    ),
+    Question(
+        "A T4 says that it supports bf16, and still `auto` takes fp16 with a scaler. Why?",
+        right=(
+            "there bf16 is emulated, so it is slow",
+            "Its tensor cores multiply fp16 only. PyTorch counts an emulation as support.",
+        ),
+        wrong=(
+            (
+                "fp16 has more digits, so it learns better",
+                "Where bf16 is in hardware it is preferred, digits or not: it needs no scaler.",
+            ),
+            (
+                "bf16 would need more of the T4's memory",
+                "Both have 16 bits a number, so they take the same memory.",
+            ),
+        ),
+    ),
+    Question(
+        "A kernel returns gradients that are 1 % too long. "
+        "Rounding moves a bf16 gradient by 1 % as well. How can a test tell them apart?",
+        right=(
+            "along the right gradient, rounding nearly cancels",
+            "Rounding has no direction; the kernel's error points along the gradient and stays.",
+        ),
+        wrong=(
+            (
+                "by the loss, which only a wrong kernel changes",
+                "The loss is from the forward pass, so a wrong backward pass leaves it right.",
+            ),
+            (
+                "by a second run, which repeats rounding errors only",
+                "On the same numbers both errors are the same again, rounding and kernel.",
+            ),
+        ),
+    ),
+)
+
+# %% ../../nbs/exercises/device.ipynb #757e5118
 @exercise(
     hint="Split at spaces; int(text, 2) reads binary; "
     "the mantissa counts 1024ths; treat exponent 00000 apart."
@@ -39,7 +96,7 @@ def check_decode(answer):
             if e and close(got / want, 2.0 ** (15 - 127)):
                 fail(f"{text}: 127 is the bias of fp32 and bf16; fp16 has 15")
             if not e and close(got / want, (1 + m / 1024) / (m / 1024) / 2):
-                fail(f"{text} is subnormal: there is no hidden 1, and the exponent counts as 1")
+                fail(f"{text} is subnormal: its hidden digit is 0, and the exponent counts as 1")
             if not e and close(got / want, 0.5):
                 fail(f"{text} is subnormal: its exponent counts as 1, not 0")
             fail(f"{text} should be {want!r}, got {got!r}")

@@ -1,14 +1,72 @@
-"""Checks for the exercises of ch16."""
+"""Checks for the ring, the loss of all ranks, bytes on the wire and who reads what."""
 
 # Made by tools/book.py from ../../book/exercises/distributed.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['check_chunk_to_send', 'check_global_loss', 'check_bytes_sent', 'check_my_positions']
+__all__ = ['quiz', 'check_chunk_to_send', 'check_global_loss', 'check_bytes_sent',
+           'check_my_positions']
 
 # %% ../../nbs/exercises/distributed.ipynb #7859dfb7
 import random
 
 from gpt2edu.exercises.core import close, exercise, fail, plain
+from gpt2edu.exercises.quiz import Question, Quiz
+
+# %% ../../nbs/exercises/distributed.ipynb #aac4f16f
+quiz = Quiz(
+    Question(
+        "Someone puts an all-reduce inside `if ranks.is_main:`. What happens?",
+        right=(
+            "rank 0 waits until its time limit runs out",
+            "A collective ends only when every rank has called it, and the others never do.",
+        ),
+        wrong=(
+            (
+                "rank 0 gets its own numbers back, unchanged",
+                "That holds for a process alone. In a group it waits for the others' numbers.",
+            ),
+            (
+                "the others get the sum without calling anything",
+                "Nothing arrives in a process that does not ask for it.",
+            ),
+        ),
+    ),
+    Question(
+        "One rank reads 8 windows and another 4. DDP averages their mean gradients. "
+        "What does the step follow?",
+        right=(
+            "a mean in which the windows of the second count double",
+            "Each rank's mean has the same weight, and the second spreads it over fewer windows.",
+        ),
+        wrong=(
+            (
+                "the mean over all 12 windows, each with the same weight",
+                "A mean of means is the mean only if the parts are equally large.",
+            ),
+            (
+                "only the gradient of the rank that has more of the windows",
+                "An all-reduce takes every rank's gradient, whatever it was computed from.",
+            ),
+        ),
+    ),
+    Question(
+        "With a ring, how does the traffic of the busiest rank grow from 8 ranks to 64?",
+        right=(
+            "hardly: it stays below twice the gradient",
+            "A rank sends 2(W - 1)/W times the gradient: 1.75 at 8 ranks, 1.97 at 64.",
+        ),
+        wrong=(
+            (
+                "eightfold, like the number of the ranks",
+                "That is the way through rank 0, which sends W - 1 times the gradient.",
+            ),
+            (
+                "it falls to an eighth, as chunks get smaller",
+                "Chunks get smaller and steps more numerous, and the two nearly cancel.",
+            ),
+        ),
+    ),
+)
 
 # %% ../../nbs/exercises/distributed.ipynb #bbc618fd
 @exercise(

@@ -3,7 +3,7 @@
 # Made by tools/book.py from ../../book/exercises/generate.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['softmax', 'random_probs', 'check_temperature', 'check_top_k', 'check_top_p',
+__all__ = ['quiz', 'softmax', 'random_probs', 'check_temperature', 'check_top_k', 'check_top_p',
            'check_pick', 'check_fit']
 
 # %% ../../nbs/exercises/generate.ipynb #10f8cc70
@@ -12,6 +12,65 @@ import math
 import numpy as np
 
 from gpt2edu.exercises.core import close, exercise, fail, plain
+from gpt2edu.exercises.quiz import Question, Quiz
+
+# %% ../../nbs/exercises/generate.ipynb #9cbc1371
+quiz = Quiz(
+    Question(
+        "With `top_p=0.9`, how many of the 50,257 tokens can be drawn?",
+        right=(
+            "it changes with every position of the text",
+            "Where the model is sure, one token may hold 0.9; where it is not, hundreds do.",
+        ),
+        wrong=(
+            (
+                "nine tenths of the vocabulary, at each step",
+                "p is a share of the probability, not of the vocabulary.",
+            ),
+            (
+                "those whose own probability is 0.9 or more",
+                "p is compared with a running sum. A single token seldom reaches it.",
+            ),
+        ),
+    ),
+    Question(
+        "A KV cache keeps the keys and values of earlier positions. "
+        "Why are they still right after another token is appended?",
+        right=(
+            "no position attends to what comes after it",
+            "The model is causal: all that a position computes depends on itself and the past.",
+        ),
+        wrong=(
+            (
+                "the new token differs little from the last one",
+                "The stored numbers are exact for any continuation, however surprising.",
+            ),
+            (
+                "the model's weights are frozen when it generates",
+                "Fixed weights are needed, but without a causal mask the keys of deeper layers "
+                "would change with every appended token.",
+            ),
+        ),
+    ),
+    Question(
+        "A sample is printed every hundred steps of training, drawn from torch's global generator. "
+        "What goes wrong?",
+        right=(
+            "the run is another one than without samples",
+            "Every draw moves the global generator on, so later random numbers differ.",
+        ),
+        wrong=(
+            (
+                "every one of the samples is the same text",
+                "The global generator moves on with each draw, so the samples differ.",
+            ),
+            (
+                "the gradients of the sample join the step's",
+                "Generation runs in inference mode, where nothing records gradients.",
+            ),
+        ),
+    ),
+)
 
 # %% ../../nbs/exercises/generate.ipynb #22965279
 def softmax(x):

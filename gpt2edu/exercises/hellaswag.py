@@ -1,9 +1,10 @@
-"""Checks for the exercises of ch18."""
+"""The checks of the HellaSwag chapter's exercises: they read an answer and name the mistake."""
 
 # Made by tools/book.py from ../../book/exercises/hellaswag.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['check_choose', 'check_border', 'check_who_sees', 'check_paired', 'check_seen_before']
+__all__ = ['quiz', 'check_choose', 'check_border', 'check_who_sees', 'check_paired',
+           'check_seen_before']
 
 # %% ../../nbs/exercises/hellaswag.ipynb #3614babf
 import math
@@ -12,6 +13,65 @@ import random
 import numpy as np
 
 from gpt2edu.exercises.core import close, exercise, fail, plain
+from gpt2edu.exercises.quiz import Question, Quiz
+
+# %% ../../nbs/exercises/hellaswag.ipynb #68c9406a
+quiz = Quiz(
+    Question(
+        "A scorer picks the ending with the lowest summed surprise. "
+        "Which endings does it prefer for no good reason?",
+        right=(
+            "short ones: each token adds surprise",
+            "The surprise of a token is never negative, so a sum grows with the length.",
+        ),
+        wrong=(
+            (
+                "long ones: they fill more of the row",
+                "More tokens mean more surprise, and the lowest sum wins.",
+            ),
+            (
+                "those made of one rare word in many pieces",
+                "That is the bias of the mean: the later pieces follow from the first.",
+            ),
+        ),
+    ),
+    Question(
+        "On 10,042 items model A scores 0.29 and model B 0.30. "
+        "When does that show that B is better?",
+        right=(
+            "if they disagree on only a few of them",
+            "Both answered the same items, so only those where exactly one is right add noise.",
+        ),
+        wrong=(
+            (
+                "always, since 10,042 is a large number",
+                "For independent scores the difference is within 1.96 standard errors.",
+            ),
+            (
+                "never, since the errors of the two overlap",
+                "Overlapping error bars assume items of their own; here the items are the same.",
+            ),
+        ),
+    ),
+    Question(
+        "Four endings follow a context in one row of the model. "
+        "Why does each still get the surprise that it has alone?",
+        right=(
+            "mask and positions hide the other three from it",
+            "Its tokens see the context and themselves, at the places they would have alone.",
+        ),
+        wrong=(
+            (
+                "the causal mask stops it from seeing the others",
+                "A causal mask hides later tokens only; the endings before it would be seen.",
+            ),
+            (
+                "its loss is averaged over its own tokens alone",
+                "That chooses which losses count, but each was computed with what the token saw.",
+            ),
+        ),
+    ),
+)
 
 # %% ../../nbs/exercises/hellaswag.ipynb #ce486d42
 def _endings():

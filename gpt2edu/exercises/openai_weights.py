@@ -3,7 +3,7 @@
 # Made by tools/book.py from ../../book/exercises/openai_weights.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['check_to_linear', 'check_translate', 'check_pad', 'check_first_difference']
+__all__ = ['quiz', 'check_to_linear', 'check_translate', 'check_pad', 'check_first_difference']
 
 # %% ../../nbs/exercises/openai_weights.ipynb #104784f4
 import random
@@ -12,6 +12,64 @@ import torch
 from torch import nn
 
 from gpt2edu.exercises.core import close, exercise, fail
+from gpt2edu.exercises.quiz import Question, Quiz
+
+# %% ../../nbs/exercises/openai_weights.ipynb #ac1fb9af
+quiz = Quiz(
+    Question(
+        "You forget to transpose `attn.c_proj` when you load OpenAI's weights. What happens?",
+        right=(
+            "the model loads, and its logits are wrong",
+            "The matrix is square, so no shape reveals it; only a comparison of numbers does.",
+        ),
+        wrong=(
+            (
+                "loading stops, for the two shapes do not fit",
+                "That holds for the other three matrices of a block. This one is square.",
+            ),
+            (
+                "nothing: a square matrix equals its transpose",
+                "Only a symmetric one does. Equal sides do not make it symmetric.",
+            ),
+        ),
+    ),
+    Question(
+        "Published weights have 50,257 rows, and training wants 50,304. "
+        "Why are the new rows not filled with zeros?",
+        right=(
+            "their logit would be 0, and others may be near -30",
+            "Softmax compares: beside logits of -30, a logit of 0 takes nearly everything.",
+        ),
+        wrong=(
+            (
+                "training could never move them away from zero",
+                "Their gradient is not zero, since each of them takes part in the softmax.",
+            ),
+            (
+                "generation would then sample an id without text",
+                "`generate` cuts padded ids off, whatever they hold. The loss is what suffers.",
+            ),
+        ),
+    ),
+    Question(
+        "Two models are compared part by part. "
+        "Every part from `h.3.mlp.c_proj` on differs, none before. Where do you look?",
+        right=(
+            "at the step between `c_fc` and `c_proj`, and at `c_proj` itself",
+            "`c_fc` agrees and `c_proj` does not, so the bug is in what lies between or in it.",
+        ),
+        wrong=(
+            (
+                "at the last part, where the difference has become the largest",
+                "Everything after a bug differs too, and differences may grow on the way.",
+            ),
+            (
+                "at block 4, since block 3 computed its attention without a mistake",
+                "Block 3's MLP already gives other numbers, before block 4 has begun.",
+            ),
+        ),
+    ),
+)
 
 # %% ../../nbs/exercises/openai_weights.ipynb #933c5197
 @exercise(hint="`nn.Linear(n_in, n_out)` has a weight of shape (n_out, n_in): copy `weight.t()`.")
@@ -77,7 +135,7 @@ def check_translate(answer):
         if any(v.startswith("transformer.transformer.") for v in got.values()):
             fail("the prefix is there twice: some checkpoints have it already")
         if got["lm_head.weight"] != "lm_head.weight":
-            fail("lm_head stands beside the transformer, not in it: no prefix")
+            fail("lm_head is beside the transformer, not in it: no prefix")
         if got != want:
             wrong = next(n for n in want if got[n] != want[n])
             fail(f"{wrong} should become {want[wrong]}, got {got[wrong]}")

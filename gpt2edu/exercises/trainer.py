@@ -1,15 +1,75 @@
-"""Checks for the exercises of ch19."""
+"""The checks of the trainer chapter's exercises: they read an answer and name the mistake."""
 
 # Made by tools/book.py from ../../book/exercises/trainer.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['check_micro_batches', 'check_due_steps', 'check_judged', 'check_spike',
+__all__ = ['quiz', 'check_micro_batches', 'check_due_steps', 'check_judged', 'check_spike',
            'check_first_windows']
 
 # %% ../../nbs/exercises/trainer.ipynb #ac37567e
 import random
 
 from gpt2edu.exercises.core import exercise, fail, plain
+from gpt2edu.exercises.quiz import Question, Quiz
+
+# %% ../../nbs/exercises/trainer.ipynb #2239bf45
+quiz = Quiz(
+    Question(
+        "A step adds up 8 micro-batches and forgets to divide their losses by 8. "
+        "What does an AdamW run with clipping look like?",
+        right=(
+            "almost right: the curve falls, and every step is clipped",
+            "AdamW divides by the gradient's size, so a factor of 8 hardly shows; only the norm "
+            "in the log is too large.",
+        ),
+        wrong=(
+            (
+                "it diverges: the weights move eight times as far as they should",
+                "With SGD they would. AdamW's update does not grow with the gradient.",
+            ),
+            (
+                "it learns slower, as if the batch held one piece only",
+                "All eight pieces are in the sum; it is too large, and nothing is lost.",
+            ),
+        ),
+    ),
+    Question(
+        "A checkpoint stores the loader's own number after a step. What does the resumed run do?",
+        right=(
+            "it skips one micro-batch, and nothing looks wrong",
+            "The loader had read one micro-batch ahead, so its number is too high by that much.",
+        ),
+        wrong=(
+            (
+                "it trains on one micro-batch twice, and repeats its loss",
+                "That would need a number that is too low. Reading ahead makes it too high.",
+            ),
+            (
+                "it continues exactly where the killed run had stopped",
+                "The loader was ahead of the training; the position of the steps is the right one.",
+            ),
+        ),
+    ),
+    Question(
+        "Two ranks train, and a SIGTERM reaches rank 1 alone. "
+        "Why does it not simply save and exit?",
+        right=(
+            "rank 0 would wait for its gradients until a timeout",
+            "Every step ends in an all-reduce, which needs all ranks; so they agree on the last "
+            "step.",
+        ),
+        wrong=(
+            (
+                "it holds only half of the weights, and rank 0 the rest",
+                "Under DDP every rank has all the weights; the data are what is shared out.",
+            ),
+            (
+                "a process cannot save after it has received a SIGTERM",
+                "It can: the signal is only noted, and SIGKILL comes seconds later.",
+            ),
+        ),
+    ),
+)
 
 # %% ../../nbs/exercises/trainer.ipynb #db461358
 @exercise(
@@ -160,13 +220,13 @@ def check_judged(answer):
     "adds to a run of high ones; any other ends that run and is calm."
 )
 def check_spike(answer):
-    "One odd batch passes; a loss that stays up is found, at the step where it began."
+    "Ignores one odd batch; finds a loss that stays up, at the step where it began."
     level = random.uniform(2, 4)
     at = random.randint(30, 60)
     calm = [level + random.uniform(-0.1, 0.1) for _ in range(at)]
     up = level + random.uniform(4, 6)
     if (got := answer([*calm, up, *calm], 1.0, 5)) is not None:
-        fail(f"one odd batch at step {at} is no reason to stop; you answered {got!r}")
+        fail(f"one odd batch at step {at} should not stop the run; you answered {got!r}")
     scattered = [*calm, up, *calm[:5], up, *calm[:5], up, *calm[:5], up, *calm[:5], up, *calm[:5]]
     if (got := answer(scattered, 1.0, 5)) is not None:
         fail(
@@ -194,7 +254,7 @@ def check_spike(answer):
     flat = [2.0] * 20
     for losses, want, message in (
         (calm[::-1], None, "nothing happened"),
-        ([up] * 10 + calm, None, "a loss that falls is no spike"),
+        ([up] * 10 + calm, None, "a falling loss is not a spike"),
         ([*flat, *[3.0] * 9], None, "a loss of exactly mean + limit is not above it"),
         ([*flat, *[9.0] * 5], 20, "20 calm losses are enough to judge by"),
         ([*flat, *[3.1] * 5], 20, "do high losses lift your mean? Five at 3.1 after 20 at 2.0"),
@@ -209,7 +269,7 @@ def check_spike(answer):
     "From there on, rank r of W reads micro_batch windows at + r * micro_batch."
 )
 def check_first_windows(answer):
-    "Finds where a resumed rank goes on reading, whatever the micro-batch was before."
+    "Finds the window at which a resumed rank continues, for any earlier micro-batch."
     b = random.randint(2, 4)
     T = 2 ** random.randint(4, 7)
     W = random.randint(2, 4)

@@ -120,7 +120,7 @@ def pick_dtype(
     choice: str,  # auto, bf16, fp16 or fp32
     device: str | torch.device,
 ) -> Choice:  # of a torch.dtype
-    "Choose the precision of the matrix products. What is asked for is given, with a warning."
+    "Choose the precision of the matrix products. An explicit choice is obeyed, with a warning."
     dtypes = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
     check_choice("dtype", choice, Dtype)
     device = torch.device(device)

@@ -69,7 +69,7 @@ def read_ranks(
             )
     return Ranks(rank, world_size, local_rank)
 
-# %% ../../nbs/tough/ch16_distributed.ipynb #0874424a
+# %% ../../nbs/tough/ch16_distributed.ipynb #acfc1d55
 BACKENDS = {"cpu": "gloo", "cuda": "nccl"}
 
 
@@ -103,7 +103,7 @@ def _within(seconds: float, work, what: str):
 
 
 def _wait_for_port(host: str, port: int, seconds: float, what: str) -> None:
-    "Return once somebody listens there; ValueError if nobody does in time."
+    "Return as soon as a process listens there; ValueError if none does in time."
     end = time.monotonic() + seconds
     while True:
         try:
@@ -163,7 +163,7 @@ def _new_name(store, ranks: Ranks, seconds: float) -> str:
         if wait_for(f"{name}/welcome/{mine}", time.monotonic() + 0.5):
             return name
 
-
+# %% ../../nbs/tough/ch16_distributed.ipynb #1ea978a3
 def start(
     device_type: str = "cpu",  # cpu: gloo, cuda: NCCL
     meet: float = 60.0,  # seconds to wait for the other ranks
@@ -234,7 +234,7 @@ def mean_over_ranks(
 def gather_counts(
     counts: Sequence[int],  # of this rank; equally many on every rank
 ) -> list[list[int]]:  # [rank][i]; the same on every rank
-    "Tell every rank the counts of all. Every rank has to call it."
+    "Give every rank the counts of all ranks. Every rank has to call it."
     if not dist.is_initialized():
         return [list(counts)]
     device = "cuda" if dist.get_backend() == "nccl" else "cpu"
@@ -297,7 +297,7 @@ def from_rank0(
 def agreement(
     ranks: Ranks,  # from `start`
 ) -> Callable[[str], str] | None:  # found here -> found by the first rank; None alone
-    """Make one finding of those of all ranks; '' stands for nothing.
+    """Share what any rank has found with all of them; '' means that a rank found nothing.
 
     Every rank has to call what this returns.
     """
@@ -318,7 +318,7 @@ def wrap(
     model: nn.Module,  # on its device
     ranks: Ranks,  # from `start`
 ) -> nn.Module:
-    "Make `backward` end with the mean of the gradients over ranks; alone, return the model itself."
+    "Make `backward` average the gradients over the ranks; alone, return the model itself."
     if ranks.world_size == 1:
         return model
     mine = [ranks.local_rank] if next(model.parameters()).is_cuda else None

@@ -1,4 +1,4 @@
-"""Tokens per second, time and disk left: a bar on a terminal, elsewhere lines for grep."""
+"""Tokens per second, time and disk left: a bar on a terminal, lines in a log file."""
 
 # Made by tools/book.py from ../../book/tough/ch15c_progress.md: edit that, then `make book`.
 
@@ -32,11 +32,11 @@ def gigabytes(n_bytes: float) -> str:
     return f"{n_bytes / 1e9:,.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:,.1f} MB"
 
 # %% ../../nbs/tough/ch15c_progress.ipynb #a02b8e55
-LINE_EVERY = 10.0  # seconds between lines where there is no terminal
+LINE_EVERY = 10.0  # seconds between lines in a log file
 
 
 def free_bytes(folder: Path) -> int:
-    "Say how much room the disk of a folder has; the folder need not exist yet."
+    "Return the free bytes on the disk of a folder; the folder need not exist yet."
     folder = Path(folder).absolute()
     while not folder.exists():
         folder = folder.parent
@@ -47,7 +47,7 @@ def need_room(
     folder: Path,
     n_bytes: int,  # what will be written, about
 ):
-    "Refuse to start what cannot end. Raises OSError, one line."
+    "Refuse work whose result would not fit on the disk. Raises OSError, one line."
     free = free_bytes(folder)
     if free < n_bytes:
         fix = "free some, choose another disk with --out, or ask for less with --max_tokens"
@@ -56,7 +56,7 @@ def need_room(
 
 
 class Progress:
-    "Say how far the work is; use with `with`."
+    "Show the progress of long work; use it as a context manager."
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class Progress:
         self.bar.close()
 
     def line(self) -> str:
-        "Put it into one line."
+        "Return the progress as one line."
         speed = self.new / max(1e-9, time.monotonic() - self.began)
         at = self.done + self.new
         left = duration(max(0, self.expected - at) / speed) if self.new else "unknown"
@@ -93,7 +93,7 @@ class Progress:
         return f"{head}, {speed:,.0f} tokens/s, time left {left}, disk left {disk}"
 
     def add(self, tokens: int):
-        "Count tokens, and tell if it is time."
+        "Count tokens, and report if the last report was long enough ago."
         self.new += tokens
         self.bar.update(tokens)
         if time.monotonic() - self.told >= self.every:

@@ -190,7 +190,7 @@ class TextStream:
 
     def feed(
         self,
-        i: int | None,  # the next id, or None: there is no more
+        i: int | None,  # the next id, or None at the end
     ) -> str:  # what can be shown now, often ""
         "Take one id, give the text that is certain."
         if self.ended:

@@ -254,7 +254,7 @@ def from_pretrained(
 
 # %% ../../nbs/medium/ch13_openai_weights.ipynb #cac0733f
 def hub_files(model: GPT, tokenizer: Tokenizer) -> dict[str, dict | str]:  # file name → content
-    "Describe model and tokenizer in the words of transformers."
+    "Describe model and tokenizer in the format of transformers."
     c = model.config
     vocab = printable_vocab(tokenizer)
     merges = [f"{to_printable(a)} {to_printable(b)}" for a, b in tokenizer.merges]
@@ -330,7 +330,7 @@ def record(
     model: nn.Module,  # a GPT, or a GPT2LMHeadModel
     idx: Tensor,  # (B, T) int64 token ids
 ) -> dict[str, Tensor]:  # name of a part → its output, in the order in which the parts finish
-    "Run a model and keep what every part gives."
+    "Run a model and record the output of every part."
     outputs = {}
 
     def keep(name, part, args, out):

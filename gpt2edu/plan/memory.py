@@ -1,4 +1,4 @@
-"""What a training step holds at its fullest moment, and how long its parts take here."""
+"""How much memory a training step needs at its peak, and how long its parts take here."""
 
 # Made by tools/book.py from ../../book/tough/ch15a_memory.md: edit that, then `make book`.
 
@@ -171,14 +171,14 @@ class Probe:
         self.device = device
         self.dtype = dtype
         self.model = GPT(shape, torch.Generator().manual_seed(0)).to(device)
-        self.B = min(c.micro_batch, max(1, 2048 // c.block_size))  # stands for a larger one
+        self.B = min(c.micro_batch, max(1, 2048 // c.block_size))  # enough to time a larger one
         self.idx = torch.randint(vocab_size, (self.B, c.block_size), device=device)
         self.x = self.model.embed(self.idx).detach().requires_grad_()  # (B, T, C)
         self.push = torch.full_like(self.x, 1e-6)  # a gradient that comes from above
         self.alone = c.total_batch == c.micro_batch * c.block_size  # one micro-batch in a step
 
     def sync(self):
-        "Wait until a GPU has done what it was told."
+        "Wait until a GPU has finished its work."
         import torch
 
         if self.device.type == "cuda":
@@ -268,7 +268,7 @@ def time_parts(
     device,  # torch.device
     dtype,  # torch.dtype of matrix products
     seconds: float = 3.0,  # to spend, about, once everything is warm
-    # time.process_time where other programs run; with one thread only
+    # use time.process_time if other programs run, and then one thread only
     clock: Callable = time.perf_counter,
 ) -> dict[str, float]:  # seconds of one whole step on one rank that does all micro-batches, by part
     "Time the parts of a training step on this machine, at the run's shapes."

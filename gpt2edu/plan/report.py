@@ -523,7 +523,7 @@ def in_numbers(work: Work, machine: Machine, room: Room, cost: Cost) -> dict:
 
 def plan(
     config: PlanConfig,
-    say: Callable,  # told the plan, line by line
+    say: Callable,  # called with each line of the plan
 ) -> dict:  # the numbers behind the lines
     "Say what a run would need and cost. ValueError, OSError: one line."
     work = count_work(config)

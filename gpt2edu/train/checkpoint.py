@@ -102,7 +102,7 @@ def flatten(optim_states: list[dict]) -> tuple[dict[str, Tensor], str]:
 
 
 def unflatten(tensors: dict[str, Tensor], text: str) -> list[dict]:
-    "Undo `flatten`. JSON made lists of tuples (betas): all but the list of parameters turn back."
+    "Undo `flatten`. JSON turned tuples such as betas into lists; all lists but `params` turn back."
 
     def turn_back(key, value):
         return tuple(value) if isinstance(value, list) and key != "params" else value
@@ -133,7 +133,7 @@ def set_rng_state(
 ) -> None:
     """Set back what `rng_state` wrote, for the same names; without a GPU, its state is skipped.
 
-    ValueError, one line, for what is no state of a generator.
+    ValueError, one line, for a text that holds none.
     """
     setters = {"cpu": torch.set_rng_state}
     if "cuda" in saved and torch.cuda.is_available():
@@ -156,7 +156,7 @@ def sealed(content: dict) -> bytes:
 
 
 def unseal(raw: bytes) -> dict:
-    "Read what `sealed` wrote; ValueError if one byte is another."
+    "Read what `sealed` wrote; ValueError if a single byte differs."
     text, _, seal = raw.rpartition(b',\n "sha256": ')
     text += b"\n}"  # `sealed` took these two away
     if seal != f'"{hashlib.sha256(text).hexdigest()}"\n}}\n'.encode():
@@ -196,7 +196,7 @@ STEP = re.compile(r"(?:\.old-)?step_([0-9]+)")  # .old-: see `write`
 
 
 def named_steps(folder: Path) -> list[Path]:
-    "List what has the name of a checkpoint, lowest step first."
+    "List the folders that have a checkpoint's name, lowest step first."
     paths = [*folder.glob(".old-step_*"), *folder.glob("step_*")]  # the sort is stable
     steps = {p: int(m[1]) for p in paths if (m := STEP.fullmatch(p.name))}
     return sorted(steps, key=steps.get)
@@ -220,7 +220,7 @@ def saved_steps(folder: Path) -> list[Path]:
 
 
 def latest(folder: str | Path) -> Path | None:
-    "Find the whole checkpoint with the highest step; None if there is none."
+    "Find the whole checkpoint with the highest step; None without one."
     return next(reversed(saved_steps(Path(folder))), None)
 
 # %% ../../nbs/tough/ch17_checkpoint.ipynb #4f0f71cd
@@ -329,7 +329,7 @@ def read_content(
     path: Path,  # of a checkpoint
     kind: Any = None,  # a TypedDict that the state must fit; None: only its step
 ) -> dict:
-    "Read what a checkpoint says of itself. ValueError, one line; FileNotFoundError."
+    "Read and check a checkpoint's `state.json`. ValueError, one line; FileNotFoundError."
     file = path / STATE
     raw = file.read_bytes()
     try:
@@ -401,9 +401,9 @@ def read_model(path: Path, raw: bytes, tied: dict[str, str]) -> dict[str, Tensor
 # %% ../../nbs/tough/ch17_checkpoint.ipynb #5ab6beac
 @dataclass(frozen=True)
 class Checkpoint:
-    """What `load` gives back.
+    """A checkpoint in memory, as `load` returns it.
 
-    All tensors are on the CPU; `load_state_dict` moves each to where it belongs.
+    All tensors are on the CPU; `load_state_dict` copies each to its parameter's device.
     """
 
     model: dict[str, Tensor]  # for model.load_state_dict, tied names included
@@ -481,7 +481,7 @@ def load(
 
 # %% ../../nbs/tough/ch17_checkpoint.ipynb #e424e586
 def names_and_marks(folder: Path) -> dict[str, tuple | None]:
-    "Say which checkpoints a folder holds, and which writing of each; None: half-written or gone."
+    "Map each checkpoint's name to inode and time of its state.json; None: half-written or gone."
     marks = {}
     for path in named_steps(folder):
         try:
@@ -495,8 +495,8 @@ def names_and_marks(folder: Path) -> dict[str, tuple | None]:
 def latest_state(
     folder: str | Path,
     kind: Any = None,  # as for `load`
-) -> dict:  # {}: there is no whole checkpoint
-    "Read what the latest checkpoint says of itself, without its tensors. ValueError, one line."
+) -> dict:  # {}: no checkpoint is whole
+    "Read the state of the latest checkpoint, without its tensors. ValueError, one line."
     while path := latest(folder):
         try:
             return read_content(path, kind)["state"]
@@ -510,7 +510,7 @@ def load_latest(
     *,
     config=None,  # as for `load`
     kind: Any = None,
-) -> tuple[Path, Checkpoint] | None:  # None: there is no checkpoint
+) -> tuple[Path, Checkpoint] | None:  # None: the folder holds none
     "Load the latest checkpoint; where it was replaced or deleted meanwhile, the one after it."
     folder = Path(folder)
     while True:
@@ -527,7 +527,7 @@ def load_latest(
 
 # %% ../../nbs/tough/ch17_checkpoint.ipynb #6be51f2c
 def words(value: Any) -> str:
-    "Say of a tensor its type and shape; write any other value."
+    "Describe a tensor by type and shape, any other value by itself."
     if not isinstance(value, Tensor):
         return shown(value)
     return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
@@ -538,7 +538,7 @@ def load_weights(
     saved: dict[str, Tensor],  # tied names included
     path: Path,  # of the file, for messages
 ):
-    "Put saved weights into a model. ValueError, one line, for those of another one."
+    "Put saved weights into a model. ValueError, one line, if they are another model's."
     want = model.state_dict()
     for name in want | saved:
         if name not in saved:
@@ -594,7 +594,7 @@ def check_optim(
     path: Path,  # of the file, for messages
     may_be_new: bool = False,  # whether it is possible that no step was taken
 ):
-    "Refuse what other optimisers have saved. ValueError, one line: file, key, got, expected."
+    "Refuse the states of other optimisers. ValueError, one line: file, key, got, expected."
     try:
         if len(states) != len(optimizers):
             raise ValueError(f"optim is a list of {len(states)}, expected {len(optimizers)}")

@@ -62,7 +62,7 @@ class TrainConfig(DataConfig, FromPreset):  # a dataclass takes the fields of it
     hellaswag: str | None = None
     # nats/token above the mean of 100 steps, five steps in a row: the run stops; 0 never stops it
     max_spike: float = 2.0
-    tracker: Tracker | None = None  # told what the log is told
+    tracker: Tracker | None = None  # a program that draws the curves; it gets every line of the log
     # the machine
     device: Device = "auto"  # where to compute
     dtype: Dtype = "auto"  # precision of the matrix products
@@ -195,10 +195,10 @@ PRESETS = {
 }
 SAMPLE_TOKENS = 64  # of a sample that is written while the ranks wait
 HORIZONS = ("max_steps", "max_tokens", "num_epochs")
-MOST_ITEMS = 1_000_000  # with so many, the standard error is below 0.0005
+MOST_ITEMS = 1_000_000  # the standard error is at most 0.0005 then
 # of the model; the vocabulary is the tokenizer's
 MODEL_SIZES = ("n_layer", "n_head", "n_embd", "block_size")
-# all else stays as it was when a run is resumed
+# a resumed run may change these and nothing else
 MAY_CHANGE = frozenset(HORIZONS) | set(
     """lr min_lr muon_lr eval_every sample_every save_every keep_last choice_items hellaswag
     max_spike tracker device dtype compile self_test micro_batch out_dir data_dir name dry_run

@@ -16,15 +16,15 @@ from gpt2edu.machine.signals import Stopped, be_deaf, ending, must_wait
 
 # %% ../../nbs/tough/ch19b_interrupts.ipynb #202d251c
 class Stop:
-    "Whether a signal has come; `with stop.held():` makes one wait."
+    "The signal that has come, if any; `with stop.held():` makes one wait."
 
     def __init__(self):
         self.caught = None  # name of the first signal
-        self.waits = False  # whether a signal is noted only
+        self.waits = False  # True: the handler only notes a signal
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        "Let nothing interrupt the block. A signal that came meanwhile is in `caught`."
+        "Let no signal interrupt the block; one that comes meanwhile is in `caught`."
         before, self.waits = self.waits, True
         try:
             yield
@@ -69,13 +69,13 @@ class SpikeWatch:
         limit: float,  # nats/token above the mean of the last 100 steps; 0 never stops
     ):
         self.limit = limit
-        self.recent = deque(maxlen=100)  # losses that were no spike
+        self.recent = deque(maxlen=100)  # losses of calm steps
         self.high = []  # where the steps of a spike began
 
     def sees(
         self, loss: float, position: int
     ) -> int | None:  # window where a spike of five steps began, else None
-        "Take in the loss of a step."
+        "Add the loss of a step."
         if (
             self.limit
             and len(self.recent) >= 20

@@ -1,4 +1,4 @@
-"""What happens in a run, one JSON object a line; drawn, shown live, and told to a tracker."""
+"""The events of a run, one JSON object a line; drawn, shown live, and sent to a tracker."""
 
 # Made by tools/book.py from ../../book/tough/ch19a_log.md: edit that, then `make book`.
 
@@ -23,14 +23,14 @@ from gpt2edu.machine.state import Number, check, loads
 
 # %% ../../nbs/tough/ch19a_log.ipynb #3bd06d05
 class Event(TypedDict):
-    "What every line holds; those of training and validation hold numbers besides."
+    "The fields of every line; those of training and validation add numbers."
 
     event: str
     step: NotRequired[Annotated[int, 0, 2**53]]
 
 
 def event_of(line: str) -> dict | None:
-    "Read a line of a log; None for one that is not whole, or is no event."
+    "Read a line of a log; None for a line that is cut or does not hold an event."
     try:
         event = check(loads(line, nan=True), Event, others=True)
         if event["event"] in ("train", "val"):

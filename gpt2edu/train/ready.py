@@ -1,4 +1,4 @@
-"""Find a missing file, a full disk or too small a memory before a rented machine waits for it."""
+"""Find a missing file, a full disk or a lack of memory before you pay for a rented machine."""
 
 # Made by tools/book.py from ../../book/tough/ch19d_ready.md: edit that, then `make book`.
 
@@ -47,12 +47,12 @@ def share_step(
 
 # %% ../../nbs/tough/ch19d_ready.ipynb #b8c49b4a
 def rows_of_table(config: TrainConfig) -> int:  # V
-    "Say how many rows the token table has, at most where the tokenizer is still to be trained."
+    "Return the rows of the token table; an upper limit if the tokenizer is still to be trained."
     known = {"gpt2": GPT2_VOCAB, "train": config.vocab_size}.get(config.tokenizer)
     return padded(known or get_tokenizer(config.tokenizer).n_vocab)
 
 
-def memory_of(where) -> float | None:  # of a torch.device, bytes; None where it cannot be told
+def memory_of(where) -> float | None:  # of a torch.device, bytes; None if unknown
     "Ask how much memory a device has."
     if where.type != "cuda":
         return machine_memory()
@@ -65,7 +65,7 @@ def check_memory(
     config: TrainConfig,
     kind: str,  # cpu, cuda or mps
     width: int,  # bytes of a number in matrix products
-    capacity: float | None,  # bytes of the device; None where it cannot be told
+    capacity: float | None,  # bytes of the device; None if unknown
     micro_batch: int,  # windows
     ranks: int = 1,
 ) -> str:
@@ -85,7 +85,7 @@ def check_memory(
 
 
 def check_disk(config: TrainConfig, folder: Path) -> str:  # of the run, or of all runs
-    "Say what the checkpoints take. OSError, one line, if the disk has no room for them."
+    "Compute the room for checkpoints. OSError, one line, if the disk has too little."
     V, c = rows_of_table(config), config
     shape = (c.n_layer, c.n_embd, c.block_size, V)
     saved = 4 * count_params(*shape) + optimizer_bytes(*shape, c.optimizer)
@@ -99,7 +99,7 @@ def check_disk(config: TrainConfig, folder: Path) -> str:  # of the run, or of a
 
 # %% ../../nbs/tough/ch19d_ready.ipynb #253e068c
 def check_data(config: TrainConfig) -> str:
-    "Say what will be read. ValueError, FileNotFoundError: one line."
+    "Find the data, and count tokens and steps. ValueError, FileNotFoundError: one line."
     from gpt2edu.data.cache import hub_name, prepared_before
     from gpt2edu.data.shards import open_shards
 
@@ -116,7 +116,7 @@ def check_data(config: TrainConfig) -> str:
 
 
 def check_questions(config: TrainConfig) -> Iterator[str]:
-    "Fetch what is asked at each validation. ValueError, FileNotFoundError, OSError: one line."
+    "Fetch the questions of each validation. ValueError, FileNotFoundError, OSError: one line."
     from gpt2edu.evaluate.tasks import TASKS, Wanted
 
     wanted = Wanted(config.hellaswag, choice_items=config.choice_items)
@@ -126,10 +126,10 @@ def check_questions(config: TrainConfig) -> Iterator[str]:
 
 # %% ../../nbs/tough/ch19d_ready.ipynb #ba06f9ab
 def fetch_questions(
-    dataset: tuple[str, ...],  # what was prepared
+    dataset: tuple[str, ...],  # as it was prepared
     tokenizer: str,
 ) -> Iterator[str]:  # lines
-    "Fetch what the presets that read a dataset are asked at each validation."
+    "Fetch the questions of the presets that train on a dataset."
     from gpt2edu.evaluate.tasks import get_items
 
     wanted = (
@@ -152,7 +152,7 @@ def torchrun_waits() -> bool:
 
 
 def check_processes(config: TrainConfig, ranks: int) -> Iterator[str]:
-    "Look whether so many processes can share a step. ValueError, one line."
+    "Check that the ranks can share a step. ValueError, one line."
     B, n_micro = share_step(config, ranks)
     yield f"ranks: {ranks}, each {n_micro} x {B} windows a step"
     if ranks > 1 and not torchrun_waits():
@@ -161,7 +161,7 @@ def check_processes(config: TrainConfig, ranks: int) -> Iterator[str]:
 
 # %% ../../nbs/tough/ch19d_ready.ipynb #835595e4
 def check_machine(config: TrainConfig, ranks: int) -> Iterator[str]:
-    "Look at memory and compiler of this machine. ValueError, one line."
+    "Check memory and compiler of this machine. ValueError, one line."
     c, kind, capacity = config, "cpu", machine_memory()
     width = 4 if c.dtype in ("auto", "fp32") else 2
     if c.compile == "on" or c.device in ("cuda", "mps") or cuda_is_here(c.device):
@@ -177,7 +177,7 @@ def check_machine(config: TrainConfig, ranks: int) -> Iterator[str]:
 
 def check(
     config: TrainConfig,
-    folder: Path | None,  # of the run that is resumed
+    folder: Path | None,  # of the run at a resume
     ranks: int = 1,  # processes that the run will have
 ) -> Iterator[str]:  # lines
     "Check what can be known before a start. ValueError, FileNotFoundError, OSError: one line."

@@ -44,13 +44,13 @@ def check_is_run(folder: Path):
 
 
 def written(run: Path) -> int:
-    "Say when a run was last written to, in nanoseconds."
+    "Return the time of the last write to a run, in nanoseconds."
     log = run / "log.jsonl"
     return (log if log.exists() else run / "config.json").stat().st_mtime_ns
 
 
 def latest_run(out_dir: str | Path) -> Path:
-    "Find the run that was written last. FileNotFoundError, one line, if there is none."
+    "Find the run that was written last. FileNotFoundError, one line, without one."
     found = [p.parent for p in Path(out_dir).glob("*/config.json") if not is_exported(p.parent)]
     if not found:
         more = "" if str(out_dir) == "runs" else f" --out_dir {typed(out_dir)}"
@@ -68,11 +68,11 @@ def find_run(name: str | None, out_dir: str | Path) -> Path:
         if (path / "config.json").is_file():
             return path
     raise FileNotFoundError(
-        f"{name} is no run: there is no config.json in {name}/ or {out_dir}/{name}/"
+        f"{name} is not a run: there is no config.json in {name}/ or {out_dir}/{name}/"
     )
 
 
-def auto_run(out_dir: str | Path, name: str) -> Path | None:  # None where there is none yet
+def auto_run(out_dir: str | Path, name: str) -> Path | None:  # None before the first
     "Find the latest run of this name, or of this preset: `tiny`, `tiny-2`, …"
     all_runs = [p.parent for p in Path(out_dir).glob(f"{name}*/config.json")]
     found = [run for run in all_runs if re.fullmatch(rf"{re.escape(name)}(-\d+)?", run.name)]
@@ -80,13 +80,13 @@ def auto_run(out_dir: str | Path, name: str) -> Path | None:  # None where there
 
 
 def holds_run(folder: str | Path) -> bool:
-    "Whether a run was begun in a folder, or something is left of one."
+    "Whether a folder holds a run, or the rest of one."
     parts = ("config.json", "log.jsonl", "checkpoints")
     return any((Path(folder) / part).exists() for part in parts)
 
 
 def new_run(config: TrainConfig) -> Path:
-    "Choose the folder of a new run. ValueError, one line, if the name that was asked for is taken."
+    "Choose the folder of a new run. ValueError, one line, if `config.name` is taken."
     root = Path(config.out_dir)
     if config.name:
         if holds_run(root / config.name):
@@ -156,7 +156,7 @@ class RunState(TypedDict):
 
 
 def check_state(path: Path, state: dict):
-    "Refuse the state of a run that cannot be. ValueError, one line: file, key, got, expected."
+    "Refuse a state that contradicts itself. ValueError, one line: file, key, got, expected."
     try:
         if state["scaler"]:
             check(state["scaler"], Scaler, "state.scaler")
@@ -172,9 +172,9 @@ def check_state(path: Path, state: dict):
 # %% ../../nbs/tough/ch17a_runs.ipynb #4bb0bc99
 def begun_source(
     config: TrainConfig,  # what is asked for now
-    state: dict,  # of the run's latest checkpoint, a `RunState`; {}: there is none
-) -> str | None:  # SHA-256 of the text that the run was begun with; None: not known
-    "Say what text a run has read so far."
+    state: dict,  # of the run's latest checkpoint, a `RunState`; {} without one
+) -> str | None:  # SHA-256 of the text that the run began with; None if unknown
+    "Return the hash of the text that a run has read so far."
     from gpt2edu.data.shards import MANIFEST, read_manifest
 
     choices = state.get("config", {})

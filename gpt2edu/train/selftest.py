@@ -1,4 +1,4 @@
-"""A device is believed after a small training step that agrees with the CPU's, but for rounding."""
+"""Test a device by one small training step that must agree with the CPU's, up to rounding."""
 
 # Made by tools/book.py from ../../book/tough/ch14b_selftest.md: edit that, then `make book`.
 
@@ -29,7 +29,7 @@ PROBE = GPTConfig(n_layer=2, n_head=2, n_embd=128, block_size=64, vocab_size=384
 
 def _probe_model(generator: torch.Generator) -> GPT:
     "Build the model: no softmax flat, no GELU straight, no gain 1, no bias 0."
-    # building draws from PyTorch's own generator too, which is not ours to disturb
+    # building also draws from PyTorch's global generator; leave its state as it was
     with torch.random.fork_rng(devices=[]):
         model = GPT(PROBE, generator)
     with torch.no_grad():
@@ -137,7 +137,7 @@ def self_test(
     update: bool = True,  # AdamW's kernels too
     step: Callable[..., dict[str, Tensor]] | None = None,  # of the device; None: `probe_step`
 ) -> str:  # what is wrong with the device, '' if nothing is
-    "Take a small training step on a device and on the CPU in fp32, and compare all that it gives."
+    "Take a small training step on a device and on the CPU in fp32, and compare the results."
     names = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
     want = probe_step("cpu", torch.float32, update)
     before = torch.get_float32_matmul_precision()
@@ -162,12 +162,12 @@ def tested_device(
     choice: str = "auto",  # auto, cpu, cuda or mps
     dtype: str = "auto",  # auto, bf16, fp16 or fp32: what will be computed there
     test: bool = True,  # whether to test it: --no_self_test
-    say: Callable = lambda line: None,  # told when the CPU is taken instead
-    # with several ranks: makes one finding of all, `distributed.agreement`
+    say: Callable = lambda line: None,  # called with a line when the CPU is taken instead
+    # with several ranks: shares what any of them found, `distributed.agreement`
     agree: Callable[[str], str] | None = None,
     update: bool = True,  # whether it will train, so that AdamW's kernels count too
 ) -> Choice:  # of a torch.device
-    "Choose a device as `pick_device` does, and believe it after a test. ValueError if it fails."
+    "Choose a device as `pick_device` does, and test it. ValueError if it fails."
     chosen = pick_device(choice)
     device = chosen.value
     if device.type == "cpu" or not test:

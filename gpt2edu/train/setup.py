@@ -1,4 +1,4 @@
-"""Everything a run needs, built one part at a time, in the order in which a mistake costs least."""
+"""Everything a run needs, built one part at a time, the cheapest checks first."""
 
 # Made by tools/book.py from ../../book/tough/ch19c_setup.md: edit that, then `make book`.
 
@@ -50,8 +50,8 @@ MONTH = 30 * 86_400  # seconds
 def begun_with(
     folder: Path,  # of the run
     resume: bool,
-) -> dict:  # the state of its latest checkpoint; {}: there is none
-    "Say what a run was begun with; refuse to begin a second in its folder. ValueError, one line."
+) -> dict:  # the state of its latest checkpoint; {} without one
+    "Return the state to resume from; refuse a second run in a folder. ValueError, one line."
     if not resume:
         if holds_run(folder):
             raise ValueError(
@@ -104,7 +104,7 @@ def open_data(
     folder: Path,  # of the run
     ranks: Ranks,
     say: Callable,
-    begun: str | None = None,  # SHA-256 of the text of a run that is resumed, if known
+    begun: str | None = None,  # at a resume: SHA-256 of the run's text, if known
 ) -> Data:
     "Find or prepare shards and questions. ValueError, FileNotFoundError, OSError: one line."
     wanted = Wanted(config.hellaswag, choice_items=config.choice_items)
@@ -157,7 +157,7 @@ def choose_optimizers(config: TrainConfig, model: GPT, machine: Machine) -> list
 
 # %% ../../nbs/tough/ch19c_setup.ipynb #cc3c0a89
 def known_peak(machine: Machine) -> float | None:  # FLOP/s of one rank
-    "Find this GPU's peak on its data sheet, which the planner takes too; None for other hardware."
+    "Find this GPU's peak on its data sheet, as the planner does; None for other hardware."
     words = "fp32" if machine.dtype == torch.float32 else "half"
     if machine.device.type != "cuda":
         return None
@@ -249,7 +249,7 @@ def build(
 
 # %% ../../nbs/tough/ch19c_setup.ipynb #dfb369db
 def fixed_choices(config: TrainConfig, data: Data) -> dict:
-    "List what has to be the same when a run is resumed, as JSON has it."
+    "List the choices that have to be the same at a resume, as JSON has them."
     saved = json.loads(json.dumps(asdict(config)))
     del saved["separator"]  # it is in the name of the data, and runs older than it have none
     fixed = {k: v for k, v in saved.items() if k not in MAY_CHANGE}
@@ -257,7 +257,7 @@ def fixed_choices(config: TrainConfig, data: Data) -> dict:
 
 
 def data_facts(data: Data) -> dict:
-    "Say what a run reads: the source, and the SHA-256 of each shard, in order."
+    "Name a run's data: the source, and the SHA-256 of each shard, in order."
     source = (data.train.manifest or {}).get("source", {})
     return {"source": source, "train": data.train.sha256, "val": data.val.sha256}
 
@@ -294,7 +294,7 @@ def describe_machine(machine: Machine, ranks: Ranks) -> str:
 
 
 def describe_parts(parts: Parts, config: TrainConfig, ranks: Ranks) -> list[str]:
-    "Say what was built."
+    "Describe the model, the machine and the precision, a line each."
     n_vocab, n = parts.data.tokenizer.n_vocab, num_params(parts.model)
     machine, smaller = parts.machine, ""
     if parts.B < config.micro_batch:

@@ -46,17 +46,17 @@ class Pace:
         self.first, self.begin = step, time.perf_counter()
         self.losses = []  # since the last line, nats/token
         self.busy = 0.0  # seconds of training since the last line
-        self.early = []  # seconds of the first steps; None once their median was asked for
+        self.early = []  # seconds of the first steps; None after `usual_step` gave them
 
     def add(self, step: int, loss: float, seconds: float):
-        "Take in a step."
+        "Add a step."
         self.losses.append(loss)
         self.busy += seconds
         if self.early is not None and step > self.first + 1:  # the first one chooses kernels
             self.early.append(seconds)
 
-    def usual_step(self) -> float | None:  # seconds; given once, after six steps or 20 seconds
-        "Give the median of the early steps as soon as it is known."
+    def usual_step(self) -> float | None:  # seconds; once, after six steps or 20 seconds
+        "Return the median of the early steps as soon as it is known."
         early = self.early or []
         if len(early) < 6 and sum(early) <= 20:
             return None
@@ -70,7 +70,7 @@ class Pace:
         return (max_steps - step) * (time.perf_counter() - self.begin) / (step - self.first)
 
     def mean_loss(self) -> float:
-        "Give the mean since the last line, and begin the next one."
+        "Return the mean loss since the last line, and start a new mean."
         mean = sum(self.losses) / len(self.losses)
         self.losses, self.busy = [], 0.0
         return mean
@@ -85,9 +85,9 @@ class Trainer:
     def __init__(
         self,
         config: TrainConfig,
-        folder: Path,  # of the run; made if it is not there, refused if it holds another run
-        resume: bool = False,  # go on from the latest checkpoint in the folder
-        say: Callable = lambda line: None,  # told what happens, line by line, by rank 0
+        folder: Path,  # of the run; made if it is missing, refused if it holds another run
+        resume: bool = False,  # from the latest checkpoint in the folder
+        say: Callable = lambda line: None,  # gets each line that rank 0 has to say
         ranks: Ranks = Ranks(),  # noqa: B008  from `dist.start`; frozen
     ):
         self.start = time.perf_counter()
@@ -99,7 +99,7 @@ class Trainer:
         try:
             self.build(resume)
         except BaseException:
-            if self.locked():  # a folder in which nothing was written is of no run
+            if self.locked():  # remove the folder if nothing was written there
                 with suppress(OSError):
                     self.folder.rmdir()
             self.close()
@@ -118,7 +118,7 @@ class Trainer:
         self.close = weakref.finalize(self, lock.close)  # called at the end of its life as well
 
     def build(self, resume: bool):
-        "Build the parts, and load the latest checkpoint of a run that is resumed."
+        "Build the parts; with `resume`, load the latest checkpoint."
         config, ranks = self.config, self.ranks
         self.parts = parts = setup.build(config, self.folder, ranks, self.say, resume, self.claim)
         self.B, self.n_micro = parts.B, parts.n_micro
@@ -137,7 +137,7 @@ class Trainer:
         self.step = self.position = 0  # steps taken; windows that they have consumed
         self.seconds = 0.0  # of the run before this process
         self.next = None  # a micro-batch that was read ahead
-        self.ends = False  # whether a rank was told to stop
+        self.ends = False  # whether a rank has caught a signal
         self.val_loss = math.nan  # the last one
         self.best = math.inf  # the lowest
         self.judged = 0  # the step of the last
@@ -150,7 +150,7 @@ class Trainer:
             self.say(line)
 
     def open(self):
-        "Write what there is to know before the first step; from here on there is a run."
+        "Write config, tokenizer and the log's first line; from here on there is a run."
         config = asdict(self.config)
         self.tell, self.untell = open_tracker(self.config.tracker, self.folder, config)
         self.tokenizer.save(self.folder)
@@ -199,7 +199,7 @@ class Trainer:
             self.log.write("save", step=int(path.name.removeprefix("step_")), path=str(path))
 
     def restore(self):
-        "Load the latest checkpoint, or start at step 0 where there is none."
+        "Load the latest checkpoint, or start at step 0 without one."
         # what the data decide is compared by `check_data`
         choices = {k: v for k, v in self.fixed.items() if k not in ("data", "tokenizer_hash")}
         place = self.folder / "checkpoints"
@@ -259,19 +259,19 @@ class Trainer:
     ) -> tuple[float, float]:  # loss, norm of the gradient before clipping
         """Take one step of the optimisers.
 
-        The loss is in nats/token, over all ranks, which also agree whether one was told to stop.
+        The loss is in nats/token, over all ranks, which also agree whether one caught a signal.
         """
         c = self.config
         share = lr_at(self.step, 1.0, self.last_share, c.warmup_steps, self.max_steps)
         set_lr(self.optimizers, share)
         loss = self.accumulate()
-        told = loss.new_tensor(float(bool(stop and stop.caught)))
-        seen = dist.mean_over_ranks(torch.stack([loss, told]))
+        signalled = loss.new_tensor(float(bool(stop and stop.caught)))
+        seen = dist.mean_over_ranks(torch.stack([loss, signalled]))
         for o in self.optimizers:
             self.scaler.unscale_(o)
         norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), c.grad_clip))
-        loss, told = seen.tolist()
-        self.ends = told > 0
+        loss, signalled = seen.tolist()
+        self.ends = signalled > 0
         self.check_finite("loss", loss)
         if not self.scaler.is_enabled():  # a scaler passes over such a step
             self.check_finite("norm of the gradient", norm)
@@ -285,7 +285,7 @@ class Trainer:
         for o in self.optimizers:
             if finite:
                 self.scaler.step(o)
-            o.zero_grad(set_to_none=self.ranks.world_size == 1)  # DDP has room of its own for them
+            o.zero_grad(set_to_none=self.ranks.world_size == 1)  # DDP keeps them in its buckets
         self.scaler.update()
 
     def check_finite(self, name: str, value: float):
@@ -316,7 +316,7 @@ class Trainer:
         return found
 
     def samples(self, n: int, max_tokens: int) -> list[str]:
-        "Write n texts; the same seed each time, and training does not notice."
+        "Write n texts from the same seed each time, with a generator that training does not use."
         generator = torch.Generator().manual_seed(self.config.seed)
         options = {"num_seq": n, "temperature": 0.8, "generator": generator}
         texts = complete(self.model, self.tokenizer, "", max_tokens, **options)
@@ -407,7 +407,7 @@ class Trainer:
         return self.finish()
 
     def look(self, loss: float, spike: int | None, pace: Pace):
-        "Say what the first steps show, and stop at a spike that stays."
+        "Say the time that the run takes and the first loss; stop at a loss that stays high."
         if seconds := pace.usual_step():
             name = setup.describe_machine(self.parts.machine, self.ranks).rpartition(", torch ")[0]
             precision = {torch.float32: "fp32", torch.bfloat16: "bf16"}.get(self.dtype, "fp16")
