@@ -171,8 +171,6 @@ ALLOWED = {  # page: {figure: why it needs no source}
     "ch14b_selftest": {"512 ×": INPUT, "40 times": ARITHMETIC},
     "ch18_hellaswag": {"19 times": "95 % of a normal distribution, in words"},
 }
-# edited on another branch; the record is benchmarks/logs/, which that paragraph has to name
-OPEN = {"book/easy/ch01_quickstart.md": "59, 34, 131 and 82 seconds"}
 
 
 @pytest.mark.parametrize("name", CHAPTERS)
@@ -183,8 +181,6 @@ def test_every_figure_has_a_cell_a_record_or_a_source(name):
     words. Of figures without a citation, changed by 15 to 60 per cent, it finds six in ten.
     The tables of is-my-loss-right.qmd are compared with the logs by test_loss_page.py.
     """
-    if name in OPEN:
-        pytest.xfail(OPEN[name])
     allowed = ALLOWED.get(Path(name).stem, {})
     found = [f"line {line}: {text}" for line, text in unsourced(name) if text not in allowed]
     assert not found, "\n".join([name, *found])
