@@ -94,6 +94,7 @@ def whole_folder(
         for path in temp.iterdir():
             with open(path, "r+b") as f:
                 os.fsync(f.fileno())
+        sync_folder(temp)
         if folder.exists():
             folder.rmdir()
         temp.rename(folder)
