@@ -89,7 +89,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
         for key, value in [("Content-Length", str(len(body))), *headers]:
             self.send_header(key, value)
         self.end_headers()
-        self.wfile.write(body if send is None else body[:send])
+        if self.command != "HEAD":
+            self.wfile.write(body if send is None else body[:send])
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.do_GET()
+
+    def do_HEAD(self):
+        self.do_GET()
 
     def do_GET(self):
         hub, path = self.server.hub, unquote(urlsplit(self.path).path)
@@ -98,6 +106,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
             hub.requests.append((path, self.headers.get("Range"), fault))
         if fault == "429":
             return self.answer(429, b"slow down", [("Retry-After", str(hub.retry_after))])
+        if fault and fault.startswith("echo"):  # "echo 403": the answer quotes what was sent
+            sent = self.headers.get("Authorization", "")
+            bare = sent.removeprefix("Bearer ") if sent.startswith("Bearer ") else ""
+            body = json.dumps({"error": f"bad request: Authorization: {sent}, {bare}"})
+            quoted = [("X-Error-Message", f"not allowed with {sent}"), ("X-Request-Id", sent)]
+            return self.answer(int(fault[5:]), body.encode(), quoted)
         if fault == "503":
             return self.answer(503, b"\x9c busy \xff")
         if fault == "reset":  # linger 0: close sends RST

@@ -27,8 +27,10 @@ import torch
 from gpt2edu.cli import commands as cli
 from gpt2edu.cli import flags
 from gpt2edu.data import cache as prepare
+from gpt2edu.model.gpt import GPT, GPTConfig
+from gpt2edu.model.pretrained import export
 from gpt2edu.text import corpus
-from gpt2edu.text.tokenizer import get_tokenizer
+from gpt2edu.text.tokenizer import Tokenizer, get_tokenizer
 from gpt2edu.train import config as plan
 from gpt2edu.train import runs
 
@@ -770,6 +772,76 @@ def test_a_mistake_is_one_plain_line_on_a_terminal_too(work):
     ):
         code, seen = on_a_terminal([BIN / "gpt2edu_train", *args], work)
         assert code == 2 and seen.count(b"\n") == 1 and part in seen and b"\x1b" not in seen, seen
+
+
+ESC = "\x1b]0;title\x07\x1b[31m"  # what a terminal would obey
+
+
+@pytest.fixture(scope="module")
+def escapes(tmp_path_factory):
+    "A model that writes nothing but escape sequences, in a folder whose name holds one too."
+    place = tmp_path_factory.mktemp("escapes")
+    tokenizer = Tokenizer.train([f"{ESC} words "] * 50, 300, "ours")
+    (token,) = (i for i in range(tokenizer.n_vocab) if tokenizer.decode([i]) == "\x1b")
+    model = GPT(GPTConfig(1, 1, 8, 32, tokenizer.n_vocab))
+    with torch.no_grad():  # a last layer that asks for one token, whatever came before
+        model.transformer.ln_f.weight.zero_()
+        model.transformer.ln_f.bias.zero_()[0] = 1
+        model.transformer.wte.weight[:, 0] = 0
+        model.transformer.wte.weight[token, 0] = 100
+    export(model, tokenizer, place / f"m{ESC}")
+    (place / f"t{ESC}.txt").write_text("some words\n\n" * 400, encoding="utf-8")
+    return place
+
+
+@pytest.mark.skipif(os.name != "posix", reason="such names are not allowed on Windows")
+def test_a_terminal_sees_no_control_character(escapes):
+    args = ["--run", f"m{ESC}", "--prompt", f"a{ESC}b", "--max_tokens", "9", "--temperature", "0"]
+    code, seen = on_a_terminal([BIN / "gpt2edu_generate", *args], escapes)
+    text = seen.decode()
+    assert code == 0 and text.count("\ufffd") >= 9 and text.startswith("a\ufffd]0;title\ufffd")
+    assert not re.search("[\x00-\x09\x0b\x0c\x0e-\x1f\x7f-\x9f]", text), seen
+    p = sh("gpt2edu_generate", *args, cwd=escapes)  # to a pipe unchanged
+    assert p.returncode == 0 and p.stdout == f"a{ESC}b{9 * chr(27)}\n"
+    for command, *args in (
+        ["gpt2edu_generate", "--run", f"nowhere{ESC}"],
+        ["gpt2edu_eval", "--model", f"nowhere{ESC}"],
+        ["gpt2edu_train", "--dataset", f"nowhere{ESC}.txt"],
+        ["gpt2edu_train", "--dataset", f"t{ESC}.txt", "--dry_run"],
+        ["gpt2edu_train", "--preset", ESC],
+        ["gpt2edu_plan", "--name", f"a/{ESC}"],
+        ["gpt2edu_prepare", "--dataset", f"t{ESC}.txt", "--dry_run"],
+        ["gpt2edu_export", "--run", f"{ESC}"],
+    ):
+        code, seen = on_a_terminal([BIN / command, *args], escapes, NO_COLOR="1")
+        left = re.sub(rb"\x1b\[A|[\r\n]", b"", seen)  # of a progress bar
+        assert seen and not re.search(rb"[\x00-\x08\x0b-\x1f\x7f]", left), (command, args, seen)
+        assert re.search(r"\ufffd|\\x1b", seen.decode()), (command, args, seen)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="such names are not allowed on Windows")
+@pytest.mark.filterwarnings("error:Glyph")  # matplotlib's warning quotes the character
+def test_names_in_lines_and_in_json(escapes, monkeypatch, capsys):
+    monkeypatch.chdir(escapes)
+    args = ["--model", f"m{ESC}", "--tasks", "stories", "--choice_items", "4", "--device", "cpu"]
+    cli.eval_(args)
+    said = capsys.readouterr()
+    line = next(line for line in said.out.splitlines() if line.startswith("model: "))
+    assert line.startswith("model: m\ufffd]0;title\ufffd\ufffd[31m, ") and "\x1b" not in said.err
+    cli.eval_([*args, "--json"])
+    said = capsys.readouterr()
+    assert "\x1b" not in said.out + said.err and "\\u001b" in said.out
+    assert json.loads(said.out)["model"] == f"m{ESC}"
+    flags = [*SIZES, "--dataset", f"t{ESC}.txt", "--max_steps", "2", "--name", f"r{ESC}"]
+    cli.train(flags)
+    said = capsys.readouterr()
+    assert "run: runs/r\ufffd" in said.out and "\x1b" not in said.out + said.err
+    cli.plan([*flags, "--json"])
+    said = capsys.readouterr()
+    assert "\x1b" not in said.out + said.err and json.loads(said.out)
+    cli.prepare(["--dataset", f"t{ESC}.txt", "--tokenizer", "train", "--out", f"o{ESC}"])
+    said = capsys.readouterr()
+    assert "o\ufffd" in said.out and "\x1b" not in said.out + said.err
 
 
 COMPLETE = """

@@ -3,6 +3,7 @@
 One line for what cannot work.
 """
 
+import base64
 import hashlib
 import io
 import json
@@ -980,6 +981,62 @@ def test_a_mistake_is_one_line(mistakes, name):
     assert (
         code == 2 and err.count("\n") == 1 and err.startswith("gpt2edu_prepare: ") and want in err
     ), (code, err)
+
+
+# every function that asks the hub, and what a caller in Python sees of an error
+ASK_THE_HUB = """
+import os, sys, time, traceback
+from pathlib import Path
+from gpt2edu.data import hub
+from gpt2edu.evaluate.tasks import get_items
+from gpt2edu.model import pretrained
+time.sleep = lambda seconds: None
+hub.GREETING = 0.2
+(Path(sys.argv[1]) / "model.safetensors").touch(), (Path(sys.argv[1]) / "config.json").touch()
+url, name, noted = os.environ["HF_ENDPOINT"] + "/datasets/me/mine/x.parquet", "me/mine", []
+for ask in (
+    lambda: hub.list_files(name, note=noted.append),
+    lambda: hub.retry(lambda: hub.HubFile(url, 9).fetch(0, 5), f"reading {url}", 0.2, noted.append),
+    lambda: get_items("me/mine"),
+    lambda: pretrained.from_pretrained(name),
+    lambda: pretrained.from_pretrained(url),
+    lambda: pretrained.push(sys.argv[1], name),
+):
+    try:
+        ask()
+    except (ValueError, OSError) as e:
+        assert len(str(e).splitlines()) == 1, str(e)
+        traceback.print_exc(file=sys.stdout)
+        print("refused:", e)
+print("notes:", noted)
+"""
+TOKEN = "hf_" + "aBcD1234" * 4
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 503])
+@pytest.mark.parametrize("how", ["token", "address", "token on two lines"])
+def test_a_token_is_in_no_exception(how, status, tmp_path):
+    "The server quotes what it was sent, the client what it could not send."
+    (tmp_path / "model").mkdir()
+    if status == 503 and how == "token on two lines":
+        pytest.skip("nothing is sent")
+    with serve(tmp_path, faulty=1.0, faults=(f"echo {status}",)) as hub:
+        env = {"HF_ENDPOINT": hub.env["HF_ENDPOINT"], "HF_TOKEN": "", "HF_HOME": str(tmp_path)}
+        if how == "address":
+            env["HF_ENDPOINT"] = env["HF_ENDPOINT"].replace("://", "://me:pass-word@")
+        else:
+            env["HF_TOKEN"] = TOKEN if how == "token" else f"{TOKEN}\n{TOKEN}"
+        if status in (401, 403):  # tokens of other servers have another form
+            env["HF_TOKEN"] = env["HF_TOKEN"].replace("hf_", "api-")
+        cmd = [sys.executable, "-c", ASK_THE_HUB, str(tmp_path / "model")]
+        p = subprocess.run(cmd, env=hub.env | env, capture_output=True, text=True, timeout=300)
+    assert p.returncode == 0 and p.stdout.count("refused: ") == 6, p.stdout + p.stderr
+    assert how == "token on two lines" or len(hub.requests) >= 4
+    # the client's own log, on standard error, names addresses as they are
+    said = p.stdout if how == "address" else p.stdout + p.stderr
+    basic = base64.b64encode(b"me:pass-word").decode()
+    for secret in ("pass-word", "aBcD1234", basic, basic.rstrip("=")):
+        assert secret not in said, said
 
 
 def test_without_a_network(tmp_path):

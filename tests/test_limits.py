@@ -1,9 +1,11 @@
 "Small files that unfold to gigabytes, and sizes beyond the machine: refused in one line."
 
 import io
+import json
 import os
 import pickle
 import re
+import shutil
 import subprocess
 import sys
 
@@ -17,11 +19,13 @@ from gpt2edu.cli import commands
 from gpt2edu.data.config import MOST_IDS
 from gpt2edu.data.shards import MAX_VOCAB, read_shard
 from gpt2edu.data.sources import local_source, read_ahead
+from gpt2edu.model.generate import complete, complete_batch
 from gpt2edu.model.gpt import GPT, GPTConfig
 from gpt2edu.model.pretrained import export, from_pretrained
 from gpt2edu.text.files import LONGEST, read_jsonl, read_parquet
 from gpt2edu.text.tokenizer import Tokenizer, from_transformers, get_tokenizer
 from gpt2edu.train.config import preset
+from gpt2edu.train.runs import load_run
 from gpt2edu.train.setup import check_step
 
 # what a child process says when it is done: its own peak, in bytes. On Linux getrusage counts
@@ -297,3 +301,85 @@ def test_the_planner_divides_any_batch(capsys):
 
 def test_two_floors_agree_on_what_a_shard_holds():
     assert MOST_IDS == MAX_VOCAB
+
+
+# counts, and a model that is not what its config says
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    "A folder with a run and its export."
+    folder = tmp_path_factory.mktemp("trained")
+    flags = "--n_layer 1 --n_head 1 --n_embd 8 --block_size 32 --vocab_size 300 --total_batch 256"
+    flags += " --micro_batch 8 --max_steps 2 --val_tokens 512 --device cpu --choice_items 0"
+    (folder / "a.txt").write_text("a few words\n\nand more\n\n" * 200, encoding="utf-8")
+    with pytest.MonkeyPatch.context() as m:
+        m.chdir(folder)
+        commands.train(["--dataset", "a.txt", *flags.split()])
+        commands.export(["--run", "tiny", "--out", "hf"])
+    return folder
+
+
+HUGE_COUNTS = {
+    "generate --num_seq 9e18": "num_seq=9000000000000000000 must be from 1 to 1,000,000; try 3",
+    "generate --num_seq 0": "num_seq=0 must be from 1 to 1,000,000; try 3",
+    "generate --num_seq 1e19": "expected less than 2^63",
+    "generate --max_tokens 1e19": "expected less than 2^63",
+    "eval_ --batch_size 9e18": "try --batch_size",
+    "eval_ --choice_items 9e18": "must be 1,000,000 or less; try 400",
+}
+
+
+@pytest.mark.parametrize("line", HUGE_COUNTS)
+def test_a_count_beyond_every_need_is_refused(line, trained, monkeypatch, capsys):
+    monkeypatch.chdir(trained)
+    command, *args = line.split()
+    assert HUGE_COUNTS[line] in refused(getattr(commands, command), args, capsys)
+
+
+def test_a_count_that_means_all_there_is_ends(trained, monkeypatch, capsys):
+    "At most as many tokens, and at most the first items: the context and the file end before."
+    monkeypatch.chdir(trained)
+    commands.generate(["--max_tokens", "9e18", "--seed", "1", "--top_k", "9e18"])
+    written = capsys.readouterr().out
+    assert 1 < len(written) < 32 * 100
+    commands.eval_(["--tasks", "val", "--val_tokens", "9e18", "--limit", "9e18", "--json"])
+    assert 400 < json.loads(capsys.readouterr().out)["val_tokens"] < 10_000
+
+
+def test_more_sequences_than_fit_are_refused_before_the_first_step():
+    model = GPT(GPTConfig(2, 1, 64, 32, 300))
+    tokenizer = Tokenizer.train(["a few words"], 260, "ours")
+    for number in (10**12, 2**62, 10**30):
+        for ask in (complete, lambda *a, **k: complete_batch(a[0], a[1], ["a", "few"], **k)):
+            with pytest.raises(ValueError, match=rf"num_seq={number} needs at least .* GB") as e:
+                ask(model, tokenizer, "a", num_seq=number)
+            assert "take fewer at a time" in str(e.value) and "\n" not in str(e.value)
+    (texts,) = complete_batch(model, tokenizer, ["a"], num_seq=3, max_tokens=10**30)
+    assert len(texts) == 3
+
+
+@pytest.mark.parametrize("key", ["n_layer", "n_head", "n_embd", "block_size", "vocab_size"])
+@pytest.mark.parametrize("number", [10**9, 2**62, 10**30])
+def test_a_config_that_claims_a_giant(key, number, trained, tmp_path, monkeypatch, capsys):
+    "Refused by what the weights are, before a model of these sizes is built."
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+
+    def alter(file, key):
+        config = json.loads(file.read_text(encoding="utf-8"))
+        assert key in config
+        file.write_text(json.dumps(config | {key: number}), encoding="utf-8")
+
+    alter(tmp_path / "hf/config.json", {"block_size": "n_positions"}.get(key, key))
+    with pytest.raises(ValueError, match="hf") as e:
+        from_pretrained("hf")
+    assert "\n" not in str(e.value)
+    refused(commands.generate, ["--run", "hf"], capsys)
+    alter(tmp_path / "runs/tiny/config.json", key)
+    if key != "vocab_size":  # the tokenizer's own counts
+        with pytest.raises(ValueError) as e:
+            load_run("runs/tiny")
+        assert "\n" not in str(e.value)
+        refused(commands.generate, ["--run", "tiny"], capsys)
+    refused(commands.train, ["--resume", "tiny", "--max_steps", "3"], capsys)

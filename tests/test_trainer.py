@@ -373,6 +373,24 @@ def test_a_second_run_in_a_folder_is_refused(config, tmp_path):
     assert torch.equal(wte, first.model.transformer.wte.weight)
 
 
+def test_two_trainers_in_one_process_do_not_write_one_folder(config, tmp_path):
+    "Another cell of a notebook: the lock is the Trainer's own, not the process's."
+    config = dataclasses.replace(config, max_steps=2)
+    busy = r"another Trainer of this process is writing there; call its close\(\)"
+    first = Trainer(config, tmp_path / "a")
+    for resume in (True, False):
+        with pytest.raises(ValueError, match=busy) as e:
+            Trainer(config, str(tmp_path / "a"), resume)
+        assert "\n" not in str(e.value) and f"{tmp_path / 'a'}: " in str(e.value)
+        assert first.locked()  # the refused one has not given it back
+    first.close()
+    second = Trainer(config, tmp_path / "a", resume=True)
+    with pytest.raises(ValueError, match=busy):
+        first.run()
+    assert second.run() and second.step == 2
+    assert not second.locked()  # the folder is free once a run ends
+
+
 def test_resume_with_a_longer_horizon_is_remembered(config, tmp_path):
     run(config, tmp_path / "a")
     t, _ = run(dataclasses.replace(config, max_steps=16), tmp_path / "a", resume=True)
