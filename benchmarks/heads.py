@@ -157,8 +157,8 @@ def measure(folder: Path) -> dict:
 OVER_LOOKS = "# per cent of its weight that each head puts on each of these tokens"
 OVER_RUNS = """\
 # Four questions, three numbers for each: the head's weight on the right name, on other names,
-# and P(right pronoun) without that head. The line `chance` is for a head that looks everywhere
-# alike, and for no head silenced.
+# and P(right pronoun) without that head. The line `chance` is for a head that spreads its weight
+# evenly, and for no head silenced.
 """
 
 

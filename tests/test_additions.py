@@ -36,7 +36,7 @@ OPTIMISER = {
 EVALUATION = {
     "book/tough/ch18c_tasks.md": [
         (
-            "What two runs are asked:\n",
+            "Two presets, and the tasks that they answer:\n",
             """```{code-cell} ipython3
 #| export: true
 class Parrot(Task):
@@ -56,7 +56,7 @@ class Parrot(Task):
         return [{"ctx": "One day, Mia", "endings": endings, "label": 0}]
 ```
 
-What two runs are asked:
+Two presets, and the tasks that they answer:
 """,
         )
     ],

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 MD, NB, PY = "book/tough/ch14a_choices.md", "nbs/tough/ch14a_choices.ipynb", "gpt2edu/choices.py"
-SENTENCE = "Written four times, the lists drift apart."
+SENTENCE = "If the list were written four times, the copies would soon differ."
 LINE = '    "Join words as a sentence does."\n'
 
 

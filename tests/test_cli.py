@@ -177,7 +177,7 @@ def test_help_names_every_flag(work):
     assert p.returncode == 0 and p.stderr == ""
     for f in fields(cli.TrainConfig):
         assert re.search(rf"--{f.name}[ ,]", p.stdout), f.name
-    assert re.search(r"--resume \[RUN\] .*go on with this run", p.stdout)
+    assert re.search(r"--resume \[RUN\] .*resume this run", p.stdout)
     assert re.search(r"--config FILE ", p.stdout) and re.search(r"--version ", p.stdout)
     p = sh("gpt2edu_generate", "--help", cwd=work)
     assert p.returncode == 0 and all(
@@ -347,9 +347,9 @@ def test_a_full_disk_for_the_output(work):
         cmd = [BIN / "gpt2edu_train", "--dataset", "pydocs", *SIZES]
         cmd += ["--max_steps", "4", "--name", "full"]
         p = subprocess.run(cmd, cwd=work, env=ENV, stdout=full, stderr=subprocess.PIPE, text=True)
-        assert p.returncode == 0 and p.stderr.count("\n") == 1 and "training goes on" in p.stderr, (
-            p.stderr
-        )
+        assert (
+            p.returncode == 0 and p.stderr.count("\n") == 1 and "training continues" in p.stderr
+        ), p.stderr
         cmd = [BIN / "gpt2edu_plan"]
         p = subprocess.run(cmd, cwd=work, env=ENV, stdout=full, stderr=subprocess.PIPE, text=True)
         assert p.returncode == 2 and p.stderr.count("\n") == 1, p.stderr

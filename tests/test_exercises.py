@@ -92,7 +92,9 @@ def test_an_answer_that_overwrites_its_inputs_passes(topic, check, i, right):
     @functools.wraps(right)
     def answer(*args):
         result = right(*args)
-        result = list(result) if hasattr(result, "__next__") else copy.deepcopy(result)
+        result = list(result) if hasattr(result, "__next__") else result
+        if not hasattr(result, "parents"):  # a Value is known by who it is
+            result = copy.deepcopy(result)
         [spoil(a) for a in args]
         return result
 

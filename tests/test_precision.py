@@ -164,7 +164,7 @@ def test_judging_and_writing_in_fp32(tiny, job):
     run = jobs(tiny(choice_items=4))[job]
     with Watch() as watch:
         run()
-    assert "addmm" in watch.seen and watch.halves() == []
+    assert PRODUCTS & watch.seen.keys() and watch.halves() == []
 
 
 @pytest.mark.parametrize("job", ["validation", "HellaSwag"])

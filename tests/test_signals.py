@@ -37,7 +37,11 @@ COMMANDS = {
     "plan": "plan --measure",
     "export": "export --run {place}/runs/ours --out out",
 }
-SCRIPT = "import sys\nfrom gpt2edu.cli.__main__ import {0}\nsys.exit({0}())\n"
+SCRIPT = """import sys
+from gpt2edu.cli.__main__ import {0}
+if __name__ == "__main__":
+    sys.exit({0}())
+"""
 
 
 def begin(place: Path, folder: Path, line: str, script: bool, **more) -> subprocess.Popen:

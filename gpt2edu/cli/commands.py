@@ -3,7 +3,7 @@
 # Made by tools/book.py from ../../book/tough/ch21_commands.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['PlanFlags', 'TrainFlags', 'run_to_resume', 'check_as_begun', 'check_name',
+__all__ = ['MOST_TEXTS', 'PlanFlags', 'TrainFlags', 'run_to_resume', 'check_as_begun', 'check_name',
            'read_train_flags', 'describe_plan', 'say', 'say_or_go_on', 'train', 'train_here',
            'plan', 'prepare', 'GenerateConfig', 'generator_of', 'write_text', 'smaller', 'generate',
            'ExportConfig', 'export', 'eval_', 'main']
@@ -260,6 +260,9 @@ def prepare(args: list[str]):
     answer(work, asked.json)
 
 # %% ../../nbs/tough/ch21_commands.ipynb #5d887bba
+MOST_TEXTS = 1_000_000  # of one command; more are a slip of a finger
+
+
 @dataclass(frozen=True)
 class GenerateConfig:
     "What to write, from which run; each field is a flag of `gpt2edu_generate`."
@@ -319,6 +322,8 @@ def smaller(model, device):  # a GPT
 def generate(args: list[str]):
     "Write text with a trained model, token by token."
     config = parse(GenerateConfig, args, "gpt2edu_generate")
+    if not 1 <= config.num_seq <= MOST_TEXTS:
+        raise ValueError(f"num_seq={config.num_seq} must be from 1 to {MOST_TEXTS:,}; try 3")
     if not config.run or not (config.run in OPENAI or is_exported(config.run)):
         find_run(config.run, config.out_dir)  # finds a mistake before PyTorch is loaded
     from gpt2edu.model.generate import check_sampling, stream_text
@@ -331,8 +336,6 @@ def generate(args: list[str]):
         model = smaller(model, where.value)
     options = {name: getattr(config, name) for name in ("temperature", "top_k", "top_p")}
     options["generator"] = generator_of(config.seed)
-    if config.num_seq < 1:
-        raise ValueError(f"num_seq={config.num_seq} must be 1 or more")
     for i in range(config.num_seq):
         pieces = stream_text(model, tokenizer, config.prompt, config.max_tokens, **options)
         heading = f"--- {i + 1} of {config.num_seq}\n" if config.num_seq > 1 else ""

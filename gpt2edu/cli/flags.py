@@ -3,11 +3,11 @@
 # Made by tools/book.py from ../../book/tough/ch21a_flags.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['SHELLS', 'Switch', 'WRONG_WORD', 'NO_NUMBER', 'NUMBERS', 'ENDS', 'CONTROL', 'SECRETS',
-           'TOKENS', 'General', 'Report', 'versions', 'take_flag', 'is_rule', 'one_line',
-           'whole_number', 'with_file', 'colours', 'check_shell', 'side_by_side', 'parse_both',
-           'parse', 'strict', 'answer', 'prepare_output', 'visible', 'complain', 'in_one_line',
-           'run_and_flush', 'settle_output', 'is_out_of_memory', 'verdict', 'command']
+__all__ = ['SHELLS', 'Switch', 'WRONG_WORD', 'NO_NUMBER', 'NUMBERS', 'ENDS', 'CONTROL', 'General',
+           'Report', 'versions', 'take_flag', 'is_rule', 'one_line', 'whole_number', 'with_file',
+           'colours', 'check_shell', 'side_by_side', 'parse_both', 'parse', 'strict', 'answer',
+           'prepare_output', 'visible', 'complain', 'in_one_line', 'run_and_flush', 'settle_output',
+           'is_out_of_memory', 'verdict', 'command']
 
 # %% ../../nbs/tough/ch21a_flags.ipynb #b1561f72
 import contextlib
@@ -32,6 +32,7 @@ import tyro
 from gpt2edu.choices import refusal
 from gpt2edu.cli.settings import as_flags, read_settings
 from gpt2edu.machine.signals import Stopped, ignore_from_now_on, why
+from gpt2edu.machine.state import without_secrets
 
 # %% ../../nbs/tough/ch21a_flags.ipynb #dbcc31fd
 SHELLS = (["bash"], ["zsh"], ["fish"], ["tcsh"])  # for which tyro writes a completion
@@ -255,18 +256,11 @@ def prepare_output():
 # what ends a command in order
 ENDS = (KeyboardInterrupt, Stopped, ValueError, OSError, MemoryError, RuntimeError)
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-SECRETS = (r"(?<=Bearer )[^'\"]+", r"\bhf_[A-Za-z0-9]{16,}", r"(?<=://)[^/@\s]+(?=@)")
-TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY")
 
 
 def visible(text: str) -> str:
     "Replace control characters, which a terminal would obey, and access tokens."
-    secrets = [os.environ.get(name, "").strip() for name in TOKENS]
-    for secret in secrets:
-        text = text.replace(secret, "***") if len(secret) > 3 else text
-    for pattern in SECRETS:
-        text = re.sub(pattern, "***", text)
-    return CONTROL.sub("\ufffd", text)
+    return CONTROL.sub("\ufffd", without_secrets(text))
 
 
 def complain(line: str):

@@ -19,7 +19,7 @@ from json import JSONDecodeError
 from typing import Annotated, NamedTuple, NotRequired, TypedDict
 from urllib.parse import quote
 
-from gpt2edu.machine.state import Count, check, loads
+from gpt2edu.machine.state import Count, check, loads, without_secrets
 from gpt2edu.text.corpus import reachable
 
 # %% ../../nbs/tough/ch20a_hub.ipynb #fbb05d40
@@ -30,9 +30,12 @@ GREETING = 20.0  # the same for the first request, so that a missing network is 
 
 
 class HubError(OSError):
-    "The hub did not answer, or refused; one line."
+    "The hub did not answer, or refused; one line, without an access token."
 
     response = None  # of a server that answered, with status_code and headers
+
+    def __init__(self, line: str):
+        super().__init__(without_secrets(line))
 
 
 def pause(
@@ -67,7 +70,7 @@ def retry(
     note: Callable = lambda line: None,  # gets a line for each pause of a second or more
 ):  # what the action returns
     "Repeat an action until it works. HubError, one line, after `patience`; other errors as raised."
-    began = time.monotonic()
+    began, what = time.monotonic(), without_secrets(what)
     attempt = 0
     while True:
         try:
@@ -77,11 +80,11 @@ def retry(
                 raise
             headers = getattr(getattr(e, "response", None), "headers", {})
             wait = pause(attempt, headers.get("Retry-After"))
-            why = " ".join(str(e).split())[:100] or type(e).__name__
+            why = without_secrets(" ".join(str(e).split()))[:100] or type(e).__name__
             if time.monotonic() - began + wait > patience:
                 raise HubError(
                     f"{what}: no answer for {patience:.0f} s ({why}); check the network, then go on"
-                ) from e
+                ) from None  # the client's error can quote the token
         if wait >= 1:
             note(f"{what}: {why}; trying again in {wait:.0f} s")
         time.sleep(wait)
@@ -131,23 +134,24 @@ class HubFile(io.RawIOBase):
         from huggingface_hub import constants, get_session
         from huggingface_hub.utils import build_hf_headers
 
+        address = without_secrets(self.url)
         headers = build_hf_headers()
         headers |= {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
         seconds = constants.HF_HUB_DOWNLOAD_TIMEOUT
         response = get_session().get(self.url, headers=headers, timeout=seconds)
         if response.status_code == 416:
             raise ValueError(
-                f"{self.url}: has changed, expected {self.size:,} bytes; list the dataset again"
+                f"{address}: has changed, expected {self.size:,} bytes; list the dataset again"
             )
         if response.status_code >= 400:
             what = f"the server answered {response.status_code}"
-            error = HubError(f"{self.url}: {what}; check access to the dataset")
+            error = HubError(f"{address}: {what}; check access to the dataset")
             error.response = response
             raise error
         total = response.headers.get("Content-Range", "").rpartition("/")[2]
         if total.isdigit() and int(total) != self.size:
             got = f"got a file of {int(total):,} bytes, expected {self.size:,}"
-            raise ValueError(f"{self.url}: {got}; list the dataset again")
+            raise ValueError(f"{address}: {got}; list the dataset again")
         if len(response.content) != stop - start:
             raise ConnectionError(f"got {len(response.content):,} bytes, expected {stop - start:,}")
         return response.content
@@ -322,6 +326,7 @@ def list_files(
         RevisionNotFoundError,
     )
 
+    endpoint = without_secrets(constants.ENDPOINT)
     try:
         info = ask_hub(repo, revision, note)
     except GatedRepoError:
@@ -330,7 +335,7 @@ def list_files(
         ) from None
     except (RepositoryNotFoundError, HFValidationError):
         fix = "check the name, or log in if it is private"
-        raise ValueError(f"no dataset {repo!r} on {constants.ENDPOINT}; {fix}") from None
+        raise ValueError(f"no dataset {repo!r} on {endpoint}; {fix}") from None
     except RevisionNotFoundError:
         raise ValueError(
             f"{repo} has no revision {revision!r}; leave it out to get the newest"
@@ -340,17 +345,17 @@ def list_files(
     except Exception as e:
         if type(e).__name__ == "OfflineModeIsEnabled":
             raise HubError(f"cannot ask for {repo}: HF_HUB_OFFLINE is set; unset it") from None
+        if getattr(e, "response", None) is not None:  # the server's words
+            why = without_secrets(" ".join(str(e).split()))[:120]
+            raise HubError(f"{endpoint} refused {repo}: {why}") from None
         if isinstance(e, ValueError):
             fix = "try again later, or take another dataset"
-            raise ValueError(f"{constants.ENDPOINT}, {repo}: {e}; {fix}") from None
-        if getattr(e, "response", None) is None:
-            raise
-        why = " ".join(str(e).split())[:120]
-        raise HubError(f"{constants.ENDPOINT} refused {repo}: {why}") from None
+            raise ValueError(f"{endpoint}, {repo}: {e}; {fix}") from None
+        raise
     sizes = {s["rfilename"]: s.get("size") for s in info["siblings"]}
     configs = (info.get("cardData") or {}).get("configs") or []
     name, found = choose(repo, configs, sizes, config, split)
     if unknown := [p for p in found if not sizes[p]]:
         what = f"the size of {unknown[0]} is missing, expected a number of bytes"
-        raise ValueError(f"{constants.ENDPOINT}, {repo}: {what}; download its files")
+        raise ValueError(f"{endpoint}, {repo}: {what}; download its files")
     return Listing(repo, name, split, info["sha"], [(p, sizes[p]) for p in found])

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from gpt2edu.text.corpus import is_hub_name, reachable, story_items
 from gpt2edu.text.files import BOM, row_of, whole_lines
+from gpt2edu.machine.state import without_secrets
 from gpt2edu.train.config import TrainConfig
 
 HUB = "Rowan/hellaswag"
@@ -66,7 +67,8 @@ def hub_items(
     try:
         rows = datasets.load_dataset(repo, split="validation")
     except Exception as e:  # noqa: BLE001  the client passes on errors of the libraries below it
-        hub = f"{constants.ENDPOINT} does not have it or does not answer ({type(e).__name__})"
+        hub = without_secrets(constants.ENDPOINT)
+        hub += f" does not have it or does not answer ({type(e).__name__})"
         fix = "connect, or give a .jsonl file (eval: --data, train: --hellaswag FILE or None)"
         raise ValueError(f"{repo}: it is not in the cache, and {hub}; {fix}") from None
     finally:

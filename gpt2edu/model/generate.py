@@ -3,8 +3,9 @@
 # Made by tools/book.py from ../../book/medium/ch12_generate.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['pick', 'check_sampling', 'next_token_probs', 'check_prompts', 'generate_batch',
-           'generate', 'TextStream', 'encode_prompt', 'complete_batch', 'complete', 'stream_text']
+__all__ = ['pick', 'check_sampling', 'next_token_probs', 'check_room', 'check_prompts',
+           'generate_batch', 'generate', 'TextStream', 'encode_prompt', 'complete_batch',
+           'complete', 'stream_text']
 
 # %% ../../nbs/medium/ch12_generate.ipynb #c686944b
 import codecs
@@ -14,6 +15,7 @@ from itertools import zip_longest
 import torch
 from torch import Tensor
 
+from gpt2edu.machine.limits import need_memory
 from gpt2edu.model.attention import KVCache
 
 # %% ../../nbs/medium/ch12_generate.ipynb #9dbd4f96
@@ -93,6 +95,22 @@ def _grow(model, idx, max_tokens, generators, eot, **knobs):
         idx = new.to(idx.device)
 
 # %% ../../nbs/medium/ch12_generate.ipynb #a6209894
+def check_room(
+    model,  # a GPT
+    prompts: Sequence[list[int]],  # token ids
+    max_tokens: int,  # new tokens for each sequence
+    num_seq: int,  # sequences for each prompt
+) -> None:
+    "Raise a one-line ValueError if the caches are larger than the memory."
+    c, wte = model.config, model.transformer.wte.weight
+    one = 2 * c.n_layer * c.n_embd * wte.element_size()  # bytes of a position: key and value
+    positions = sum(min(len(ids) + max_tokens, c.block_size + 1) for ids in prompts)
+    memory = None
+    if wte.is_cuda:
+        memory = torch.cuda.get_device_properties(wte.device).total_memory
+    need_memory(num_seq * positions * one, f"num_seq={num_seq}", "take fewer at a time", memory)
+
+# %% ../../nbs/medium/ch12_generate.ipynb #a80e17c7
 def check_prompts(
     prompts: Sequence[list[int]],  # token ids
     longest: int,  # tokens that the context holds
@@ -125,14 +143,15 @@ def generate_batch(
 
     Prompts of equal length share a forward pass, others do not, so nothing is padded. The text
     never slides out of the context: a prompt of n tokens gets at most block_size - n + 1. Raises
-    ValueError for a prompt that is empty or longer than the context and for a knob out of range,
-    before the first step.
+    ValueError for a prompt that is empty or longer than the context, for a knob out of range and
+    for more sequences than fit into the memory, before the first step.
     """
     check_sampling(temperature, top_k, top_p)
     longest = model.config.block_size
     if max_tokens < 1 or num_seq < 1:
         raise ValueError(f"max_tokens={max_tokens} and num_seq={num_seq} must be 1 or more")
     check_prompts(prompts, longest)
+    check_room(model, prompts, max_tokens, num_seq)
     if generator is None:
         generator = torch.Generator()
         generator.seed()  # from the operating system; torch's global generator is not touched
@@ -229,11 +248,12 @@ def complete_batch(
 ) -> list[list[str]]:  # for each prompt, num_seq continuations without the prompt
     "Continue prompts to a stop string, `<|endoftext|>`, max_tokens or the end of the context."
     num_seq = options.get("num_seq", 1)
-    streams = [TextStream(tokenizer, stop) for _ in range(len(prompts) * num_seq)]
-    texts = [""] * len(streams)
     ids = [encode_prompt(tokenizer, p) for p in prompts]
     known = {"eot": tokenizer.eot, "n_vocab": tokenizer.n_vocab}
-    for step in generate_batch(model, ids, max_tokens, **known, **options):
+    steps = generate_batch(model, ids, max_tokens, **known, **options)  # refuses what cannot be
+    streams = [TextStream(tokenizer, stop) for _ in range(len(prompts) * num_seq)]
+    texts = [""] * len(streams)
+    for step in steps:
         triples = zip(texts, streams, step, strict=True)
         texts = [text + stream.feed(i) for text, stream, i in triples]
         if all(stream.ended for stream in streams):

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from gpt2edu.text.corpus import reachable
 from gpt2edu.machine.atomic import whole_folder
-from gpt2edu.machine.state import read_json, shown
+from gpt2edu.machine.state import read_json, shown, without_secrets
 from gpt2edu.model.gpt import GPT, GPTConfig
 from gpt2edu.text.tokenizer import (
     EOT,
@@ -170,8 +170,8 @@ OPTIONAL = ("tokenizer.json", "tokenizer_config.json")
 
 
 def first_line(e: Exception) -> str:
-    "Shorten an error of the hub's client to one line."
-    return (str(e).strip() or type(e).__name__).splitlines()[0]
+    "Shorten an error of the hub's client to one line, without an access token."
+    return without_secrets(str(e).strip() or type(e).__name__).splitlines()[0]
 
 
 def download(repo: str) -> Path:  # "owner/name" on the hub → the folder in the cache
@@ -199,7 +199,7 @@ def download(repo: str) -> Path:  # "owner/name" on the hub → the folder in th
             why = f"{file} did not arrive from {constants.ENDPOINT}: {first_line(e)}"
         else:
             continue
-        raise ValueError(f"{repo}: {why}") from None
+        raise ValueError(without_secrets(f"{repo}: {why}")) from None
     return Path(path).parent
 
 
@@ -211,7 +211,7 @@ def find_model(name: str | Path) -> Path:  # "gpt2", "owner/name" or a folder �
         if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", repo):
             return download(repo)
         raise ValueError(
-            f"unknown model {str(name)!r}; expected {', '.join(HUB)}, owner/name "
+            f"unknown model {without_secrets(str(name))!r}; expected {', '.join(HUB)}, owner/name "
             "or a folder that exists"
         )
     if missing := [folder / file for file in FILES if not (folder / file).is_file()]:

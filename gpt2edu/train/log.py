@@ -86,7 +86,8 @@ def draw_loss(
         if value is not None:
             ax.axhline(value, linestyle="--", color=colour, label=f"{name_} {value:.3f}")
     ax.set(xlabel="step", ylabel="loss, nats/token")
-    short = name if len(name) < 60 else f"{name[:59]}…"
+    short = "".join(c if c.isprintable() else "?" for c in name)  # no font has the others
+    short = short if len(short) < 60 else f"{short[:59]}…"
     ax.set_title(f"Loss of {short}", parse_math=False)  # a $ in a name is a dollar
     ax.legend(frameon=False)
     return fig

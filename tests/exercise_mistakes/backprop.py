@@ -220,7 +220,6 @@ MISTAKES = {
         (judge(relative=False, tol=1e-6), "large slopes was refused"),
         (judge(relative=False, tol=5e-3), "small slopes was accepted"),
         (lambda f, gradient, x: True, "every claim is accepted"),
-        (lambda *a: judge_in_place(*a, restore=False), "x is not what it was"),
         (
             lambda f, gradient, x: (gradient(x).abs() - measured(f, x).abs()).abs().max() < 1e-4,
             "the wrong sign",

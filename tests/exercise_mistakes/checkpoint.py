@@ -204,7 +204,7 @@ MISTAKES = {
     "check_newest": [
         (
             lambda n, w: newest([x for x in w if x in n or x.startswith("step")], w),
-            "choose among the names",
+            "is not among the names",
         ),
         (
             lambda n, w: by_pattern(n, w) if by_pattern(n, w) != "step_0" else None,
