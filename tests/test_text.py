@@ -158,6 +158,7 @@ ARITHMETIC = "arithmetic on the page, by hand"
 ALLOWED = {  # page: {figure: why it needs no source}
     "ch02_prediction": {"0.04": INPUT},
     "ch03_corpus": {"1.5": INPUT, "1.2": INPUT},
+    "ch12_generate": {"74 kB": ARITHMETIC},
     "ch12a_int8": {"0.25": "the spacing of bf16 there", "0.5": "the spacing of bf16 there"},
     "ch14_device": {
         "12,000 tokens/s": INPUT,
