@@ -65,7 +65,10 @@ def test_a_part_that_fails_or_takes_too_long_is_recorded(tmp_path):
     said = benchmarks("gpu", "--rehearse", "--minutes", 0.02, "--json", tmp_path / "x.json", code=1)
     parts = read(tmp_path / "x.json")["parts"]
     assert list(parts) == PARTS and "over its time of" in said
-    assert all(p.get("error", p.get("skipped")) for p in parts.values())
+    late = [name for name, p in parts.items() if "over its time of" in str(p.get("error"))]
+    assert late and parts[PARTS[-1]].get(
+        "skipped", parts[PARTS[-1]].get("error")
+    )  # a fast part ends
 
 
 def test_two_rows_are_measured_and_written_down(tmp_path):
