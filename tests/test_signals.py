@@ -37,6 +37,8 @@ COMMANDS = {
     "plan": "plan --measure",
     "export": "export --run {place}/runs/ours --out out",
 }
+# done or saved, or ended by SIGHUP, SIGINT, SIGTERM
+CODES = {0, 129, 130, 143}
 SCRIPT = """import sys
 from gpt2edu.cli.__main__ import {0}
 if __name__ == "__main__":
@@ -94,7 +96,7 @@ def check_whole(folder: Path):
         open_shards(path.parent, "train", tokenizer, True)
 
 
-def trial(place: Path, folder: Path, name: str, rng: random.Random):
+def trial(place: Path, folder: Path, name: str, rng: random.Random) -> int:
     "Start a command, send signals in its first three seconds, and look at what it leaves."
     folder.mkdir()
     for text in ("t.txt", "long.txt"):
@@ -124,25 +126,30 @@ def trial(place: Path, folder: Path, name: str, rng: random.Random):
     assert p.returncode in ([0] if saved else [0, *ended]), what
     assert err.count("\n") == (p.returncode != 0), what
     check_whole(folder)
-    return what
+    return p.returncode
 
 
-def trials(place: Path, tmp_path: Path, name: str, n: int, seed: int):
+def trials(place: Path, tmp_path: Path, name: str, n: int, seed: int) -> list[int]:
+    "Return the exit codes of n trials."
+    codes = []
     for i in range(n):
         sys.stdout.write(f"{name}, seed {seed + i}\n")  # shown where one fails
-        found = trial(place, tmp_path / str(i), name, random.Random(seed + i))
-        sys.stdout.write(f"{found}\n")
+        codes.append(trial(place, tmp_path / str(i), name, random.Random(seed + i)))
+    return codes
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_signal_at_any_moment(place, tmp_path, name):
-    trials(place, tmp_path, name, 2, random.randrange(10**6))
+    codes = trials(place, tmp_path, name, 2, random.randrange(10**6))
+    assert len(codes) == 2 and set(codes) <= CODES, codes
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_100_signals_at_any_moment(place, tmp_path, name):
-    trials(place, tmp_path, name, int(os.environ.get("SIGNALS", 100)), 10**6)
+    n = int(os.environ.get("SIGNALS", 100))
+    codes = trials(place, tmp_path, name, n, 10**6)
+    assert len(codes) == n and set(codes) <= CODES, codes
 
 
 @pytest.mark.parametrize("name", COMMANDS)
