@@ -75,28 +75,6 @@ def wait(device: str):
         torch.cuda.synchronize()
 
 
-def step_of(hour: Hour, loss_of: Callable, model, optimizers: list, B: int, T: int, dtype: str):
-    "Make a whole training step on seeded random tokens."
-    import torch
-
-    from gpt2edu.machine import device
-
-    g = torch.Generator().manual_seed(0)
-    ids = torch.randint(hour.V, (B, T + 1), generator=g).to(hour.device)
-    x, y = ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
-
-    def step():
-        with device.autocast(hour.device, peers.torch_dtype(dtype)):
-            loss = loss_of(x, y)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for o in optimizers:
-            o.step()
-            o.zero_grad(set_to_none=True)
-
-    return step
-
-
 def seconds_of(hour: Hour, step: Callable) -> float:  # of one step, the median of three groups
     "Time steps after three that warm up."
     for _ in range(3):
@@ -164,7 +142,9 @@ def measure_step(hour: Hour, sizes, B: int, chunked: bool, compiled: bool, peak:
         torch.cuda.reset_peak_memory_stats()
     try:
         model, loss_of = our_model(hour, sizes, hour.T, chunked, compiled)
-        step = step_of(hour, loss_of, model, build_optimizers(model), B, hour.T, hour.dtype)
+        step = peers.whole_step(
+            loss_of, model, build_optimizers(model), B, hour.T, hour.V, hour.dtype, hour.device
+        )
         seconds = seconds_of(hour, step)
     except torch.OutOfMemoryError as e:
         return {"out of memory": str(e).splitlines()[0]}
@@ -313,7 +293,9 @@ def profile(hour: Hour):
     key = "self_device_time_total" if on_gpu else "self_cpu_time_total"
     for compiled in (False, True):
         model, loss_of = our_model(hour, hour.sizes, hour.T, True, compiled)
-        step = step_of(hour, loss_of, model, build_optimizers(model), B, hour.T, hour.dtype)
+        step = peers.whole_step(
+            loss_of, model, build_optimizers(model), B, hour.T, hour.V, hour.dtype, hour.device
+        )
         for _ in range(3):
             step()
         wait(hour.device)
@@ -416,7 +398,9 @@ def beside_nanogpt(hour: Hour):
         model, loss_of = peers.build(*arguments)
         loss_of = torch.compile(loss_of, backend=hour.backend, dynamic=False)
         optimizers = peers.optimizers_of(who, model, 1e-4, hour.device)
-        steps[who] = step_of(hour, loss_of, model, optimizers, B, T, hour.dtype)
+        steps[who] = peers.whole_step(
+            loss_of, model, optimizers, B, T, hour.V, hour.dtype, hour.device
+        )
     found = {who: [] for who in steps}
     for i in range(4):
         for who, step in steps.items():

@@ -88,6 +88,38 @@ def optimizers_of(who: str, model, lr: float, device: str = "cpu") -> list:
     return [torch.optim.AdamW(model.parameters(), **options)]
 
 
+def whole_step(
+    loss_of: Callable,  # of ids and targets
+    model,
+    optimizers: list,
+    B: int,
+    T: int,
+    vocab_size: int,
+    dtype: str,
+    where: str = "cpu",
+) -> Callable:  # takes a step and returns its loss, without waiting for a GPU
+    "Make a training step on seeded random tokens."
+    import torch
+
+    from gpt2edu.machine import device
+
+    g = torch.Generator().manual_seed(0)
+    tokens = torch.randint(vocab_size, (B, T + 1), generator=g).to(where)
+    x, y = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
+
+    def step():
+        with device.autocast(where, torch_dtype(dtype)):
+            loss = loss_of(x, y)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for o in optimizers:
+            o.step()
+            o.zero_grad(set_to_none=True)
+        return loss.detach()
+
+    return step
+
+
 def training_step(
     who: str,
     sizes,
@@ -99,25 +131,11 @@ def training_step(
     lr: float = 1e-4,
 ) -> Callable[[], float]:  # the loss, nats/token
     "Make a subject: whole steps on seeded random tokens."
-    import torch
-
     from gpt2edu.machine import device
 
     model, loss_of = build(who, tuple(sizes), T, vocab_size, nanogpt)
     if who == "ours":  # as its trainer does
         device.keep_freed_memory()
     optimizers = optimizers_of(who, model, lr)
-    tokens = torch.randint(vocab_size, (B, T + 1), generator=torch.Generator().manual_seed(0))
-    x, y = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
-
-    def step() -> float:
-        with device.autocast("cpu", torch_dtype(dtype)):
-            loss = loss_of(x, y)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for o in optimizers:
-            o.step()
-            o.zero_grad(set_to_none=True)
-        return loss.item()
-
-    return step
+    step = whole_step(loss_of, model, optimizers, B, T, vocab_size, dtype)
+    return lambda: step().item()

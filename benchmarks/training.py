@@ -301,19 +301,9 @@ def preset_step(optimizer: str, dtype: str, keep: bool = True, small: bool = Fal
     optimizers = build_optimizers(model, kind, dtype=products)
     if optimizer == "torch":
         optimizers[0] = torch.optim.Muon(block_matrices(model), adjust_lr_fn="match_rms_adamw")
-    tokens = torch.randint(846, (c.micro_batch, c.block_size + 1))
-
-    def step() -> float:
-        with device.autocast("cpu", peers.torch_dtype(dtype)):
-            loss = model(tokens[:, :-1], tokens[:, 1:])[1]
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for o in optimizers:
-            o.step()
-            o.zero_grad(set_to_none=True)
-        return loss.item()
-
-    return step
+    sizes = (c.micro_batch, c.block_size, 846)  # the ids of the stories' tokenizer
+    step = peers.whole_step(lambda x, y: model(x, y)[1], model, optimizers, *sizes, dtype)
+    return lambda: step().item()
 
 
 def ways_of_a_step(asked, ways: dict[str, dict], base: str) -> dict:

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -176,16 +177,22 @@ def refused(line: str, place: Path, tmp_path: Path, there: Path, *words: str, be
     no_leftovers(there)
 
 
+@contextmanager
+def disk(there: Path, options: str):
+    "Mount a disk of its own in memory."
+    there.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", options, "none", there]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("no right to mount a disk")
+    yield there
+    subprocess.run(["umount", there], check=True)
+
+
 @pytest.fixture
 def small(tmp_path):
     "A disk of 24 kB."
-    there = tmp_path / "small"
-    there.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=24k", "none", there]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("no right to mount a small disk")
-    yield there
-    subprocess.run(["umount", there], check=True)
+    with disk(tmp_path / "small", "size=24k") as there:
+        yield there
 
 
 @pytest.fixture
@@ -205,13 +212,8 @@ def closed(tmp_path):
 @pytest.fixture
 def read_only(tmp_path):
     "A disk that is mounted read-only."
-    there = tmp_path / "ro"
-    there.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "ro,size=1m", "none", there]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("no right to mount a disk")
-    yield there
-    subprocess.run(["umount", there], check=True)
+    with disk(tmp_path / "ro", "ro,size=1m") as there:
+        yield there
 
 
 @pytest.mark.parametrize("name", WRITERS)
