@@ -82,8 +82,8 @@ def test_parameters_weights_gradients_and_optimizer_are_exact(name, optimizer):
         for p in model.parameters():
             p.grad = torch.empty_like(p)
         optimizers = build_optimizers(model, optimizer)
-        for o in optimizers:
-            o.step()
+    for o in optimizers:  # outside, since torch 2.9 reads its count of steps
+        o.step()
     m = budget.memory(c, V)
     assert count_params(**sizes(c, V)) == num_params(model)
     assert m["weights"] == sum(p.nbytes for p in model.parameters())
