@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Choice', 'pick_device', 'describe', 'autocast', 'grad_scaler', 'best_dtype',
-           'pick_dtype', 'set_precision', 'keep_freed_memory', 'compiler_error', 'best_compile',
-           'pick_compile']
+           'pick_dtype', 'multiply_fp32', 'set_precision', 'keep_freed_memory', 'compiler_error',
+           'best_compile', 'pick_compile']
 
 # %% ../../nbs/tough/ch14_device.ipynb #fad54fa9
 import ctypes
@@ -16,6 +16,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import warnings
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -133,11 +134,18 @@ def pick_dtype(
     return Choice(dtypes[choice], f"asked for; auto takes {best!s}")
 
 # %% ../../nbs/tough/ch14_device.ipynb #0064f43b
+def multiply_fp32(how: str):  # "highest": fp32; "high": TF32 on GPUs that have it
+    "Set how PyTorch multiplies fp32 matrices, without the warning of PyTorch 2.9."
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Please use the new API settings")
+        torch.set_float32_matmul_precision(how)
+
+
 def set_precision(device: str | torch.device) -> Choice:  # of "high" (TF32) or "highest" (fp32)
     "Set how PyTorch multiplies fp32 matrices in this process: TF32 on GPUs that have it."
     device = torch.device(device)
     tf32 = device.type == "cuda" and _capability(device) >= (8, 0)
-    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    multiply_fp32("high" if tf32 else "highest")
     if tf32:
         return Choice("high", "fp32 products use TF32")
     return Choice("highest", f"no TF32 on this {device.type}")

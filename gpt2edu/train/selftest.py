@@ -17,6 +17,7 @@ from gpt2edu.machine.device import (
     grad_scaler,
     pick_device,
     pick_dtype,
+    multiply_fp32,
     set_precision,
 )
 from gpt2edu.model.gpt import GPT, IGNORE, GPTConfig, cross_entropy
@@ -147,14 +148,14 @@ def self_test(
     kinds += [(names[dtype], dtype, "highest")] * (dtype != torch.float32)
     try:
         for name, kind, products in kinds:
-            torch.set_float32_matmul_precision(products)
+            multiply_fp32(products)
             if found := disagreement((step or probe_step)(device, kind, update), want, UNITS[name]):
                 return f"computes a training step wrongly: in {name} {found}"
     # a kernel that is missing; a number format that the device lacks
     except (RuntimeError, TypeError) as e:
         return f"cannot take a training step: {next(iter(str(e).splitlines()), type(e).__name__)}"
     finally:
-        torch.set_float32_matmul_precision(before)
+        multiply_fp32(before)
     return ""
 
 # %% ../../nbs/tough/ch14b_selftest.ipynb #704ddb3f
