@@ -7,6 +7,8 @@ book:            ## notebooks and library of every manuscript that changed: sync
 	$(PYTHON) tools/book.py
 	$(PYTHON) tools/commands.py
 	$(PYTHON) tools/lists.py
+	$(PYTHON) tools/diagrams.py
+	$(PYTHON) tools/api.py
 
 book-all:        ## the same for every manuscript, executed again
 	$(PYTHON) tools/book.py --all
@@ -17,12 +19,14 @@ check:           ## the gates that CI runs after the tests
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) tools/commands.py --check
 	$(PYTHON) tools/lists.py --check
+	$(PYTHON) tools/diagrams.py --check
+	$(PYTHON) tools/api.py --check
 	$(PYTHON) tools/check_site.py
 	$(PYTHON) -m pytest tests/test_repo.py
 
 site:            ## the website: with Quarto where it is installed, else a preview by smalldocs
 	@if command -v quarto > /dev/null; then quarto render; \
-	else echo "quarto is not installed; smalldocs makes a preview (no cross-references, no theme)"; smalldocs render .; fi
+	else echo "quarto is not installed; this is the preview of tools/preview.py"; $(PYTHON) tools/preview.py; fi
 
 test:            ## what the README's second line runs
 	$(PYTHON) -m pytest

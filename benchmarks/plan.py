@@ -26,6 +26,8 @@ CASES = TINY | {
     "124M 2 x 256": BLOCK_124M | {"micro_batch": 2, "total_batch": 512, "dtype": "fp32"},
     "124M 2 x 256 twice": BLOCK_124M | {"micro_batch": 2, "total_batch": 1024, "dtype": "fp32"},
     "124M 8 x 256 bf16": BLOCK_124M | {"micro_batch": 8, "total_batch": 2048, "dtype": "bf16"},
+    "124M 8 x 256 bf16 --recompute": BLOCK_124M
+    | {"micro_batch": 8, "total_batch": 2048, "dtype": "bf16", "recompute": True},
 }
 
 
@@ -41,13 +43,14 @@ def take_steps(config, vocab_size: int, dtype, n_steps: int, device: str = "cpu"
     g = torch.Generator().manual_seed(0)
     sizes = (c.n_layer, c.n_head, c.n_embd, c.block_size, vocab_size)
     model = GPT(GPTConfig(*sizes), g).to(device)
+    model.recompute = c.recompute
     optimizers = build_optimizers(model, c.optimizer, 1e-4)
     for _ in range(n_steps):
         for _ in range(n_micro := c.total_batch // (c.micro_batch * c.block_size)):
             ids = torch.randint(vocab_size, (c.micro_batch, c.block_size + 1), generator=g)
             ids = ids.to(device)
             x, y = ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
-            with autocast(device, dtype):
+            with autocast(device, dtype, cache=not c.recompute):
                 part = model(x, y)[1] / n_micro
             part.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -1,12 +1,17 @@
 """Settings of every test process."""
 
 import os
+import signal
+from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 # Two processes run side by side, and bits are equal only with equal threads.
 # Subprocesses and notebooks inherit it.
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
+if hasattr(signal, "SIGHUP"):  # `nohup pytest` has switched it off, and subprocesses inherit that
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 # The same examples on every machine; `pytest --hypothesis-profile=explore` looks for new ones.
 settings.register_profile("same", derandomize=True)
 settings.register_profile("explore", derandomize=False)
@@ -14,6 +19,22 @@ settings.load_profile("same")
 
 # `pytest -m quick`: what CI runs on every system and every Python, in a few minutes on two cores.
 QUICK = "attention generate loader metrics model plan release repo shards site tokenizer".split()
+
+
+CHROMIUM = Path("/usr/bin/chromium")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    "Debian's chromium; a test that asks for it skips where it is not there."
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if not CHROMIUM.exists():
+        pytest.skip(f"there is no {CHROMIUM}")
+    with api.sync_playwright() as p:
+        # Docker has no user namespace for chromium's own sandbox
+        chromium = p.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
 
 
 def pytest_collection_modifyitems(items):

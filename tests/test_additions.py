@@ -36,7 +36,7 @@ OPTIMISER = {
 EVALUATION = {
     "book/tough/ch18c_tasks.md": [
         (
-            "Two presets, and the tasks that they answer:\n",
+            "Three presets, and the tasks that they answer:\n",
             """```{code-cell} ipython3
 #| export: true
 class Parrot(Task):
@@ -56,7 +56,7 @@ class Parrot(Task):
         return [{"ctx": "One day, Mia", "endings": endings, "label": 0}]
 ```
 
-Two presets, and the tasks that they answer:
+Three presets, and the tasks that they answer:
 """,
         )
     ],
@@ -76,60 +76,19 @@ DATASET = {
         ),
     ],
 }
-ROPE = {  # rotary position embeddings (Su et al. 2021, arXiv 2104.09864, section 3.2)
-    "book/medium/ch08_attention.md": [
+SILU = {  # SiLU in the place of GELU (Ramachandran et al. 2017, arXiv 1710.05941)
+    "book/medium/ch09c_variants.md": [
         (
-            "        n_head: int,  # nh, number of heads; divides n_embd\n",
-            "        n_head: int,  # nh, number of heads; divides n_embd\n"
-            "        rope: bool = False,  # whether positions turn queries and keys\n",
-        ),
-        ("        self.n_head = n_head\n", "        self.n_head, self.rope = n_head, rope\n"),
-        (
-            "        q, k, v = self.qkv(x)  # (B, nh, T, hs)\n        if cache",
-            "        q, k, v = self.qkv(x)  # (B, nh, T, hs)\n"
-            "        if self.rope:\n"
-            "            start = cache.length if cache is not None else 0\n"
-            "            q, k = turned(q, start), turned(k, start)\n"
-            "        if cache",
-        ),
-        (
-            "```{code-cell} ipython3\n#| export: true\nclass CausalSelfAttention(nn.Module):\n",
-            """```{code-cell} ipython3
-#| export: true
-def turned(
-    x: Tensor,  # (B, nh, T, hs)
-    start: int,  # position of the first one
-) -> Tensor:  # (B, nh, T, hs)
-    "Turn each pair of numbers by an angle that grows with the position."
-    T, half = x.shape[2], x.shape[3] // 2
-    rates = 10_000 ** (-torch.arange(half, device=x.device) / half)
-    angles = torch.arange(start, start + T, device=x.device)[:, None] * rates  # (T, hs / 2)
-    a, b = x[..., :half], x[..., half:]
-    cos, sin = angles.cos(), angles.sin()
-    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1).to(x.dtype)
-
-
-class CausalSelfAttention(nn.Module):
-""",
+            'Activation = Literal["gelu", "swiglu", "relu2"]',
+            'Activation = Literal["gelu", "swiglu", "relu2", "silu"]',
         ),
     ],
     "book/medium/ch09_model.md": [
         (
-            "    vocab_size: int = 50257  # V",
-            "    rope: int = 1  # 1: tables of positions as in GPT-2; 2: rotary ones\n"
-            "    vocab_size: int = 50257  # V",
-        ),
-        (
-            "        n_head: int,  # nh\n    ):\n",
-            "        n_head: int,  # nh\n        rope: bool = False,\n    ):\n",
-        ),
-        ("CausalSelfAttention(n_embd, n_head)\n", "CausalSelfAttention(n_embd, n_head, rope)\n"),
-        ("Block(c.n_embd, c.n_head) for", "Block(c.n_embd, c.n_head, c.rope == 2) for"),
-        (
-            "        return self.transformer.wte(idx) + self.transformer.wpe(positions)"
-            "  # (B, T, C) + (T, C)\n",
-            "        x = self.transformer.wte(idx)  # (B, T, C)\n"
-            "        return x if self.config.rope == 2 else x + self.transformer.wpe(positions)\n",
+            '        elif self.kind == "relu2":\n',
+            '        elif self.kind == "silu":\n'
+            "            x = F.silu(self.c_fc(x))  # (B, T, 4C)\n"
+            '        elif self.kind == "relu2":\n',
         ),
     ],
 }
@@ -165,21 +124,9 @@ USED = {
         ["plan", "--dataset", "sums"],
     ),
     "variant of the block": (
-        ROPE,
-        """
-import torch
-from gpt2edu import GPT, GPTConfig
-seeds = [torch.Generator().manual_seed(0) for _ in range(2)]
-models = [GPT(GPTConfig(1, 2, 16, 32, rope, 64), seeds[rope - 1]) for rope in (1, 2)]
-ids = torch.arange(20).view(1, 20)
-logits = [model(ids)[0] for model in models]
-assert not torch.allclose(*logits)
-caches = models[1].new_caches()
-parts = [models[1](part, caches=caches)[0] for part in (ids[:, :7], ids[:, 7:])]
-torch.testing.assert_close(torch.cat(parts, 1), logits[1], rtol=1e-4, atol=1e-5)
-models[1](ids, ids)[1].backward()
-""",
-        ["train", "--dry_run"],
+        SILU,
+        script(mlp="silu") + "assert trainer.step == 3 and trainer.model.config.mlp == 'silu'",
+        ["train", "--mlp", "silu", "--dry_run"],
     ),
 }
 

@@ -92,6 +92,7 @@ def test_two_rows_are_measured_and_written_down(tmp_path):
 def test_the_page_is_what_the_results_say(tmp_path):
     "Written anew from the stored results, RESULTS.md has not changed."
     stored = sorted((FOLDER / "results").glob("*.json"))
+    assert stored
     for path in stored:
         (tmp_path / path.name).write_bytes(path.read_bytes())
     benchmarks("report", tmp_path)
@@ -118,3 +119,16 @@ def test_a_shortfall_is_explained(tmp_path):
 def test_every_row_is_listed_and_every_bound_of_the_issue_is_there():
     names = [line.split()[0] for line in benchmarks("list").splitlines()]
     assert len(names) == len(set(names)) and {"shakespeare", "step-124m", "hellaswag"} <= {*names}
+
+
+def test_chapter_26_holds_the_record():
+    "What its folded cell says is what the log says."
+    log = read(FOLDER / "logs" / "modern.json")
+    page = (ROOT / "book" / "tough" / "ch26_modern.md").read_text(encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, FOLDER / "modern.py", "record"], capture_output=True, text=True, check=True
+    )
+    assert f'RECORD = """\n{done.stdout}"""\n' in page
+    assert {f"FLOOR = {run['floor']}" in page for run in log["runs"]} == {True}
+    assert log["hardware"].split(",")[0] in page and f"commit {log['commit']}" in page
+    assert len(log["runs"]) == 3 * len(log["ms"]) and len({r["dtype"] for r in log["runs"]}) == 1

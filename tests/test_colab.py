@@ -173,7 +173,7 @@ def install_cell(path):
 
 def test_one_cell_for_all_chapters():
     (cell,) = {install_cell(p) for p in CHAPTERS}
-    assert len(CHAPTERS) == 22 and cell.count(f"git+{URL}@{TAG}") == cell.count(URL) == 1
+    assert len(CHAPTERS) == 28 and cell.count(f"git+{URL}@{TAG}") == cell.count(URL) == 1
     for path in CHAPTERS:
         code = [c.source for c in nbformat.read(path, 4).cells if c.cell_type == "code"]
         before = code[: code.index(cell)]

@@ -51,7 +51,7 @@ def no_leftovers(folder: Path):
 # names
 
 
-@pytest.mark.parametrize("letter", ["n", "é", "🙂"])
+@pytest.mark.parametrize("letter", ["🙂", *(pytest.param(c, marks=pytest.mark.slow) for c in "né")])
 def test_a_name_of_255_bytes(place, letter):
     "The temporary files and the lock beside it had longer names than a file system takes."
     name = letter * (255 // len(letter.encode()))
@@ -262,8 +262,15 @@ ODD = {
 }
 
 
-@pytest.mark.parametrize("how", ODD)
-@pytest.mark.parametrize("name", STREAMS)
+# each command with every third way, and each way with some commands; all pairs in the slow series
+PAIRS = [
+    pytest.param(name, how, marks=[pytest.mark.slow] * ((i + j) % 3 > 0))
+    for i, name in enumerate(STREAMS)
+    for j, how in enumerate(ODD)
+]
+
+
+@pytest.mark.parametrize("name,how", PAIRS)
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 def test_odd_streams(place, name, how):
     "No traceback, also none of Python's own end, and an exit code that is ours."

@@ -1,7 +1,6 @@
 """Real processes that talk through gloo. NCCL and more than one machine were not tested here."""
 
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -10,15 +9,12 @@ import time
 
 import pytest
 import torch
+from small_runs import ENV, SET_BY_TORCHRUN, TORCHRUN
 from torch import nn
 
 from gpt2edu.machine import distributed as d
 from gpt2edu.machine.device import compiler_error
 from gpt2edu.machine.distributed import Ranks, read_ranks
-
-SET_BY_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-ENV = {k: v for k, v in os.environ.items() if k not in SET_BY_TORCHRUN} | {"OMP_NUM_THREADS": "1"}
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 
 TRAIN = """
 import hashlib, json, sys
@@ -32,7 +28,11 @@ from gpt2edu.train.optim import build_optimizers
 
 folder, micro = Path(sys.argv[1]), int(sys.argv[2])
 ranks = start("cpu")
+if ranks.world_size > 1:  # as NCCL's group is, beside which rank0_first makes one of gloo
+    torch.distributed.group.WORLD.bound_device_id = torch.device("cuda", ranks.local_rank)
 with rank0_first(ranks):
+    if ranks.world_size > 1:
+        torch.distributed.group.WORLD.bound_device_id = None
     with open(folder / "order", "a") as f:
         f.write(f"{ranks.rank}\\n")
     if ranks.is_main:
@@ -186,6 +186,11 @@ def test_nccl_needs_a_gpu_for_each_rank(monkeypatch):
     assert "device=mps cannot train with 2 ranks" in message(
         monkeypatch, "mps", **env("1", "2", "1")
     )
+
+
+def test_nccl_is_told_its_gpu_and_gloo_nothing():
+    assert d._gpu("cuda", Ranks(3, 8, 1)) == torch.device("cuda", 1)
+    assert d._gpu("cpu", Ranks(3, 8, 1)) is None
 
 
 def test_alone_there_is_no_group(monkeypatch):
@@ -415,7 +420,10 @@ stop()
 """
 
 
-@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=SLOW)])
 def test_compiler_ddp_and_chunked_loss_together(tmp_path, backend):
     "Gradients of two compiled ranks are those of one plain model, and no-grad passes disturb none."
     if backend == "inductor" and compiler_error():

@@ -63,6 +63,18 @@ def place(tmp_path_factory, tokenizer, model):
     return folder
 
 
+def test_a_diverged_model_is_no_figure(place, tokenizer, tmp_path, capsys):
+    model = GPT(GPTConfig(1, 1, 8, 64, tokenizer.n_vocab))
+    with torch.no_grad():
+        model.transformer.ln_f.weight.fill_(3e38)  # finite, but its logits are not
+    pretrained.export(model, tokenizer, tmp_path / "bad")
+    out = tmp_path / "found.json"
+    flags = ("--tasks", "val", "--shards", str(place / "shards"), "--out", str(out))
+    code, _, err = run_cli(capsys, "--model", str(tmp_path / "bad"), *flags)
+    assert code == 2 and "its training diverged; judge an earlier checkpoint" in err
+    assert not out.exists()
+
+
 @pytest.fixture
 def there(place, monkeypatch):
     monkeypatch.chdir(place)
@@ -512,7 +524,7 @@ def test_broken_files(there, tmp_path, capsys, content, message):
         ),
         (
             ["--tasks=math"],
-            "unknown task 'math'; expected auto, or some of hellaswag,stories,val "
+            "unknown task 'math'; expected auto, or some of hellaswag,stories,questions,val "
             "with commas between; see",
         ),
         (

@@ -32,6 +32,7 @@ from loopback_hub import SHA, serve, words, write_dataset, write_parquet
 from gpt2edu.data import encode as P
 from gpt2edu.data import hub as H
 from gpt2edu.data.cache import hub_folder, prepare_data
+from gpt2edu.data.config import DataConfig
 from gpt2edu.data.prepare import PrepareConfig, prepare
 from gpt2edu.data.shards import MANIFEST, UNFINISHED, open_shards, read_shard, write_shards
 from gpt2edu.data.sources import local_source
@@ -447,7 +448,7 @@ def test_ctrl_c_is_one_line_and_leaves_nobody(dataset, tmp_path):
         assert wait_for(lambda: list((tmp_path / "data").glob("*/*.bin")))
         os.killpg(p.pid, signal.SIGINT)  # as a terminal does: all processes of the group
         _, err = p.communicate(timeout=600)
-        assert p.returncode == 130 and err.strip() == "gpt2edu_prepare: interrupted"
+        assert (p.returncode, err.strip()) == (130, "gpt2edu_prepare: interrupted")
         assert wait_for(lambda: nobody_in_group(p.pid))
         run(tmp_path, hub.env, *FLAGS)
     assert digest(tmp_path / FOLDER) == want
@@ -610,6 +611,33 @@ def test_more_tokens_later_are_the_bytes_of_one_run(local, tmp_path):
         prepare(config(local, tmp_path, max_tokens=50_000))
 
 
+def test_a_folder_grows_and_holds_out_what_it_did(local, tmp_path):
+    "By default that is a 40th of max_tokens, which would be more the second time."
+
+    def held_out(folder):
+        found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        return found["arguments"]["val_tokens"]
+
+    whole = config(local, tmp_path, out=str(tmp_path / "one"), max_tokens=60_000, val_tokens=750)
+    want = digest(prepare(whole))
+    for n in (30_000, 60_000):
+        folder = prepare(config(local, tmp_path, max_tokens=n, val_tokens=None))
+        assert held_out(folder) == 750
+    assert digest(folder) == want
+    with pytest.raises(ValueError, match="of val_tokens 750, expected 900; choose another folder"):
+        prepare(config(local, tmp_path, max_tokens=60_000, val_tokens=900))
+
+
+def test_parts_grow_too_and_a_name_may_hold_what_a_pattern_means(local, tmp_path):
+    usual = {"val_tokens": None, "out": str(tmp_path / "out[1]")}
+    for n in (30_000, 60_000):
+        for part in ("1/2", "2/2"):
+            prepare(config(local, tmp_path, part=part, max_tokens=n, **usual))
+    folder = prepare(config(local, tmp_path, merge=True, max_tokens=60_000, **usual))
+    one = usual | {"out": str(tmp_path / "one"), "val_tokens": 750, "max_tokens": 60_000}
+    assert shards_of(folder) == shards_of(prepare(config(local, tmp_path, **one)))
+
+
 # what a trainer finds
 
 
@@ -691,6 +719,18 @@ def test_a_tokenizer_is_trained_on_the_first_documents(local, tmp_path):
     want = tokenizer.hash
     prepare(config(local, tmp_path, tokenizer="train", vocab_size=400, num_proc=1))
     assert Tokenizer.load(folder).hash == want
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows cuts paths, not names")
+@pytest.mark.parametrize("letter", ["a", "é"])
+def test_a_file_may_have_the_longest_name(tmp_path, letter):
+    file = tmp_path / (letter * (250 // len(letter.encode())) + ".txt")
+    file.write_text("\n\n".join(f"Mia has {i} apples." for i in range(300)), encoding="utf-8")
+    data = DataConfig(dataset=(str(file),), vocab_size=300, data_dir=str(tmp_path / "data"))
+    tokenizer, folder = prepare_data(data)
+    assert len(open_shards(folder, "train", tokenizer.hash))
+    with pytest.raises(ValueError, match="not a name in UTF-8"):
+        DataConfig(dataset=("caf\udce9.txt",))
 
 
 def test_two_first_runs_at_once(tmp_path):
@@ -877,6 +917,7 @@ def test_numbers_of_tokens():
         ({"part": "4/3"}, "part='4/3' must be i/n with i from 1 to n; for example 2/3"),
         ({"part": "1/2", "merge": True}, "expected one of them"),
         ({"dataset": ()}, "dataset names nothing"),
+        ({"dataset": ("caf\udce9.txt",)}, r"dataset='caf\udce9.txt' is not a name in UTF-8"),
     ):
         with pytest.raises(ValueError, match=re.escape(words_)):
             PrepareConfig(**flags)

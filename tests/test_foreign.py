@@ -67,7 +67,7 @@ def test_every_command_says_that_the_weights_are_missing(command, folder, capsys
     assert not Path("o").exists()
 
 
-@pytest.mark.parametrize("command", ["export", "train", "plan"])
+@pytest.mark.parametrize("command", ["train", "plan"])
 def test_a_model_of_transformers_is_no_run(command, folder, capsys):
     err = refused(capsys, command, *COMMANDS[command])
     assert "hf is a model as transformers writes it, not a run" in err
@@ -105,6 +105,29 @@ def test_weights_and_config_without_a_tokenizer(folder, ours, tmp_path, capsys):
     assert "alone has no tokenizer.json" in refused(capsys, "eval_", "--model", "alone", *judge)
     commands.eval_(["--model", "alone", "--tokenizer", "hf", *judge])
     assert json.loads(capsys.readouterr().out)["model"] == "alone"
+    for more in ([], ["--web"]):
+        assert "alone has no tokenizer.json" in refused(capsys, "export", "--run", "alone", *more)
+    begin = ["--init_from", "alone", "--dry_run"]
+    assert "alone has no tokenizer.json" in refused(capsys, "train", *begin)
+    commands.export(["--run", "alone", "--tokenizer", "hf", "--out", "whole"])
+    same = ("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json")
+    assert all(Path("whole", f).read_bytes() == Path("hf", f).read_bytes() for f in same)
+
+
+def test_the_package_s_model_is_exported_and_another_name_gets_a_remedy(folder, capsys):
+    commands.export(["--run", "tiny"])
+    out = capsys.readouterr().out
+    assert "next: gpt2edu_generate --run " in out and Path("exports/tiny/vocab.json").exists()
+    commands.export(["--run", "exports/tiny", "--web"])
+    assert Path("exports/tiny.safetensors").exists()
+    for name, fix in {
+        "exports/tiny.safetensors": "it is a file; name the folder of a model",
+        "tiny-sft": "train it with: gpt2edu_train --preset tiny-sft --out_dir 'my runs'",
+        "other": "make one with: gpt2edu_train --out_dir 'my runs'",
+        "": "the name of the run is empty; name one, or leave it out for the latest",
+    }.items():
+        err = refused(capsys, "export", "--run", name, "--out_dir", "my runs")
+        assert err.rstrip("\n").endswith(fix), err
 
 
 def test_a_tokenizer_with_too_many_ids_is_refused(folder, tmp_path, capsys):
@@ -292,6 +315,64 @@ def test_the_next_lines_are_quoted_and_name_the_run(tmp_path, monkeypatch):
     assert not Path("pwned").exists() and (run / "loss.png").exists()
 
 
+FEW = "--device cpu --choice_items 4 --val_tokens 512 --max_steps 1"
+ROWS = f"{FEW} --total_batch 1024 --micro_batch 4 --conversations 20"
+MORE = {  # what is typed besides, so that a line is quick
+    "gpt2edu_train --shards": f"{FEW} --vocab_size 300",
+    "--preset tiny-sft": ROWS,
+    "gpt2edu_train --out_dir": f"{FEW} --name first",
+    "gpt2edu_chat": "--max_tokens 3",
+    "gpt2edu_generate": "--max_tokens 3",
+}
+OUT, NAME = "--out_dir 'my runs'", '"it\'s"'
+GRPO = f"gpt2edu_train --preset tiny-grpo --group 2 --answer_tokens 4 {ROWS} {OUT}"
+TYPED = {  # lines; how many they print to type next, or the remedy of a mistake
+    "texts": [
+        (f"gpt2edu_generate {OUT}", r"make one with: (gpt2edu_train .*)$"),
+        (f"gpt2edu_train --dataset t.txt {FEW} {OUT} --name {NAME}", 2),
+        (f"gpt2edu_train --dataset t.txt --init_from {NAME} --lora_rank 2 {FEW} {OUT} --name l", 2),
+        (f'gpt2edu_export --run l {OUT} --out "a copy\'s"', 2),
+        (f"gpt2edu_export --run 'my runs/l/adapter' {OUT}", 2),
+        (f"gpt2edu_chat --run {NAME} {OUT}", r"first: (gpt2edu_train .*)$"),
+        ("gpt2edu_prepare --dataset t.txt --tokenizer train --vocab_size 300 --val_tokens 600 "
+         '--data_dir "what\'s here"', 1),
+    ],
+    "answers": [
+        (f"gpt2edu_train --preset tiny-sft --init_from tiny {ROWS} {OUT} --name {NAME}", 2),
+        (f"gpt2edu_export --run {NAME} {OUT}", 2),
+        ('gpt2edu_train --resume "exports/it\'s"', r"open it with: (gpt2edu_gen.*), or"),
+        (f"gpt2edu_eval --run {NAME} {OUT} --tasks questions --choice_items 4", 0),
+        (f"{GRPO} --init_from {NAME} --micro_batch 2 --name grpo", 2),
+        (f"{GRPO} --init_from tiny", r"first: (gpt2edu_train .*)$"),
+    ],
+}  # fmt: skip
+
+
+def follow(line, expected=0):
+    "Type a line, and then those that it prints; return all of them."
+    mistake = isinstance(expected, str)
+    whole = line + "".join(f" {v}" for k, v in MORE.items() if k in line and not mistake)
+    if line.startswith("transformers"):
+        whole = f"{sys.executable} -c {shlex.quote('import transformers; ' + line)}"
+    done = shell(f"{whole} <<< 'Where is it?'")
+    assert done.returncode == (2 if mistake else 0), (line, done.stdout, done.stderr)
+    fix = expected if mistake else r"^next: ((?:gpt2edu_|transformers).*)$"
+    lines = re.findall(fix, done.stderr if mistake else done.stdout, re.M)
+    assert len(lines) >= (1 if mistake else expected), (line, done.stdout, done.stderr)
+    return [line] + [x for new in lines if mistake or "--resume" not in line for x in follow(new)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", TYPED)
+def test_every_line_to_type_next_can_be_typed(kind, tmp_path, monkeypatch):
+    "After each command and each remedy, in a folder whose name has a blank and a quote."
+    (here := tmp_path / "it's my $place").mkdir()
+    monkeypatch.chdir(here)
+    Path("t.txt").write_text("\n\n".join(s.text for s in stories(300)), encoding="utf-8")
+    typed = [x for step in TYPED[kind] for x in follow(*step)]
+    assert len(typed) > 12 and sum("my runs" in line for line in typed) > 8, typed
+
+
 def test_a_token_and_control_characters_are_in_no_line(monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "secret-of-mine")
     said = "illegal header value b'Bearer secret-of-mine\\n' \x1b[31m\x9b \u202e https://me:pw@x/"
@@ -300,6 +381,15 @@ def test_a_token_and_control_characters_are_in_no_line(monkeypatch):
     assert "secret" not in shown and "pw" not in shown and shown.isprintable()
     assert "hf_" + "a" * 30 not in flags.visible("token hf_" + "a" * 30)
     assert flags.visible("runs/hf_model\tof\nmine") == "runs/hf_model\tof\nmine"
+
+
+@pytest.mark.slow  # the hub's client asks again for 25 seconds
+def test_a_password_of_the_mirror_is_in_no_line(tmp_path):
+    "The hub's client logs the address with each attempt."
+    hub = {"HF_ENDPOINT": "http://me:secret-of-mine@127.0.0.1:9", "HF_HOME": str(tmp_path)}
+    done = shell("gpt2edu_generate --run gpt2", **hub)
+    assert done.returncode == 2 and "Retrying" in done.stderr
+    assert "secret-of-mine" not in done.stderr + done.stdout and "***@127.0.0.1:9" in done.stderr
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")

@@ -3,11 +3,14 @@
 Cached = uncached, batch = single, padding never drawn, Hugging Face's filters and greedy text.
 """
 
+import copy
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gpt2edu.model import linear
 from gpt2edu.model.generate import (
     TextStream,
     complete,
@@ -20,7 +23,10 @@ from gpt2edu.model.generate import (
 )
 from gpt2edu.model.gpt import GPT, GPTConfig
 from gpt2edu.model.int8 import Int8Linear, int8_model, quantise
-from gpt2edu.model.linear import Linear
+from gpt2edu.model.linear import LARGE, Linear, OneDNN, multiply, onednn_is_faster
+from gpt2edu.model.lora import HEAD, PARTS, add_lora, lora_layers, merge_lora
+from gpt2edu.text.chat import with_chat
+from gpt2edu.text.tokenizer import Tokenizer
 
 CONFIG = GPTConfig(n_layer=2, n_head=4, n_embd=32, block_size=96, vocab_size=304)
 
@@ -348,7 +354,9 @@ def test_diverged_model():
 @pytest.mark.parametrize("n_out", [768, 50257, 96, 101, 7])
 @pytest.mark.parametrize("shape", [(1, 1), (1, 2), (2, 1), (4, 1), (5, 1), (3, 7)])
 @pytest.mark.parametrize("bias", [True, False])
-def test_few_rows_are_multiplied_as_by_torch(n_out, shape, bias):
+@pytest.mark.parametrize("amd", [True, False])
+def test_few_rows_are_multiplied_as_by_torch(n_out, shape, bias, amd, monkeypatch):
+    monkeypatch.setattr(linear, "made_by_amd", lambda: amd)
     layer = Linear(48, n_out, bias=bias)
     x = torch.randn(*shape, 48, generator=gen(n_out))
     expected = torch.nn.functional.linear(x, layer.weight, layer.bias)
@@ -362,7 +370,11 @@ def test_few_rows_are_multiplied_as_by_torch(n_out, shape, bias):
     assert found.is_contiguous() and layer.blocks(x) is None  # with gradients: nn.Linear
 
 
-def test_blocks_are_for_few_rows_in_fp32():
+def test_blocks_are_for_few_rows_in_fp32_on_amds_processors(monkeypatch):
+    monkeypatch.setattr(linear, "made_by_amd", lambda: False)
+    with torch.no_grad():
+        assert Linear(48, 96).blocks(torch.zeros(4, 1, 48)) is None
+    monkeypatch.setattr(linear, "made_by_amd", lambda: True)
     layer = Linear(48, 96)
     with torch.no_grad():
         assert layer.blocks(torch.zeros(1, 5, 48)) is None
@@ -373,6 +385,41 @@ def test_blocks_are_for_few_rows_in_fp32():
             16 if torch.backends.mkl.is_available() else None
         )
         assert Linear(48, 131).blocks(torch.zeros(1, 1, 48)) is None  # prime
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="PyTorch without oneDNN")
+@pytest.mark.parametrize("by", [OneDNN.apply, multiply])
+@pytest.mark.parametrize("asked", ["xwb", "xw", "w", "wb", "x", ""])
+def test_large_products_and_their_gradients_are_torchs(by, asked):
+    g = gen(1)
+    sizes = {"x": (128, 256), "w": (160, 256), "b": (160,)}  # 128 · 256 · 160 > LARGE
+    tensors = {k: torch.randn(size, generator=g) for k, size in sizes.items()}
+    push = torch.randn(128, 160, generator=g)
+    found = []
+    for way in (torch.nn.functional.linear, by):
+        x, w, b = (t.clone().requires_grad_(k in asked) for k, t in tensors.items())
+        y = way(x, w, b)
+        if asked:
+            y.backward(push)
+        found.append([y, x.grad, w.grad, b.grad])
+    # fp32, up to 256 products in another order
+    for expected, value in zip(*found, strict=True):
+        torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-4)
+    assert y.is_contiguous()
+
+
+def test_onednn_is_for_large_fp32_products_of_amds_avx512():
+    x, w = torch.zeros(2, 128, 256), torch.zeros(160, 256)
+    name = getattr(torch.cpu, "get_capabilities", dict)().get("cpu_name", "")
+    amd = name.startswith("AMD") and torch.backends.cpu.get_cpu_capability() == "AVX512"
+    assert onednn_is_faster(x, w) == (amd and torch.backends.mkl.is_available())
+    assert multiply(x, w).shape == (2, 128, 160)
+    assert not onednn_is_faster(x[:1, : LARGE // (256 * 160) - 2], w)
+    assert not onednn_is_faster(x.bfloat16(), w.bfloat16())
+    assert not onednn_is_faster(x.to("meta"), w)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not onednn_is_faster(x, w)
+        assert multiply(x, w).dtype == torch.bfloat16
 
 
 def test_a_weight_is_off_by_half_a_mark_at_most():
@@ -396,6 +443,25 @@ def test_int8_layer_is_the_matrix_read_back(rows, n_out, n_in):
     # the product is rounded to the 8 digits of bf16; sums are in fp32
     assert ((layer(x) - expected).abs() <= 2**-8 * size + 1e-6).all()
     assert layer(x).dtype == torch.float32
+
+
+def test_an_adapter_is_rounded_with_its_layer(model):
+    adapted = add_lora(copy.deepcopy(model), 2, 4.0, (*PARTS, HEAD), gen(1))
+    with torch.no_grad():
+        for layer in lora_layers(adapted).values():
+            layer.lora_B.normal_(0, 0.3, generator=gen(2))
+    ids = torch.randint(257, (2, 9), generator=gen(0))
+    with torch.no_grad():
+        small, merged = int8_model(adapted)(ids)[0], int8_model(merge_lora(adapted))(ids)[0]
+    assert torch.allclose(small, merged, atol=1e-3 * merged.abs().max())
+
+
+def test_a_chats_token_ends_a_text():
+    chat = with_chat(Tokenizer("bytes", []))
+    end, hi = chat.special["<|end|>"], chat.encode("Hi")
+    ids = [*hi, end, *hi, *hi]
+    assert complete(Scripted(ids), chat, "x", 5) == ["Hi"]
+    assert "".join(stream_text(Scripted(ids), chat, "x", 5)) == "Hi"
 
 
 def test_int8_model_judges_and_writes_nearly_as_its_original(model):

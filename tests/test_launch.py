@@ -341,13 +341,14 @@ def examples():
 
 @pytest.mark.parametrize("line", sorted(set(examples())))
 def test_an_example_is_understood(line):
-    name, *flags = shlex.split(line)
+    name, *flags = shlex.split(line.split(" < ")[0])  # what the shell itself reads comes after it
     if name == "gpt2edu_train":
         assert isinstance(
             cli.read_train_flags(cli.take_flag(flags, "resume", "auto")[1], name)[0], TrainConfig
         )
         return
     classes = {
+        "chat": "cli.chat.ChatConfig",
         "generate": "cli.commands.GenerateConfig",
         "export": "cli.commands.ExportConfig",
         "prepare": "data.prepare.PrepareConfig",

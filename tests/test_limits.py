@@ -94,12 +94,19 @@ def bomb(kind, folder):
         return written(path, [long], [0] * 1_000_000)
     if kind == "a hundred texts":
         return written(path, many, [i % 100 for i in range(1_000_000)], store_schema=False)
+    if kind == "each the one before and a word":
+        texts = [long[: 3 << 20] + str(i) for i in range(600)]
+        encoding = {"text": "DELTA_BYTE_ARRAY"}
+        return written(path, texts, use_dictionary=False, column_encoding=encoding)
     if kind == "one page":
         return written(path, ["ab " * (60 << 20)], use_dictionary=False)
     return written(path, [long] * 40, use_dictionary=False)  # many pages
 
 
-KINDS = "one text in every row, a dictionary by its schema, a hundred texts, one page, many pages"
+KINDS = (
+    "one text in every row, a dictionary by its schema, a hundred texts, one page, many pages, "
+    "each the one before and a word"
+)
 
 
 @pytest.mark.parametrize("kind", KINDS.split(", "))
@@ -214,6 +221,14 @@ def test_a_foreign_regular_expression_is_not_run(tmp_path):
     other = Tokenizer("other", made.merges, pattern=r"(a+)+$|[\s\S]")  # its hash is its own
     file = other.save(tmp_path)
     with pytest.raises(ValueError, match=r"pattern is .* expected GPT-2's: no other is run"):
+        Tokenizer.load(file)
+
+
+def test_a_tokenizer_of_a_million_merges_is_not_built(tmp_path):
+    file = Tokenizer.train(["a few words"], 260, "ours").save(tmp_path)
+    data = json.loads(file.read_bytes())
+    file.write_text(json.dumps(data | {"merges": ["a b"] * 1_000_001}), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"merges has 1,000,001 entries, expected 1,000,000"):
         Tokenizer.load(file)
 
 
@@ -383,3 +398,10 @@ def test_a_config_that_claims_a_giant(key, number, trained, tmp_path, monkeypatc
         assert "\n" not in str(e.value)
         refused(commands.generate, ["--run", "tiny"], capsys)
     refused(commands.train, ["--resume", "tiny", "--max_steps", "3"], capsys)
+
+
+@pytest.mark.parametrize("kind", ["PLAIN", "DELTA_LENGTH_BYTE_ARRAY", "DELTA_BYTE_ARRAY"])
+def test_every_encoding_of_text_is_read(kind, tmp_path):
+    options = {"use_dictionary": False, "column_encoding": {"text": kind}}
+    path = written(tmp_path / "a.parquet", ["a", None, "", "bc", "bcd"] * 9, **options)
+    assert [str(t, "utf-8") for t in read_parquet(path, "text")] == ["a", "bc", "bcd"] * 9

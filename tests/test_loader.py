@@ -1,5 +1,6 @@
 """Loader: every window once an epoch, for any number of ranks; the position is the whole state."""
 
+import threading
 from collections import Counter
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from gpt2edu.data import shards as S
-from gpt2edu.data.loader import Loader, permute, round_keys
+from gpt2edu.data.loader import Ahead, Loader, permute, round_keys
 
 N, T = 24 * 7, 4  # windows, tokens in a window
 
@@ -217,3 +218,42 @@ def test_reads_across_shards(tmp_path):
     a, b = Loader(S.ShardSet(paths), 4, T), Loader(tokens(), 4, T)
     for (x, y), (u, v) in zip(read(a, 50), read(b, 50), strict=True):
         assert torch.equal(x, u) and torch.equal(y, v)
+
+
+def test_a_thread_reads_ahead_the_same_batches():
+    plain, ahead = Loader(tokens(), 3, T, seed=1), Ahead(Loader(tokens(), 3, T, seed=1))
+    before = threading.active_count()
+    assert ahead.position == 0 and threading.active_count() == before  # nobody has asked yet
+    for step in range(2 * N // 3):  # two epochs
+        for a, b in zip(plain.next_batch(), ahead.next_batch(), strict=True):
+            assert torch.equal(a, b)
+        assert ahead.position == plain.position  # not that of the batch which was read ahead
+        if step % 20 == 7:
+            ahead.close()
+            assert threading.active_count() == before
+    assert threading.active_count() == before + 1
+    ahead.position = plain.position = 30
+    assert starts([ahead.next_batch()]) == starts([plain.next_batch()])
+    ahead.close()
+    ahead.close()
+
+
+def test_an_error_of_the_thread_is_raised_where_its_batch_is_asked_for():
+    class Twice(Loader):
+        failures = 2
+
+        def next_batch(self):
+            if self.position == 6 and self.failures:
+                self.failures -= 1
+                raise OSError("gone")
+            return super().next_batch()
+
+    ahead = Ahead(Twice(tokens(), 3, T), prepare=list)
+    got = starts([ahead.next_batch(), ahead.next_batch()])
+    for _ in range(2):
+        with pytest.raises(OSError, match=r"^gone$"):
+            ahead.next_batch()
+        assert ahead.position == 6
+    got += starts([ahead.next_batch()])  # nothing was skipped
+    assert got == starts(read(Loader(tokens(), 3, T), 3))
+    ahead.close()

@@ -7,9 +7,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import gpt2edu.model.gpt
+from gpt2edu.machine.device import autocast
 from gpt2edu.model.gpt import GPT, IGNORE, GPTConfig, cross_entropy, num_params
+from gpt2edu.model.lora import add_lora
 
 TINY = GPTConfig(n_layer=3, n_head=4, n_embd=32, block_size=24, vocab_size=101)
 
@@ -267,6 +271,66 @@ def test_model_trains_the_same_with_chunks(monkeypatch):
 
     for a, b in zip(grads(700), grads(2**26), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6 * max(1.0, b.abs().max().item()))
+
+
+def large_tensors_of(work, numbers):
+    "Count the new tensors of at least so many numbers that are made."
+    made = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            before = {t.data_ptr() for t in tree_leaves(args) if isinstance(t, torch.Tensor)}
+            out = func(*args, **(kwargs or {}))
+            for t in tree_leaves(out):
+                new = isinstance(t, torch.Tensor) and t.data_ptr() not in before
+                if new and t.numel() >= numbers:
+                    made.append(str(func))
+            return out
+
+    with Watch():
+        work()
+    return made
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_chunk_of_logits_is_held_once(dtype):
+    "Its softmax and its gradient are computed a few rows at a time and take its place."
+    N, C, V = 512, 8, 1000
+    x, weight = torch.randn(N, C, requires_grad=True), torch.randn(V, C, requires_grad=True)
+    targets = torch.randint(V, (N,))
+
+    def work():
+        with autocast("cpu", dtype):
+            cross_entropy(x, weight, targets, N * V // 4).backward()
+
+    assert len(large_tensors_of(work, N // 4 * V)) == 4  # one a chunk
+
+
+@pytest.mark.parametrize("lora", [False, True], ids=["all weights", "an adapter"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_gelu_that_is_forgotten_changes_no_bit(dtype, lora, monkeypatch):
+    ids = torch.randint(256, (2, 33), generator=torch.Generator().manual_seed(0))
+    calls, found = [], []
+
+    def counted(h):
+        calls.append(h.shape)
+        return F.gelu(h, approximate="tanh")
+
+    monkeypatch.setattr(gpt2edu.model.gpt, "gelu", counted)
+    for forget, recompute in ((2**22, False), (1, False), (1, True)):
+        monkeypatch.setattr(gpt2edu.model.gpt, "FORGET", forget)
+        model = GPT(GPTConfig(2, 2, 64, 32, 256), torch.Generator().manual_seed(1))
+        if lora:
+            add_lora(model, 4, 16.0, ("mlp.c_fc", "mlp.c_proj"), torch.Generator().manual_seed(2))
+        model.recompute = recompute
+        calls.clear()
+        with autocast("cpu", dtype):
+            model(ids[:, :-1], ids[:, 1:])[1].backward()
+        assert len(calls) > 2 if forget == 1 else len(calls) == 2
+        found.append([p.grad for p in model.parameters() if p.grad is not None])
+    for grads in zip(*found, strict=True):
+        assert grads[0].any() or lora  # half of a new adapter gets no gradient
+        assert all(torch.equal(g, grads[0]) for g in grads)
 
 
 def test_targets_that_are_ignored_do_not_count():

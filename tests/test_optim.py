@@ -2,10 +2,13 @@
 
 import copy
 import math
+import subprocess
+import textwrap
 
 import numpy as np
 import pytest
 import torch
+from small_runs import TWO_RANKS
 from torch import nn
 
 from gpt2edu.machine import precision
@@ -286,3 +289,41 @@ def test_unknown_kind():
 
 def test_lr_is_finite_everywhere():
     assert all(math.isfinite(lr_at(s, 1e-3, 1e-4, 3, 3)) for s in range(10))
+
+
+SHARED = """
+    import sys, torch
+    from torch import distributed
+    from gpt2edu.machine.distributed import stop
+    from gpt2edu.train.optim import Muon
+    distributed.init_process_group("gloo")
+    g = torch.Generator().manual_seed(0)
+    # three matrices of one shape for two ranks, one lying the other way; one too small to share
+    shapes = [(512, 600), (600, 512), (512, 600), (512, 512), (32, 48)]
+    start = [torch.randn(s, generator=g) for s in shapes]
+    found = []
+    for share in (False, True):
+        matrices = [torch.nn.Parameter(t.clone()) for t in start]
+        muon = Muon(matrices, 0.02, share=share, dtype=torch.float32)
+        h = torch.Generator().manual_seed(1)
+        for _ in range(2):
+            for p in matrices:
+                p.grad = torch.randn(p.shape, generator=h)
+            muon.step()
+        found.append([p.detach() for p in matrices])
+    for alone, shared in zip(*found):
+        torch.testing.assert_close(shared, alone, rtol=0, atol=1e-6)
+        theirs = [torch.empty_like(shared) for _ in range(2)]
+        distributed.all_gather(theirs, shared)
+        assert torch.equal(*theirs)
+    print("equal", sum(not torch.equal(a, b) for a, b in zip(start, found[1])))
+    stop()
+"""
+
+
+def test_ranks_that_share_muons_products_take_the_same_step(tmp_path):
+    script = tmp_path / "shared.py"
+    script.write_text(textwrap.dedent(SHARED), encoding="utf-8")
+    done = subprocess.run([*TWO_RANKS, str(script)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("equal") == done.stdout.count("5") == 2  # their lines may mix

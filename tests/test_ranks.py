@@ -3,6 +3,7 @@
 gloo, CPU.
 """
 
+import json
 import os
 import random
 import re
@@ -16,15 +17,11 @@ import time
 from pathlib import Path
 
 import pytest
-import safetensors.torch
-import torch
+from small_runs import ENV, TORCHRUN, saved, unlike
 
 from gpt2edu.train import checkpoint
 from gpt2edu.train.log import RunLog
 
-SET_BY_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-ENV = {k: v for k, v in os.environ.items() if k not in SET_BY_TORCHRUN} | {"OMP_NUM_THREADS": "1"}
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 FLAGS = {
     "dataset": "pydocs", "vocab_size": 300,
     "n_layer": 2, "n_head": 2, "n_embd": 32, "block_size": 32,
@@ -108,22 +105,6 @@ def windows(place, name):
     for position, digest in rows:
         assert seen.setdefault(int(position), digest) == digest, "one position, two windows"
     return seen
-
-
-def weights(place, name):
-    path = checkpoint.latest(place / "runs" / name / "checkpoints")
-    return path.name, {
-        n: safetensors.torch.load((path / n).read_bytes())
-        for n in (checkpoint.MODEL, checkpoint.OPTIM)
-    }
-
-
-def same(a, b):
-    assert a[0] == b[0]
-    for file in a[1]:
-        assert a[1][file].keys() == b[1][file].keys() and len(a[1][file]) > 3
-        for name in a[1][file]:
-            assert torch.equal(a[1][file][name], b[1][file][name]), f"{file}: {name}"
 
 
 def close(a, b, bound=1e-4):
@@ -248,19 +229,19 @@ def check_kills(place, kills, rng, want, **other):
             time.sleep(0.5)
     _, err = p.communicate(timeout=600)
     assert p.returncode == 0, err[-3000:]
-    same(want, weights(place, name))
+    assert unlike(want, saved(place / "runs" / name)) == []
     assert done == kills, f"only {done} kills came before the end"
 
 
 def test_a_killed_rank_changes_nothing(two):
-    check_kills(two[0], 1, random.Random(), weights(two[0], "two"))
+    check_kills(two[0], 1, random.Random(), saved(two[0] / "runs" / "two"))
 
 
 @pytest.mark.slow
 def test_twenty_killed_ranks_change_nothing(one):
     other = {"max_steps": 2000, "eval_every": 500, "keep_last": 2}
     train(one, 2, "whole20", **other)
-    check_kills(one, 20, random.Random(), weights(one, "whole20"), **other)
+    check_kills(one, 20, random.Random(), saved(one / "runs" / "whole20"), **other)
 
 
 def check_term(place, name, rng):
@@ -280,10 +261,10 @@ def check_term(place, name, rng):
     early = p.returncode == 143
     # ten times the usual: a guard against hanging, as all limits here
     assert time.monotonic() - t0 < 50
-    saved = out.splitlines()[-1].startswith("SIGTERM: ")
-    assert ended or early or saved or "next: gpt2edu_generate" in out
+    told = out.splitlines()[-1].startswith("SIGTERM: ")
+    assert ended or early or told or "next: gpt2edu_generate" in out
     train(place, 0, name, resume="auto")
-    same(weights(place, "one"), weights(place, name))
+    assert unlike(saved(place / "runs" / "one"), saved(place / "runs" / name)) == []
     assert RunLog(place / "runs" / name / "log.jsonl").read()[-1]["event"] == "done"
 
 
@@ -347,3 +328,171 @@ def test_bad_input_ends_every_rank(place, i):
     # no traceback of ours
     assert codes <= {2, -15} and 2 in codes and f'File "{place}' not in done.stderr
     assert not (place / "runs" / f"bad{i}" / "config.json").exists()
+
+
+# split over the ranks
+
+# Trains each kind of run in the same two processes, so that PyTorch is loaded once.
+SPLIT = """
+    import json, shutil, sys
+    from dataclasses import replace
+    from pathlib import Path
+    from gpt2edu.machine import distributed as dist
+    from gpt2edu.train.config import preset
+    from gpt2edu.train.trainer import Trainer
+    ranks, place = dist.start("cpu"), Path(sys.argv[1])
+    for name, (kind, again, flags) in json.loads(sys.argv[2]).items():
+        flags = {k: tuple(v) if isinstance(v, list) else v for k, v in flags.items()}
+        with dist.rank0_first(ranks):
+            if ranks.is_main and again:
+                for step in ("step_00000004", "config.json", "tokenizer.json"):
+                    old, new = (place / n / "checkpoints" for n in (again, name))
+                    if step.endswith(".json"):
+                        shutil.copy(old.parent / step, new.parent / step)
+                    else:
+                        shutil.copytree(old / step, new / step)
+        said = []
+        Trainer(preset(kind, **flags), place / name, bool(again), said.append, ranks).run()
+        if ranks.is_main:
+            (place / name / "said").write_text("\\n".join(said))
+    dist.stop()
+"""
+SMALL = {k: FLAGS[k] for k in "vocab_size n_layer n_head n_embd block_size".split()}
+SMALL |= {"dataset": ["pydocs"], "dtype": "fp32", "lr": 1e-3, "min_lr": 1e-4, "muon_lr": 1e-3}
+CLOCK = {"total_batch": 512, "micro_batch": 2, "max_steps": 8, "eval_every": 4, "save_every": 4}
+CLOCK |= {"sample_every": 4, "val_tokens": 2048, "keep_last": 9, "device": "cpu", "compile": "off"}
+LLAMA = {"position": "rope", "norm": "rms", "mlp": "swiglu", "bias": False, "tied": False}
+SFT = {"dtype": "fp32", "conversations": 60, "block_size": 128, "total_batch": 2048}
+TWICE = {"recompute": True}
+KINDS = {  # name: preset, flags of both, flags of the split one
+    "adamw": ("tiny", SMALL | {"optimizer": "adamw"}, {}),
+    "bf16": ("tiny", SMALL | {"dtype": "bf16"}, TWICE),
+    "llama": ("tiny", SMALL | LLAMA, TWICE),
+    "lora": ("tiny-lora", {"dtype": "fp32", "block_size": 128, "total_batch": 1024}, TWICE),
+    "frozen": ("tiny", {"init_from": "tiny", "freeze": ["wte", "h.0"], "block_size": 128,
+                        "total_batch": 1024}, {}),
+    "questions": ("tiny-sft", SFT, TWICE),
+    "compiled": ("tiny", SMALL | {"optimizer": "adamw"}, {"compile": "on"}),
+}  # fmt: skip
+
+
+def split_runs(folder, kinds):
+    "Run each kind: {name: [preset, the run to go on with, flags]}."
+    (folder / "split.py").write_text(textwrap.dedent(SPLIT), encoding="utf-8")
+    places = {"data_dir": str(folder / "data"), "out_dir": str(folder)}
+    kinds = {n: [p, again, CLOCK | flags | places] for n, (p, again, flags) in kinds.items()}
+    line = [*TORCHRUN, "--standalone", "--nproc_per_node=2", folder / "split.py", folder]
+    line = [*map(str, line), json.dumps(kinds)]
+    done = subprocess.run(line, env=ENV, cwd=folder, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def all_tensors(folder, name):
+    found = saved(folder / name)
+    files = (checkpoint.MODEL, checkpoint.OPTIM)
+    return {f"{file} {n}": t for file in files for n, t in found[file].items()}
+
+
+def events(folder, name):
+    log = RunLog(folder / name / "log.jsonl").read()
+    found = {"val": {}, "sample": {}}
+    for e in log:
+        found.setdefault(e["event"], {})[e.get("step")] = e.get("loss", e.get("texts"))
+    return found
+
+
+def check_split(folder, a, b, weights, losses, bits=False):
+    "Two runs have the same tensors under the same names, the same losses and samples."
+    x, y = all_tensors(folder, a), all_tensors(folder, b)
+    assert x.keys() == y.keys() and len(x) > 20
+    for name in x:
+        assert x[name].shape == y[name].shape and x[name].dtype == y[name].dtype
+        apart = (x[name].double() - y[name].double()).abs().max()
+        assert apart <= (0 if bits else weights), f"{name}: {apart}"
+    x, y = events(folder, a), events(folder, b)
+    for step, loss in y["val"].items():
+        assert abs(loss - x["val"][step]) <= losses
+    assert 8 in y["val"] and y["sample"].keys() <= x["sample"].keys()
+    assert all(texts == x["sample"][step] for step, texts in y["sample"].items())
+
+
+def test_split_over_two_ranks_a_run_is_that_of_whole_copies(tmp_path):
+    muon, shard = SMALL | {"optimizer": "muon"}, {"shard": True}  # with AdamW for the rest
+    kinds = {"copies": ("tiny", None, muon), "split": ("tiny", None, muon | shard | TWICE)}
+    kinds |= {"again": ("tiny", "split", muon | shard), "there": ("tiny", "copies", muon | shard)}
+    split_runs(tmp_path, kinds | {"back": ("tiny", "split", muon)})
+    check_split(tmp_path, "copies", "split", 1e-4, 1e-5)
+    check_split(tmp_path, "split", "again", 0, 0, bits=True)
+    for name in ("there", "back"):
+        check_split(tmp_path, "copies", name, 1e-4, 1e-5)
+    said = (tmp_path / "split" / "said").read_text(encoding="utf-8").splitlines()
+    assert "shard: each of 2 ranks holds its part of every tensor" in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_run_can_be_split(tmp_path, kind):
+    start, flags, more = KINDS[kind]
+    kinds = {"copies": (start, None, flags), "split": (start, None, flags | {"shard": True} | more)}
+    split_runs(tmp_path, kinds | {"again": (start, "split", kinds["split"][2])})
+    exact = kind != "bf16"  # which rounds what differs in the last bit
+    check_split(tmp_path, "copies", "split", 1e-4 if exact else 1e-2, 1e-5 if exact else 1e-3)
+    check_split(tmp_path, "split", "again", 0, 0, bits=True)
+
+
+# The peak of each rank over two steps, beside what the plan says.
+MEMORY = """
+    import ctypes, gc, json, sys
+    from pathlib import Path
+    import torch
+    from benchmarks.timing import status
+    from gpt2edu.machine import distributed as dist
+    from gpt2edu.model.gpt import GPT, GPTConfig
+    from gpt2edu.plan.memory import memory
+    from gpt2edu.train.config import preset
+    from gpt2edu.train.optim import build_optimizers
+    ranks, V = dist.start("cpu"), 896
+    def steps(c, n):
+        model = GPT(GPTConfig(c.n_layer, c.n_head, c.n_embd, c.block_size, V))
+        model.recompute = c.recompute
+        forward = dist.shard(model, model.transformer.h, ranks)
+        optimizers = build_optimizers(model, c.optimizer)
+        n_micro = c.total_batch // (c.micro_batch * c.block_size * ranks.world_size)
+        for _ in range(n):
+            for i in range(n_micro):
+                ids = torch.randint(V, (2, c.micro_batch, c.block_size))
+                with dist.sync_if(forward, i == n_micro - 1):
+                    (forward(*ids)[1] / n_micro).backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            for o in optimizers:
+                o.step()
+                o.zero_grad()
+    shape = {"n_embd": 384, "n_head": 6, "n_layer": 8, "shard": True, "micro_batch": 2}
+    for i, flags in enumerate([{"total_batch": 1024, "n_layer": 1}, *json.loads(sys.argv[1])]):
+        c = preset("small-cpu", **shape | flags)
+        gc.collect()
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+        before = status("VmRSS")
+        Path("/proc/self/clear_refs").write_text("5")
+        steps(c, 2)
+        if ranks.is_main and i:  # the first one loads the libraries
+            print("ratio", memory(c, V, 4, 2, cpu=True)["peak"] / (status("VmHWM") - before))
+    dist.stop()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="peaks are read from /proc")
+def test_the_plan_knows_what_a_rank_of_a_split_run_holds(tmp_path):
+    (tmp_path / "memory.py").write_text(textwrap.dedent(MEMORY), encoding="utf-8")
+    adamw = {"optimizer": "adamw"}
+    cases = [adamw | {"total_batch": n} | more for n in (1024, 2048) for more in ({}, TWICE)]
+    cases += [{"optimizer": "muon", "total_batch": 1024} | TWICE]
+    line = [*TORCHRUN, "--standalone", "--nproc_per_node=2", str(tmp_path / "memory.py")]
+    env = ENV | {"MALLOC_MMAP_THRESHOLD_": "131072"}  # freed tensors are given back
+    env["PYTHONPATH"] = str(Path(__file__).parents[1])  # of benchmarks
+    line.append(json.dumps(cases))
+    done = subprocess.run(line, env=env, capture_output=True, text=True, timeout=600)
+    ratios = [float(r) for r in re.findall(r"^ratio (.+)$", done.stdout, re.M)]
+    assert len(ratios) == len(cases), done.stderr[-2000:]
+    assert all(0.9 <= ratio <= 1.1 for ratio in ratios), ratios

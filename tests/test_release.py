@@ -62,7 +62,7 @@ def test_the_lowest_python_is_the_same_everywhere():
             re.search(r"version_info < \((\d+), (\d+)\)", text("gpt2edu/__init__.py")).groups()
         ),
         "README.md": re.search(r"Python (\S+) or newer", text("README.md"))[1],
-        "index.qmd": re.search(r"Python (\S+) or newer", text("book/index.qmd"))[1],
+        "index.qmd": re.search(r"Python (\S+) or newer", text("index.qmd"))[1],
         "classifiers": re.search(r"Python :: (3\.\d+)", "\n".join(PROJECT["classifiers"]))[1],
     }
     assert {k: v for k, v in found.items() if v != LEAST} == {}

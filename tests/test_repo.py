@@ -449,3 +449,29 @@ def test_the_readme_names_every_file():
         ):
             missing.append(file)
     assert not missing, f"README's tree does not name {', '.join(missing)}"
+
+
+# what a user can meet; of the rest, only programs ask
+NEWEST = "model/lora train/start train/runs text/questions text/chat cli/chat cli/chat_web"
+NEWEST += " data/packing evaluate/answers train/grpo model/variants model/llama model/web"
+ONLY_PROGRAMS = ("not a story: ", "unknown split ", "it names none", "got no questions")
+
+
+def wording(node) -> str:
+    "The text of an expression, with … for what is filled in."
+    if isinstance(node, ast.JoinedStr):
+        return "".join(map(wording, node.values))
+    return node.value if isinstance(node, ast.Constant) else "…"
+
+
+@pytest.mark.parametrize("name", NEWEST.split())
+def test_troubleshooting_has_every_error_of_a_module(name):
+    page = (ROOT / "book" / "troubleshooting.qmd").read_text(encoding="utf-8")
+    tree = ast.parse((ROOT / "gpt2edu" / f"{name}.py").read_text(encoding="utf-8"))
+    raised = [n.exc for n in ast.walk(tree) if isinstance(n, ast.Raise)]
+    lines = [wording(e.args[0]) for e in raised if isinstance(e, ast.Call) and e.args]
+    for line in lines:
+        parts = [p.strip(" :=") for p in re.split("[…;,()]", line)]
+        words = [p for p in parts if len(p) > 11]  # of a line that only fills in another's: none
+        known = any(p in page for p in words) or not words
+        assert known or line.startswith(ONLY_PROGRAMS), line

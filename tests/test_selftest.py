@@ -4,12 +4,12 @@ The wrong device is the CPU, with one kernel that lies while the device's step i
 
 import os
 import subprocess
-import sys
 import textwrap
 import time
 
 import pytest
 import torch
+from small_runs import TWO_RANKS
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gpt2edu.cli import commands as cli
@@ -478,8 +478,7 @@ dist.stop()
 @pytest.mark.parametrize("wrong_rank", [1, 2])
 def test_all_ranks_come_to_one_decision(tmp_path, wrong_rank):
     (tmp_path / "ranks.py").write_text(textwrap.dedent(RANKS), encoding="utf-8")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    cmd = [*torchrun, tmp_path / "ranks.py", str(wrong_rank)]
+    cmd = [*TWO_RANKS, tmp_path / "ranks.py", str(wrong_rank)]
     env = os.environ | {"OMP_NUM_THREADS": "1"}
     p = subprocess.run(cmd, capture_output=True, text=True, timeout=300, env=env)
     assert p.returncode == 0, p.stderr

@@ -18,6 +18,7 @@ import pytest
 
 from gpt2edu.data import shards as S
 from gpt2edu.text.corpus import stories
+from gpt2edu.text.tokenizer import Tokenizer
 
 
 class Bytes:
@@ -624,3 +625,30 @@ def test_100m_tokens_cost_under_50_mb(tmp_path):
         assert resident(code, tmp_path)[1] < 50
     # the measure sees a copy
     assert min(resident("s = np.array(S.read_shard(sys.argv[1]))", path)) > 150
+
+
+def test_a_shard_is_scanned_again_only_when_it_has_changed(tmp_path):
+    tokenizer = Tokenizer.train(["a few words of text"], 260, "few")
+    S.write_shards(["some text " * 50] * 20, tokenizer, tmp_path, "d", val_tokens=100)
+
+    def opened():
+        return S.open_shards(tmp_path, "train")
+
+    whole = opened()[:]
+    assert not (tmp_path / ".scanned.json").exists()  # too fresh to be sure
+    (path,) = opened().paths
+    an_hour_ago = time.time_ns() - 3600 * 10**9
+    os.utime(path, ns=(an_hour_ago, an_hour_ago))
+    assert (opened()[:] == whole).all()
+    data = bytearray(path.read_bytes())
+    data[-2] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(an_hour_ago, an_hour_ago))
+    assert (opened()[:-1] == whole[:-1]).all()  # the same size and time: not read again
+    os.utime(path, ns=(an_hour_ago, an_hour_ago + 1))
+    with pytest.raises(ValueError, match="altered since it was written, got SHA-256"):
+        opened()
+    path.write_bytes(data[:-2] + (data[-2] ^ 1).to_bytes() + data[-1:])
+    for bad in (b"[]", b"{", b'{"d": 3}'):
+        (tmp_path / ".scanned.json").write_bytes(bad)
+        assert (opened()[:] == whole).all()

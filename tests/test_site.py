@@ -1,5 +1,6 @@
 """The check of the site's sources finds each kind of fault, and finds none in the site as it is."""
 
+import ast
 import importlib.util
 import re
 from pathlib import Path
@@ -43,12 +44,35 @@ def test_code_is_not_taken_for_prose():
     assert not check_site.panache(PAGE, text)
 
 
+def test_no_code_in_a_table_holds_a_bar():
+    "Pandoc keeps a backslash before it, others split the cell; write <code> and &#124;."
+    for page, text in check_site.pages().items():
+        for row in re.findall(r"^\|.*", re.sub(r"(?ms)^```.*?^```$", "", text), re.M):
+            assert not [code for code in re.findall("`[^`]+`", row) if "|" in code], (page, row)
+
+
 def test_every_glossary_term_is_unique_and_in_order():
-    terms = re.findall(
-        r"^\[(.+?)\]\{#([\w-]+)\}$",
-        (ROOT / "book" / "glossary.qmd").read_text(encoding="utf-8"),
-        re.M,
-    )
+    text = (ROOT / "book" / "glossary.qmd").read_text(encoding="utf-8")
+    terms = re.findall(r"^\[(.+?)\]\{#([\w-]+)\}$", text, re.M)
     key = [name.lower().replace("-", "").replace(" ", "") for name, _ in terms]
     assert key == sorted(key) and len(key) > 50
     assert len({anchor for _, anchor in terms}) == len(terms)
+    letters = {name[0].upper(): anchor for name, anchor in reversed(terms)}
+    first = " · ".join(f"[{letter}](#{letters[letter]})" for letter in sorted(letters))
+    assert f"\n\n{first}\n\n" in text, "the line of letters leads to the first term of each"
+
+
+def test_the_reference_has_every_name_with_its_section():
+    "Each exported name has an entry, linked to its section of a chapter or to its appendix."
+    text = "".join(p.read_text(encoding="utf-8") for p in (ROOT / "book/api").glob("*.qmd"))
+    entries = re.findall(r"(?m)^### `(\w+)` \{#([\w-]+)\}$", text)
+    files = [p for p in (ROOT / "gpt2edu").rglob("*.py") if p.parent.name != "exercises"]
+    names = []
+    for file in files:
+        found = re.search(r"(?s)^__all__ = (\[.*?\])", file.read_text(encoding="utf-8"), re.M)
+        names += ast.literal_eval(found[1]) if found and file.name != "__init__.py" else []
+    assert sorted(name for name, _ in entries) == sorted(names)
+    assert len({anchor for _, anchor in entries}) == len(entries)
+    built = re.findall(r"\[Built in (?:chapter|appendix) (\w+)\]\(\S+?ipynb(#sec-[\w-]+)?\)", text)
+    assert len(built) == len(entries)
+    assert not [number for number, anchor in built if number.isdigit() and not anchor]

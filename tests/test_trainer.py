@@ -10,33 +10,32 @@ import json
 import math
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 
 import pytest
-import safetensors.torch
 import torch
+from small_runs import TINY, saved, unlike
+from torch.autograd import DeviceType
+from torch.autograd.profiler_util import FunctionEventAvg
 
 from gpt2edu.data import cache as prepare
+from gpt2edu.data.loader import Ahead, Loader
 from gpt2edu.data.shards import write_shards
 from gpt2edu.evaluate import hellaswag
 from gpt2edu.text import corpus
 from gpt2edu.train import checkpoint, trainer
 from gpt2edu.train import config as plan
 from gpt2edu.train import interrupts as stops
+from gpt2edu.train.profile import costliest
 from gpt2edu.train.runs import load_run
 from gpt2edu.train.trainer import RunLog, Trainer
-
-TINY = {
-    "n_layer": 1, "n_head": 2, "n_embd": 32, "block_size": 32, "vocab_size": 300,
-    "total_batch": 256, "micro_batch": 8, "max_steps": 12, "warmup_steps": 2,
-    "eval_every": 4, "save_every": 4, "sample_every": 8, "val_tokens": 2048,
-    "choice_items": 20, "device": "cpu", "dtype": "fp32", "compile": "off",
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -60,22 +59,6 @@ def config(data_dir, tmp_path):
 def run(config, folder, **kw):
     t = Trainer(config, folder, **kw)
     return t, t.run()
-
-
-def weights(folder):
-    "The tensors of the last checkpoint: model and optimisers."
-    path = checkpoint.latest(folder / "checkpoints")
-    return {
-        n: safetensors.torch.load((path / n).read_bytes())
-        for n in (checkpoint.MODEL, checkpoint.OPTIM)
-    }
-
-
-def same(a, b):
-    for file in a:
-        assert a[file].keys() == b[file].keys() and len(a[file]) > 3
-        for name in a[file]:
-            assert torch.equal(a[file][name], b[file][name]), f"{file}: {name}"
 
 
 def losses(folder):
@@ -218,22 +201,25 @@ def test_shards_are_found_by_content(config, tmp_path, first):
 def test_resume_is_bit_exact(config, tmp_path, dtype, optimizer):
     config = dataclasses.replace(config, dtype=dtype, optimizer=optimizer, choice_items=0)
     whole, done = run(config, tmp_path / "whole")
-    half = Trainer(config, tmp_path / "half")
+    # a run may begin with blocks computed twice, and go on without
+    twice, said = dataclasses.replace(config, recompute=True, shard=True), []
+    half = Trainer(twice, tmp_path / "half", say=said.append)
+    assert said[-1].startswith("shard: no effect with one rank; start several with torchrun")
     for _ in range(7):  # a step at which nothing else happens
         half.train_step()
     half.save()
     del half
     rest, done2 = run(config, tmp_path / "half", resume=True)
-    same(weights(tmp_path / "whole"), weights(tmp_path / "half"))
+    assert unlike(saved(tmp_path / "whole"), saved(tmp_path / "half")) == []
     assert done2["val_loss"] == done["val_loss"] and done2["samples"] == done["samples"]
     assert rest.loader.position == whole.loader.position
 
 
 def test_resume_of_a_finished_run_ends_the_same(config, tmp_path):
     _, done = run(config, tmp_path / "a")
-    before = weights(tmp_path / "a")
+    before = saved(tmp_path / "a")
     _, again = run(config, tmp_path / "a", resume=True)
-    same(before, weights(tmp_path / "a"))
+    assert unlike(before, saved(tmp_path / "a")) == []
     assert {k: v for k, v in again.items() if k != "seconds"} == {
         k: v for k, v in done.items() if k != "seconds"
     }
@@ -247,16 +233,16 @@ def test_resume_before_the_first_checkpoint_starts_again(config, tmp_path):
     said = []
     run(config, tmp_path / "b", resume=True, say=said.append)
     assert any("no checkpoint yet" in line for line in said)
-    same(weights(tmp_path / "a"), weights(tmp_path / "b"))
+    assert unlike(saved(tmp_path / "a"), saved(tmp_path / "b")) == []
 
 
 def test_resume_falls_back_when_the_last_checkpoint_is_cut_short(config, tmp_path):
     run(config, tmp_path / "a")
-    before = weights(tmp_path / "a")
+    before = saved(tmp_path / "a")
     path = checkpoint.latest(tmp_path / "a" / "checkpoints") / checkpoint.MODEL
     path.write_bytes(path.read_bytes()[:1000])
     run(config, tmp_path / "a", resume=True)
-    same(before, weights(tmp_path / "a"))
+    assert unlike(before, saved(tmp_path / "a")) == []
 
 
 OTHER = {
@@ -442,7 +428,60 @@ def test_validation_and_samples_do_not_disturb_training(config, tmp_path):
     for every in (1, 1000):
         clock = {"eval_every": every, "sample_every": every, "save_every": every}
         run(dataclasses.replace(config, **clock, choice_items=0), tmp_path / str(every))
-    same(weights(tmp_path / "1"), weights(tmp_path / "1000"))
+    assert unlike(saved(tmp_path / "1"), saved(tmp_path / "1000")) == []
+
+
+def test_a_profile_tells_where_the_time_goes_and_changes_nothing(config, tmp_path):
+    said, config = [], dataclasses.replace(config, max_steps=12, eval_every=12)
+    run(config, tmp_path / "plain")
+    run(dataclasses.replace(config, profile=3), tmp_path / "watched", say=said.append)
+    assert unlike(saved(tmp_path / "plain"), saved(tmp_path / "watched")) == []
+    lines = [line for line in said if line.startswith("profile: ")]
+    kernels, (where, parts) = lines[:-2], lines[-2:]
+    assert len(kernels) == 10 and all(re.search(r"\d+\.\d%  \S.* calls\)$", k) for k in kernels)
+    found = {name: int(n) for name, n in re.findall(r"(\w+) (\d+)%", parts)}
+    assert list(found) == ["data", "forward", "backward", "optimizer", "other"]
+    assert 95 <= sum(found.values()) <= 105 and found["backward"] > 0
+    assert str(tmp_path / "watched" / "profile" / "trace.json") in where
+    (trace,) = (tmp_path / "watched" / "profile").iterdir()
+    names = {e.get("name") for e in json.loads(trace.read_bytes())["traceEvents"]}
+    assert {"data", "forward", "backward", "optimizer", "aten::addmm"} <= names
+
+
+@pytest.mark.parametrize("steps", [2, 5, 8])
+def test_a_profile_says_that_a_run_was_too_short_for_it(config, tmp_path, steps):
+    said, few = [], {"max_steps": steps, "choice_items": 0, "eval_every": 99}
+    config = dataclasses.replace(config, profile=3, **few)
+    t, _ = run(config, tmp_path / "a", say=said.append)
+    lines = [line for line in said if line.startswith("profile: not")]
+    assert lines == [f"profile: not finished: it needs 9 steps, the run made {steps}"]
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as other:
+        torch.ones(2) + 1
+    assert any(e.key == "aten::add" for e in other.key_averages())  # PyTorch's has ended
+    assert t.run() and len([line for line in said if line.startswith("profile: not")]) == 1
+
+
+def test_a_kernel_of_a_gpu_counts_once():
+    def average(name, kind, time, annotation=False):
+        event = FunctionEventAvg()
+        event.key, event.count, event.device_type = name, 4, kind
+        event.self_device_time_total = time
+        event.is_user_annotation = annotation
+        return event
+
+    cpu, cuda = DeviceType.CPU, DeviceType.CUDA
+    events = [
+        average("aten::mm", cpu, 600),  # has ordered the kernel below
+        average("sm90_xmma_gemm", cuda, 600),
+        average("nccl:all_reduce", cuda, 400, annotation=True),  # as long as the kernel below
+        average("ncclDevKernel_AllReduce", cuda, 400),
+        average("forward", cuda, 900, annotation=True),
+    ]
+    assert [*costliest(events, "cuda")] == [
+        " 60.0%  sm90_xmma_gemm (4 calls)",
+        " 40.0%  ncclDevKernel_AllReduce (4 calls)",
+        " 40.0%  between the ranks, all together",
+    ]
 
 
 def test_the_global_random_state_does_not_matter(config, tmp_path):
@@ -450,7 +489,7 @@ def test_the_global_random_state_does_not_matter(config, tmp_path):
         torch.manual_seed(i)
         random.seed(i)
         run(dataclasses.replace(config, choice_items=0), tmp_path / str(i))
-    same(weights(tmp_path / "0"), weights(tmp_path / "1"))
+    assert unlike(saved(tmp_path / "0"), saved(tmp_path / "1")) == []
 
 
 @pytest.mark.parametrize("optimizer,lr", [("adamw", 1e-3), ("muon", 1e-3)])
@@ -510,6 +549,25 @@ def test_too_little_text_is_refused_before_training(config, tmp_path):
     )
 
 
+def test_a_failed_save_does_not_hide_why_a_run_ended(config, tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    def spike(*args):
+        if t.step == 3:
+            raise ValueError("the loss is 9.0 at step 3")
+
+    said, config = [], dataclasses.replace(config, save_every=2, max_steps=4, choice_items=0)
+    monkeypatch.setattr(checkpoint, "write", full)
+    for watch, error in ((spike, ValueError), (lambda *args: None, OSError)):
+        t = Trainer(config, tmp_path / error.__name__, say=said.append)
+        t.look, t.untell = watch, lambda: said.append("tracker closed")
+        with pytest.raises(error):
+            t.run()
+        assert said[-1] == "tracker closed" and not t.locked()
+    assert any("the last save failed too: [Errno 28] No space" in line for line in said)
+
+
 def test_a_run_that_could_not_begin_leaves_no_run(config, tmp_path):
     with pytest.raises(FileNotFoundError):
         Trainer(dataclasses.replace(config, dataset=("nothere.txt",)), tmp_path / "a")
@@ -540,9 +598,11 @@ def test_shards_of_others_train_too(config, tmp_path, first):
 
 # real processes: killed, stopped, out of space
 
+# they read ahead in a thread, as on a GPU; the weights to compare with come from a plain loader
 SCRIPT = """
-    import dataclasses, json, sys
+    import dataclasses, json, sys, threading
     from pathlib import Path
+    from gpt2edu.data.loader import Ahead
     from gpt2edu.data import cache as prepare
     from gpt2edu.train import config as plan
     from gpt2edu.train.trainer import Trainer
@@ -557,8 +617,12 @@ SCRIPT = """
         config = plan.preset("tiny", **flags)
         resume_now = resume and (folder / "config.json").exists()
         t = Trainer(config, folder, resume=resume_now, say=lambda s: print(s, flush=True))
+        t.loader = Ahead(t.loader)
         print("ready", flush=True)
-        t.run()
+        try:
+            t.run()
+        finally:
+            assert not [x for x in threading.enumerate() if x.name.startswith("loader")]
     train([])
 """
 
@@ -584,7 +648,7 @@ def long(data_dir, tmp_path_factory):
     flags |= {"data_dir": str(data_dir)}
     folder = tmp_path_factory.mktemp("whole")
     run(plan.preset("tiny", **flags), folder)
-    return flags, weights(folder)
+    return flags, saved(folder)
 
 
 def check_kills(flags, want, folder, kills, rng):
@@ -598,7 +662,7 @@ def check_kills(flags, want, folder, kills, rng):
         hit += p.wait() == -signal.SIGKILL
         p.communicate()
     run(plan.preset("tiny", **flags), folder, resume=True)
-    same(want, weights(folder))
+    assert unlike(want, saved(folder)) == []
     assert hit, "no kill came before the end"
     log = RunLog(folder / "log.jsonl").read()
     assert [e["event"] for e in log[-2:]] == ["sample", "done"] and not list(
@@ -615,7 +679,7 @@ def test_killed_ten_times_resume_ends_with_the_very_weights(long, tmp_path):
     flags, _ = long
     flags = flags | {"max_steps": 600}
     run(plan.preset("tiny", **flags), tmp_path / "whole600")
-    check_kills(flags, weights(tmp_path / "whole600"), tmp_path / "killed", 10, random.Random())
+    check_kills(flags, saved(tmp_path / "whole600"), tmp_path / "killed", 10, random.Random())
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -634,7 +698,7 @@ def test_a_signal_saves_and_ends_in_order(long, tmp_path, number):
     assert stopped["event"] == "stopped" and 0 < stopped["step"] < 120
     assert checkpoint.latest(tmp_path / "a" / "checkpoints").name == f"step_{stopped['step']:08d}"
     run(plan.preset("tiny", **flags), tmp_path / "a", resume=True)
-    same(want, weights(tmp_path / "a"))
+    assert unlike(want, saved(tmp_path / "a")) == []
 
 
 @pytest.mark.skipif(os.name != "posix", reason="Windows has no signals to send")
@@ -652,24 +716,41 @@ def test_a_run_stopped_while_its_data_are_prepared_can_begin_again(long, tmp_pat
         assert p.returncode == 130 and err == "gpt2edu_train: interrupted\n"
     assert not (tmp_path / "a" / "config.json").exists()  # no run yet, so nothing to resume
     run(plan.preset("tiny", **flags), tmp_path / "a")
-    same(want, weights(tmp_path / "a"))
+    assert unlike(want, saved(tmp_path / "a")) == []
 
 
 def test_a_full_disk_leaves_the_last_checkpoint_whole(long, tmp_path):
     flags, _ = long
     flags = flags | {"max_steps": 6, "eval_every": 3}
     run(plan.preset("tiny", **flags), tmp_path / "a")
-    before = weights(tmp_path / "a")
+    before = saved(tmp_path / "a")
     size = (checkpoint.latest(tmp_path / "a" / "checkpoints") / checkpoint.MODEL).stat().st_size
     p = start(flags | {"max_steps": 12}, tmp_path / "a", "resume", size // 2)
     _, err = p.communicate(timeout=600)
     assert p.returncode == 2 and err.count("\n") == 1 and "Traceback" not in err
     assert "could not save" in err and "step_00000009" in err and "step_00000006" in err, err
-    same(before, weights(tmp_path / "a"))
+    assert unlike(before, saved(tmp_path / "a")) == []
     checkpoint.load(checkpoint.latest(tmp_path / "a" / "checkpoints"))
     assert not list((tmp_path / "a" / "checkpoints").glob(".tmp*"))
     t, _ = run(plan.preset("tiny", **flags | {"max_steps": 12}), tmp_path / "a", resume=True)
     assert t.step == 12
+
+
+class LostDisk(Loader):
+    def next_batch(self):
+        if self.position >= 5 * 8:  # windows of five steps
+            raise OSError("Input/output error: 'x_train_000000.bin'")
+        return super().next_batch()
+
+
+def test_an_error_of_the_thread_that_reads_is_the_trainers(config, tmp_path):
+    t = Trainer(config, tmp_path / "a")
+    t.loader = Ahead(LostDisk(t.train_shards, t.B, config.block_size, config.seed))
+    with pytest.raises(OSError, match=r"^Input/output error: 'x_train_000000.bin'$"):
+        t.run()
+    assert t.step == 4 and t.loader.position == 5 * 8  # the fifth step was read ahead
+    assert not [x for x in threading.enumerate() if x.name.startswith("loader")]
+    assert checkpoint.latest(tmp_path / "a" / "checkpoints").name == "step_00000004"
 
 
 def test_a_second_signal_acts_as_ever():
@@ -748,20 +829,26 @@ def test_the_log_tells_the_share_of_the_peak(first):
     assert any("TFLOP/s measured" in line for line in said)
 
 
-def test_hellaswag_is_answered_on_the_clock(config, tmp_path):
+def test_hellaswag_is_answered_on_the_clock(config, tmp_path, monkeypatch):
     items = [i | {"ind": n} for n, i in enumerate(corpus.story_items(30, seed=5))]
     (tmp_path / "items.jsonl").write_text(
         "".join(json.dumps(i) + "\n" for i in items), encoding="utf-8"
     )
     c = dataclasses.replace(config, hellaswag=str(tmp_path / "items.jsonl"))
     said = []
-    t, done = run(c, tmp_path / "a", say=said.append)
+    t = Trainer(c, tmp_path / "a", say=said.append)
+    with monkeypatch.context() as m:
+        m.setattr(hellaswag, "encode_item", lambda *a: pytest.fail("encoded again"))
+        done = t.run()
     vals = [e for e in RunLog(tmp_path / "a" / "log.jsonl").read() if e["event"] == "val"]
     assert len(vals) == 3 and all(
         0 <= e["hellaswag"] <= 1 and 0 < e["hellaswag_error"] < 0.2 for e in vals
     )
     want = hellaswag.choice_accuracy(t.model, t.tokenizer, items)
     assert done["hellaswag"] == want["accuracy"]
+    items = corpus.story_items(c.choice_items)
+    want = hellaswag.choice_accuracy(t.model, t.tokenizer, items, [t.tokenizer.eot])
+    assert done["story_choice"] == want["accuracy"]
     assert sum(" hellaswag 0." in line for line in said) == 3
     with pytest.raises(FileNotFoundError, match="no file nowhere"):
         Trainer(dataclasses.replace(config, hellaswag="nowhere.jsonl"), tmp_path / "b")
@@ -780,7 +867,7 @@ def test_a_spike_stops_the_run_and_one_odd_batch_does_not(config, tmp_path, monk
     assert "\n" not in str(e.value)
     steps = [e["step"] for e in RunLog(tmp_path / "a" / "log.jsonl").read() if e["event"] == "save"]
     assert max(steps) <= 48 and checkpoint.load(checkpoint.latest(tmp_path / "a" / "checkpoints"))
-    t, _ = run(dataclasses.replace(c, max_spike=0.0), tmp_path / "b")
+    t, _ = run(dataclasses.replace(c, max_spike=0), tmp_path / "b")
     assert t.step == 60
     watch = stops.SpikeWatch(2.0)
     assert not any(
@@ -838,8 +925,8 @@ def test_compiled_and_eager_agree_and_share_checkpoints(config, tmp_path):
     assert t.compiled is not t.model
     a, b = losses(tmp_path / "eager"), losses(tmp_path / "compiled")
     assert max(abs(a[s] - b[s]) for s in a) < 1e-4 and len(a) == 5
-    names = weights(tmp_path / "compiled")[checkpoint.MODEL].keys()
-    assert names == weights(tmp_path / "eager")[checkpoint.MODEL].keys()
+    names = saved(tmp_path / "compiled")[checkpoint.MODEL].keys()
+    assert names == saved(tmp_path / "eager")[checkpoint.MODEL].keys()
     shutil.copytree(tmp_path / "compiled", tmp_path / "on")
     # goes on without compiling
     more, _ = run(dataclasses.replace(c, max_steps=60), tmp_path / "on", resume=True)

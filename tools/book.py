@@ -212,7 +212,8 @@ def metadata(cell) -> dict:
         return {}
     if re.search(r"^#\| code-summary: .*Solution", cell.source, re.M):
         return copy.deepcopy(SOLUTION)
-    return copy.deepcopy(FOLDED) if TITLE in cell.source else {}
+    folded = TITLE in cell.source or re.search(r"^#\| code-fold: true$", cell.source, re.M)
+    return copy.deepcopy(FOLDED) if folded else {}
 
 
 def clean(ipynb: Path, module: str | None) -> None:

@@ -4,6 +4,7 @@ python tools/commands.py            write the tables between the markers
 python tools/commands.py --check    change nothing; exit code 1 if a table is out of step
 """
 
+import html
 import inspect
 import re
 import sys
@@ -21,6 +22,8 @@ PAGE = Path(__file__).resolve().parent.parent / "book" / "commands.qmd"
 def typed(value):
     "A value as one types it."
     value = " ".join(map(str, value)) if isinstance(value, tuple) else value
+    if "|" in str(value):  # in code, each renderer reads a bar of a table in its own way
+        return f"<code>{html.escape(value).replace('|', '&#124;')}</code>"
     return "" if value is None or value == "" else f"`{'off' if value is False else value}`"
 
 
@@ -78,6 +81,7 @@ def fill(match):
     )
     rows = [head, ["---"] * len(head), *(presets() if name == "PRESETS" else flags(found))]
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    table = table if name == "PRESETS" else f"::: {{.flags}}\n\n{table}\n\n:::"
     return f"<!-- table: {match[1]} -->\n\n{table}\n\n<!-- end -->"
 
 

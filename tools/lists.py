@@ -14,7 +14,10 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 TIERS = ("easy", "medium", "tough")
+LAST = 22  # the last chapter of the course proper; what comes later is "Beyond"
+SECTIONS = (*TIERS, "beyond")
 REPOSITORY = "https://github.com/gpt2edu/gpt2edu/blob/main"
+COLAB = "https://colab.research.google.com/github/gpt2edu/gpt2edu/blob/main"
 
 
 class Page(NamedTuple):
@@ -26,6 +29,7 @@ class Page(NamedTuple):
     title: str
     goal: str  # what the reader has at the end
     module: str  # without the package's name; "" if it exports nothing
+    minutes: int  # that a reader needs; 0 for an appendix
 
     @property
     def notebook(self) -> str:
@@ -38,7 +42,16 @@ def read(path: Path) -> Page:
     title = re.search(r"^# (?:Appendix \w+: )?(.+)$", text, re.M)[1]
     goal = re.search(r"^> (.+)\.$", text, re.M)[1]
     module = re.search(r"^#\| default_exp: (\S+)", text, re.M)
-    return Page(path.parent.name, path.stem, number, title, goal, module[1] if module else "")
+    minutes = re.search(r"^\*\*\w+\*\* · (\d+) minutes", text, re.M)
+    return Page(
+        path.parent.name,
+        path.stem,
+        number,
+        title,
+        goal,
+        module[1] if module else "",
+        int(minutes[1]) if minutes else 0,
+    )
 
 
 def pages(tier: str) -> list[Page]:
@@ -56,20 +69,39 @@ def chapters(tier: str) -> list[tuple[Page, list[Page]]]:
     return [(p, own[p.number]) for p in every if p.number.isdigit()]
 
 
+def section(name: str) -> list[tuple[Page, list[Page]]]:
+    "The chapters of a section: of a tier up to chapter 22, or of all that comes later."
+    tier = "tough" if name == "beyond" else name
+    return [c for c in chapters(tier) if (int(c[0].number) > LAST) == (name == "beyond")]
+
+
 # the lists
+
+
+def entry(p: Page, indent: int) -> list[str]:
+    "A page in the sidebar: its number and the first words of its title."
+    titles = [q.title for tier in TIERS for q in pages(tier)]
+    short = re.split(r"[:,] ", p.title)[0]
+    if sum(title.startswith(f"{short}{sign} ") for title in titles for sign in ":,") > 1:
+        short = p.title
+    text = f'"{p.number} · {short[0].upper()}{short[1:]}"'
+    return [f"{' ' * indent}- text: {text}", f"{' ' * indent}  href: {p.notebook}"]
 
 
 def sidebar() -> str:
     "Sections of _quarto.yml: a chapter's appendices stand below it."
     lines = []
-    for tier in TIERS:
-        lines += [f"      - section: {tier.capitalize()}", "        contents:"]
-        for chapter, appendices in chapters(tier):
-            lines.append(f"          - {chapter.notebook}")
+    for name in (name for name in SECTIONS if section(name)):
+        lines += [f"      - section: {name.capitalize()}", "        contents:"]
+        for chapter, appendices in section(name):
+            lines += entry(chapter, 10)
             if appendices:
-                lines.append(f"          - section: Appendices of chapter {chapter.number}")
+                names = [p.number for p in (appendices[0], appendices[-1])]
+                which = f"Appendices {names[0]} to {names[1]}"
+                which = which if len(appendices) > 1 else f"Appendix {names[0]}"
+                lines.append(f"          - section: {which}")
                 lines.append("            contents:")
-                lines += [f"              - {p.notebook}" for p in appendices]
+                lines += [line for p in appendices for line in entry(p, 14)]
     return "\n".join(lines)
 
 
@@ -80,15 +112,53 @@ def checks() -> str:
     return "\n".join([*lines, *(f"          - nbs/exercises/{name}.ipynb" for name in names)])
 
 
-def course(tier: str) -> str:
+def course(name: str) -> str:
     "A table of the course page."
-    rows = ["| | Chapter | Module | What you have at the end |", "|---:|:---|:---|:---|"]
-    for chapter, appendices in chapters(tier):
+    rows = ["| | Chapter | Module | What you have at the end | |"]
+    rows.append("|---:|:-----------|:--------|:---------------|:-----|")  # the widths' proportions
+    for chapter, appendices in section(name):
         for p in (chapter, *appendices):
             title = f"[{p.title[0].upper()}{p.title[1:]}](../{p.notebook})"
             module = f"`{p.module}`" if p.module else ""
-            rows.append(f"| {p.number} | {title} | {module} | {p.goal} |")
+            source = f"[source]({REPOSITORY}/book/{p.tier}/{p.name}.md)"
+            links = source if p in appendices else f"[Colab]({COLAB}/{p.notebook}) {source}"
+            rows.append(f"| {p.number} | {title} | {module} | {p.goal} | {links} |")
     return "\n".join(rows)
+
+
+def course_beyond() -> str:
+    "The last section of the course page; nothing while there is nothing."
+    if not section("beyond"):
+        return ""
+    lines = ["## Beyond: what came after GPT-2 {#sec-beyond}", "", "For readers of the tough tier."]
+    lines.append("Most chapters start from a trained model that the package brings.")
+    return "\n".join([*lines, "", "::: {.chapters}", "", course("beyond"), "", ":::"])
+
+
+def hours(name: str) -> str:
+    "How long the chapters of a section take, to half an hour."
+    chapters = [chapter for chapter, _ in section(name)]
+    half_hours = round(sum(c.minutes for c in chapters) / 30)
+    time = f"{half_hours // 2}{'½' if half_hours % 2 else ''} hour{'s' * (half_hours > 2)}"
+    first, last = chapters[0].number, chapters[-1].number
+    which = f"Chapters {first} to {last}" if last != first else f"Chapter {first}"
+    return f"{which}, about {time} of reading."
+
+
+def beyond() -> str:
+    "The card of the home page for what comes after chapter 22; nothing while there is nothing."
+    if not section("beyond"):
+        return ""
+    lines = ["::: {}", "### [Beyond](book/course.qmd#sec-beyond)", "", hours("beyond"), ""]
+    lines += [
+        "From GPT-2 to what came after it: fine-tuning, instructions, rewards, newer parts of the "
+        "model, scaling laws, and a look inside.",
+        "",
+        "*Afterwards you can* turn a text predictor into one that answers, and measure what each "
+        "step has changed.",
+        ":::",
+    ]
+    return "\n".join(lines)
 
 
 def readme_table() -> str:
@@ -136,19 +206,29 @@ def between(text: str, begin: str, end: str, new: str) -> str:
     return re.sub(pattern, lambda _: new, text, flags=re.S)
 
 
+def within(text: str, mark: str, new: str) -> str:
+    "Replace what stands between a mark and the next end."
+    head, _, rest = text.partition(f"{mark}\n")
+    assert rest, mark
+    after = rest[rest.index("\n<!-- end -->") :]
+    return f"{head}{mark}\n" + (f"\n{new}\n" if new else "") + after
+
+
 def written() -> dict[Path, str]:
     "Each file as it should be."
-    names = ("_quarto.yml", "book/course.qmd", "book/design.qmd", "README.md")
-    quarto, page, design, readme = (ROOT / name for name in names)
-    texts = {p: p.read_text(encoding="utf-8") for p in (quarto, page, design, readme)}
+    names = ("_quarto.yml", "book/course.qmd", "book/design.qmd", "README.md", "index.qmd")
+    quarto, page, design, readme, home = (ROOT / name for name in names)
+    texts = {p: p.read_text(encoding="utf-8") for p in (quarto, page, design, readme, home)}
     marks = "      # chapters: tools/lists.py", "      # end of chapters"
     texts[quarto] = between(texts[quarto], *marks, sidebar())
     marks = "      # checks: tools/lists.py", "      # end of checks"
     texts[quarto] = between(texts[quarto], *marks, checks())
     for tier in TIERS:
-        marks = f"<!-- chapters: {tier} -->\n", "\n<!-- end -->"
-        head, _, rest = texts[page].partition(marks[0])
-        texts[page] = head + marks[0] + "\n" + course(tier) + "\n" + rest[rest.index(marks[1]) :]
+        texts[page] = within(texts[page], f"<!-- chapters: {tier} -->", course(tier))
+    texts[page] = within(texts[page], "<!-- chapters: beyond -->", course_beyond())
+    for tier in TIERS:
+        texts[home] = within(texts[home], f"<!-- hours: {tier} -->", hours(tier))
+    texts[home] = within(texts[home], "<!-- beyond: tools/lists.py -->", beyond())
     marks = "<!-- modules: tools/lists.py -->\n", "\n<!-- end -->"
     texts[design] = between(texts[design], *marks, modules())
     marks = "<!-- chapters: tools/lists.py -->\n", "\n<!-- end -->"

@@ -1,10 +1,10 @@
-"""Start each of the six commands so that a signal ends it with one line, from the first moment."""
+"""Start each of seven commands so that a signal ends it with one line, from the first moment."""
 
 # Made by tools/book.py from ../../book/tough/ch21c_main.md: edit that, then `make book`.
 
 # %% auto #0
 __all__ = ['fill_closed_streams', 'program', 'train', 'prepare', 'generate', 'eval_', 'plan',
-           'export', 'main']
+           'export', 'chat', 'main']
 
 # %% ../../nbs/tough/ch21c_main.ipynb #f811ed08
 import os
@@ -20,14 +20,17 @@ def fill_closed_streams():
     os.close(fd)
 
 
-def program(name: str):  # of a function of `gpt2edu.cli.commands`
+def program(
+    name: str,  # of a function
+    module: str = "gpt2edu.cli.commands",  # where it is
+):
     "Run a command as a program that a signal can end at any moment."
     try:
         end_on_signals()
         fill_closed_streams()
-        from gpt2edu.cli import commands
+        from importlib import import_module
 
-        getattr(commands, name)()
+        getattr(import_module(module), name)()
     except (KeyboardInterrupt, Stopped) as e:  # before the command could say so itself
         line, code = why(e)
         ignore_from_now_on()
@@ -58,6 +61,10 @@ def plan():
 
 def export():
     program("export")
+
+
+def chat():
+    program("chat", "gpt2edu.cli.chat")
 
 
 def main():

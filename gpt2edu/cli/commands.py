@@ -3,16 +3,18 @@
 # Made by tools/book.py from ../../book/tough/ch21_commands.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['MOST_TEXTS', 'PlanFlags', 'TrainFlags', 'run_to_resume', 'check_as_begun', 'check_name',
-           'read_train_flags', 'describe_plan', 'say', 'say_or_go_on', 'train', 'train_here',
-           'plan', 'prepare', 'GenerateConfig', 'generator_of', 'write_text', 'smaller', 'generate',
-           'ExportConfig', 'export', 'eval_', 'main']
+__all__ = ['MOST_TEXTS', 'LATER', 'PlanFlags', 'TrainFlags', 'run_to_resume', 'preset_from',
+           'check_as_begun', 'check_name', 'read_train_flags', 'describe_plan', 'say',
+           'say_or_go_on', 'check_all', 'train', 'train_here', 'plan', 'prepare', 'GenerateConfig',
+           'generator_of', 'write_text', 'smaller', 'generate', 'ExportConfig', 'title', 'export',
+           'eval_', 'main']
 
 # %% ../../nbs/tough/ch21_commands.ipynb #80cacbf1
 import os
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
@@ -32,24 +34,28 @@ from gpt2edu.cli.flags import (
     visible,
     with_file,
 )
+from gpt2edu.model.variants import numbers, parameters
 from gpt2edu.train.config import (
     HORIZONS,
     MAY_CHANGE,
+    PRESETS,
     TrainConfig,
-    count_params,
-    flops_per_token,
     preset,
+    token_flops,
+    trained_shapes,
 )
+from gpt2edu.text.files import typed
 from gpt2edu.train.runs import (
-    OPENAI,
     auto_run,
     find_run,
-    is_exported,
+    holds_run,
+    is_adapter,
     load_model,
-    load_run,
+    model_place,
     new_run,
     read_config,
 )
+from gpt2edu.train.start import fitted
 from gpt2edu.cli.settings import as_flags
 from gpt2edu.machine.signals import Stopped
 from gpt2edu.train.interrupts import stop_signals
@@ -88,6 +94,25 @@ def run_to_resume(
     if resume is None:
         return None
     return find_run(None if resume == "latest" else resume, out_dir)
+
+
+def preset_from(
+    values: dict[str, str],  # what was typed for preset, init_from and out_dir
+    planned: bool = False,  # whether the weights may be missing yet: those of another preset's run
+) -> TrainConfig:
+    "Take the preset, and from the weights to begin with their sizes and tokenizer."
+    chosen = preset(values.get("preset") or "tiny")
+    name = chosen.init_from if values.get("init_from") is None else values["init_from"]
+    if name is None:
+        return chosen
+    out_dir = values.get("out_dir") or chosen.out_dir
+    try:
+        return fitted(chosen, name, out_dir)
+    except FileNotFoundError:
+        before = PRESETS[name].get("init_from") if name in PRESETS else None
+        if not (planned and before):
+            raise
+        return fitted(chosen, before, out_dir)  # that run will have the sizes of its own start
 
 
 def check_as_begun(folder: Path, begun: TrainConfig, config: TrainConfig, typed: set[str]):
@@ -134,10 +159,12 @@ def read_train_flags(
     new_end = new_end or bool(from_file.keys() & set(HORIZONS))
 
     resume, args = take_flag([*as_flags(from_file), *args], "resume", "latest")
-    values = {key: take_flag(args, key, "")[0] for key in ("out_dir", "name", "preset")}
+    keys = ("out_dir", "name", "preset", "init_from")
+    values = {key: take_flag(args, key, "")[0] for key in keys}
     values = {key: value for key, value in values.items() if value != "None"}
     folder = run_to_resume(resume, values)
-    default = read_config(folder) if folder else preset(values.get("preset") or "tiny")
+    planned = kind is not TrainConfig
+    default = read_config(folder) if folder else preset_from(values, planned)
     if new_end:  # tyro would check the two together
         default = replace(default, **dict.fromkeys(HORIZONS) | {"max_steps": 1})
         args = ["--max_steps", "None", *args]
@@ -157,15 +184,21 @@ def read_train_flags(
 def describe_plan(config: TrainConfig) -> list[str]:
     "Describe a run in two lines: its model and its batch."
     vocab = rows_of_table(config)
-    n = count_params(config.n_layer, config.n_embd, config.block_size, vocab)
-    flops = flops_per_token(n, config.n_layer, config.n_embd, config.block_size)
+    n, flops = parameters(config, vocab), token_flops(config, vocab)
+    some = config.freeze or config.lora_rank
+    trained = numbers(trained_shapes(config, vocab)) if some else n
+    part = f" ({trained:,} trained)" if trained != n else ""
     micro = config.total_batch // (config.micro_batch * config.block_size)
     horizon = next(name for name in HORIZONS if getattr(config, name) is not None)
     end = f"{getattr(config, horizon)} {horizon.split('_')[1]}"
+    step = f"{config.total_batch:,} tokens a step in {micro} micro-batches of "
+    step += f"{config.micro_batch} x {config.block_size}"
+    if config.reward:
+        step = f"{config.total_batch // config.block_size:,} questions a step, "
+        step += f"{config.group} answers to each, reward {config.reward}"
     return [
-        f"plan: preset {config.preset}, {n:,} parameters, {flops / 1e9:.3f} GFLOP per token",
-        f"plan: {config.total_batch:,} tokens a step in {micro} micro-batches of "
-        f"{config.micro_batch} x {config.block_size}; {end}",
+        f"plan: preset {config.preset}, {n:,} parameters{part}, {flops / 1e9:.3f} GFLOP per token",
+        f"plan: {step}; {end}",
     ]
 
 
@@ -188,6 +221,16 @@ def say_or_go_on(line: str):
             complain(f"gpt2edu_train: {what}")
 
 
+def check_all(config: TrainConfig, resume: Path | None, ranks: int) -> Iterator[str]:  # lines
+    "Check what can be known before a start. ValueError, FileNotFoundError, OSError: one line."
+    yield from check(config, resume, ranks)
+    if config.reward:
+        from gpt2edu.train.grpo import find_reward  # needs PyTorch
+
+        find_reward(config)
+        yield f"reward: {config.reward}"
+
+
 @command
 def train(args: list[str]):
     "Train a GPT-2; with no flags, the tiny one on the embedded stories."
@@ -198,7 +241,7 @@ def train(args: list[str]):
             for line in lines * (os.environ.get("RANK", "0") == "0"):
                 say_or_go_on(line)
             if config.dry_run:
-                for line in check(config, resume, asked.ranks):
+                for line in check_all(config, resume, asked.ranks):
                     say(f"check: {line}")
             else:
                 train_here(config, resume, stop)
@@ -213,6 +256,7 @@ def train_here(config: TrainConfig, resume: Path | None, stop):
     from gpt2edu.machine import distributed as dist
     from gpt2edu.machine.device import pick_device
     from gpt2edu.evaluate.validation import fitting_prompt, report
+    from gpt2edu.train.grpo import RewardTrainer
     from gpt2edu.train.trainer import Trainer
 
     ranks = dist.start(pick_device(config.device).value.type)
@@ -221,12 +265,16 @@ def train_here(config: TrainConfig, resume: Path | None, stop):
         folder = dist.from_rank0(ranks, lambda: resume or new_run(config))
         if ranks.is_main:
             say_or_go_on(f"run: {folder}")
-        trainer = Trainer(config, folder, resume is not None, say_or_go_on, ranks)
+        kind = RewardTrainer if config.reward else Trainer
+        trainer = kind(config, folder, resume is not None, say_or_go_on, ranks)
         done = trainer.run(stop)
         failed = False
         stop.waits = True  # a signal that comes now changes nothing
-        if done and ranks.is_main:
-            prompt = fitting_prompt(config, trainer.tokenizer, trainer.val_shards[:1000])
+        if done and ranks.is_main and config.reward:
+            trainer.report(done, say)
+        elif done and ranks.is_main:
+            few = None if config.questions else trainer.val_shards[:1000]
+            prompt = fitting_prompt(config, trainer.tokenizer, few)
             report(done | {"step": trainer.step}, folder, config, say, prompt)
     finally:
         stop.waits = True
@@ -324,8 +372,7 @@ def generate(args: list[str]):
     config = parse(GenerateConfig, args, "gpt2edu_generate")
     if not 1 <= config.num_seq <= MOST_TEXTS:
         raise ValueError(f"num_seq={config.num_seq} must be from 1 to {MOST_TEXTS:,}; try 3")
-    if not config.run or not (config.run in OPENAI or is_exported(config.run)):
-        find_run(config.run, config.out_dir)  # finds a mistake before PyTorch is loaded
+    model_place(config.run, config.out_dir)  # finds a mistake before PyTorch is loaded
     from gpt2edu.model.generate import check_sampling, stream_text
     from gpt2edu.train.selftest import tested_device
 
@@ -344,27 +391,49 @@ def generate(args: list[str]):
 # %% ../../nbs/tough/ch21_commands.ipynb #ac22f438
 @dataclass(frozen=True)
 class ExportConfig:
-    "Which run to export, and where to; each field is a flag of `gpt2edu_export`."
+    "Which model to export, and where to; each field is a flag of `gpt2edu_export`."
 
-    run: str | None = None  # folder or name of a run; by default the latest
-    out: str | None = None  # the folder to make; by default exports/ and the run's name
+    # a run, an exported folder, an adapter, gpt2 … gpt2-xl, or tiny; by default the latest run
+    run: str | None = None
+    # gpt2 or a tokenizer.json: for a folder of transformers that has none
+    tokenizer: str | None = None
+    out: str | None = None  # folder (or file) to make; by default exports/ and the model's name
+    web: bool = False  # write one small file, which the website's playground opens
     out_dir: str = "runs"  # where runs are kept
     # owner/name on the Hugging Face hub: upload the folder there, private
     push_to_hub: str | None = None
+
+
+def title(place: str | Path) -> str:  # from `model_place`
+    "Name a model in one word: an adapter of a run has the run's name."
+    folder = Path(place).resolve()  # the run may be named `.`
+    inside = is_adapter(folder) and holds_run(folder.parent)
+    return (folder.parent if inside else folder).name
 
 
 @command
 def export(args: list[str]):
     "Write a folder that transformers opens."
     config = parse(ExportConfig, args, "gpt2edu_export")
-    folder = find_run(config.run, config.out_dir)
-    from gpt2edu.model import pretrained
+    name = title(model_place(config.run, config.out_dir))
+    if config.web and config.push_to_hub:
+        raise ValueError("--web writes one file, --push_to_hub needs a folder; leave one out")
+    from gpt2edu.model import pretrained, web
+    from gpt2edu.model.llama import CLASSES, find_layout
+    from gpt2edu.text.chat import is_chat
 
-    model, tokenizer = load_run(folder)
-    out = config.out or Path("exports") / folder.resolve().name  # the run may be named `.`
+    model, tokenizer = load_model(config.run, config.out_dir, own=config.tokenizer)
+    if config.web:
+        path = web.export_web(
+            model, tokenizer, config.out or Path("exports") / f"{name}.safetensors", name
+        )
+        say(f"export: {path} ({path.stat().st_size:,} bytes)")
+        return say("next: drop it on the playground, book/playground.html of the website")
+    out = config.out or Path("exports") / name
     path = pretrained.export(model, tokenizer, out)
     say(f"export: {path}")
-    say(f"next: transformers.GPT2LMHeadModel.from_pretrained({str(path)!r})")
+    say(f"next: transformers.{CLASSES[find_layout(model.config)]}.from_pretrained({str(path)!r})")
+    say(f"next: gpt2edu_{'chat' if is_chat(tokenizer) else 'generate'} --run {typed(path)}")
     if config.push_to_hub:
         say(f"pushed: {pretrained.push(path, config.push_to_hub)}")
 
@@ -383,9 +452,13 @@ def eval_(args: list[str]):
     answer(judge, asked.json)
 
 # %% ../../nbs/tough/ch21_commands.ipynb #552e1ef8
+LATER = {"chat": "gpt2edu.cli.chat"}  # commands of later chapters, and their modules
+
+
 def main(args: list[str] | None = None):
     "Run a command by name."
     commands = {f.__name__.strip("_"): f for f in (prepare, plan, train, eval_, generate, export)}
+    commands |= {name: getattr(import_module(module), name) for name, module in LATER.items()}
     name, *rest = (sys.argv[1:] if args is None else args) or [""]
 
     def overview(_):
@@ -395,7 +468,7 @@ def main(args: list[str] | None = None):
             raise ValueError(f"unknown command {name!r}; expected one of {', '.join(commands)}")
         say(
             "usage: python -m gpt2edu COMMAND [FLAGS]; gpt2edu_COMMAND is the same; "
-            "--help behind a command lists its flags"
+            "--help after a command lists its flags"
         )
         for word, run in commands.items():
             say(f"  {word:10}{run.__doc__}")

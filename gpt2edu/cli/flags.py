@@ -31,7 +31,7 @@ import tyro
 
 from gpt2edu.choices import refusal
 from gpt2edu.cli.settings import as_flags, read_settings
-from gpt2edu.machine.signals import Stopped, ignore_from_now_on, why
+from gpt2edu.machine.signals import Stopped, ignore_from_now_on, leave, raised_before, why
 from gpt2edu.machine.state import without_secrets
 
 # %% ../../nbs/tough/ch21a_flags.ipynb #dbcc31fd
@@ -245,7 +245,8 @@ def answer(
 
 # %% ../../nbs/tough/ch21a_flags.ipynb #5334b605
 def prepare_output():
-    "Make the output streams safe: one may be closed (`>&-`), or a terminal lack a character."
+    "Make the streams safe: one may be closed (`>&-`), or a terminal lack a character."
+    sys.stdin = sys.stdin or open(os.devnull, encoding="utf-8")
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name) or open(os.devnull, "w", encoding="utf-8")
         setattr(sys, name, stream)
@@ -309,8 +310,10 @@ def is_out_of_memory(e: MemoryError | RuntimeError) -> bool:
 
 def verdict(e: BaseException) -> tuple[str | None, int]:  # a line for standard error; exit code
     "Say how a command ends after an exception. Raises it again if it is a bug of ours."
-    if isinstance(e, KeyboardInterrupt | Stopped):
-        return why(e)
+    # Python 3.11 wraps one that leaves `__set_name__`, and libraries make their own error of one
+    for stopped in (e, e.__cause__, raised_before(e)):
+        if isinstance(stopped, KeyboardInterrupt | Stopped):
+            return why(stopped)
     if isinstance(e, BrokenPipeError):  # the reader has left, as `head` does
         return None, 0
     # an error of the system's without a file
@@ -334,6 +337,7 @@ def command(
     @functools.wraps(run)
     def script(args: list[str] | None = None):
         prepare_output()
+        code = 0
         try:
             run_and_flush(run, sys.argv[1:] if args is None else args)
         except ENDS as e:
@@ -341,10 +345,12 @@ def command(
             settle_output()
             if line:
                 complain(f"{prog}: {line}")
-            if code:
-                sys.exit(code)
         finally:
             if args is None:  # a console script has finished; only Python's own end remains
                 ignore_from_now_on()
+        if args is None:
+            leave(code)
+        if code:
+            sys.exit(code)
 
     return script

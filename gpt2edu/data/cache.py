@@ -293,6 +293,7 @@ def shards_folder(
     name = config.dataset[0]
     if name not in EMBEDDED:
         name = re.sub(r"[^\w .-]", "_", Path(name).stem.strip("*.")) or "files"
+        name = name.encode()[:150].decode(errors="ignore")  # the names made of it fit into 255
     return Path(config.data_dir).expanduser() / f"{name}-{key}", name, source, val_tokens, size
 
 

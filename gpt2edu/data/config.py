@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['N_STORIES', 'TOKENIZER_CHARS', 'GPT2_VAL_TOKENS', 'MOST_IDS', 'check_vocab',
-           'DataConfig']
+           'check_names', 'DataConfig']
 
 # %% ../../nbs/easy/ch05b_config.ipynb #05e69c8a
 from dataclasses import dataclass
@@ -24,6 +24,18 @@ def check_vocab(vocab_size: int):
             f"vocab_size={vocab_size} must be {MOST_IDS:,} or less: a shard holds 16 bits for "
             "an id; for example 1024"
         )
+
+
+def check_names(dataset: tuple[str, ...]):
+    "Refuse a name that cannot be written down in a manifest. ValueError, one line."
+    for name in dataset:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise ValueError(
+                f"dataset={name!r} is not a name in UTF-8, so a manifest cannot hold it; "
+                "rename the file"
+            ) from None
 
 
 @dataclass(frozen=True)
@@ -52,6 +64,7 @@ class DataConfig:
             raise ValueError(
                 "dataset names nothing; expected stories, pydocs, tinyshakespeare or files"
             )
+        check_names(self.dataset)
         if self.separator != "".join(self.separator.splitlines()).strip():
             raise ValueError(
                 f"separator={self.separator!r} must be one line without spaces around it; "

@@ -3,9 +3,13 @@
 # Made by tools/book.py from ../../book/easy/ch06_loader.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['GOLDEN', 'ROUNDS', 'mix', 'round_keys', 'permute', 'Loader']
+__all__ = ['GOLDEN', 'ROUNDS', 'mix', 'round_keys', 'permute', 'Loader', 'Ahead']
 
 # %% ../../nbs/easy/ch06_loader.ipynb #225fdbd4
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -124,3 +128,47 @@ class Loader:
         self.position += self.B * self.world_size
         tokens = torch.from_numpy(rows.astype(np.int64))  # (B, T + 1)
         return tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()  # (B, T), (B, T)
+
+# %% ../../nbs/easy/ch06_loader.ipynb #7a50e085
+class Ahead:
+    "Hand out a loader's batches; a thread reads the next one while this one is in use."
+
+    def __init__(
+        self,
+        loader: Any,  # has next_batch and position; from now on only the thread uses it
+        prepare: Callable = lambda batch: batch,  # what the thread does to each batch
+    ):
+        self.loader, self.prepare = loader, prepare
+        self._position = loader.position
+        self._thread = None  # a pool of one
+        self._read = None  # a Future: the batch that is being read, the position after it
+
+    @property
+    def position(self) -> int:  # windows in the batches that were handed out, of all ranks
+        return self._position
+
+    @position.setter
+    def position(self, position: int):
+        self.close()
+        self._position = position
+
+    def read(self, position: int) -> tuple[Any, int]:  # a batch, and the position after it
+        "Read the batch at a position; the thread does this."
+        self.loader.position = position
+        batch = self.loader.next_batch()
+        return self.prepare(batch), self.loader.position
+
+    def next_batch(self) -> Any:
+        "Hand out a batch, and begin to read the one after it. Raises what reading has raised."
+        if not self._thread:
+            self._thread = ThreadPoolExecutor(1, "loader")
+        read, self._read = self._read or self._thread.submit(self.read, self._position), None
+        batch, self._position = read.result()
+        self._read = self._thread.submit(self.read, self._position)
+        return batch
+
+    def close(self):
+        "End the thread; the batch that it has read is read again when it is asked for."
+        if self._thread:
+            self._thread.shutdown()
+        self._thread = self._read = None

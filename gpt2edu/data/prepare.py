@@ -4,17 +4,19 @@
 
 # %% auto #0
 __all__ = ['MUCH', 'BYTES_PER_TOKEN', 'SLACK', 'whole', 'PrepareConfig', 'open_source',
-           'source_stream', 'fill', 'hub_plan', 'local_plan', 'Plan', 'plan_run', 'complete_header',
-           'estimate', 'enough', 'announce', 'train_tokenizer', 'start', 'check_room',
-           'next_command', 'report', 'is_done', 'prepare', 'summary', 'check_part',
-           'finished_parts', 'merged_header', 'merge']
+           'source_stream', 'fill', 'hub_plan', 'local_plan', 'Plan', 'plan_run', 'keep_validation',
+           'complete_header', 'estimate', 'enough', 'announce', 'train_tokenizer', 'start',
+           'check_room', 'merge_command', 'next_command', 'report', 'is_done', 'prepare', 'summary',
+           'check_part', 'finished_parts', 'merged_header', 'merge']
 
 # %% ../../nbs/tough/ch20_fineweb.ipynb #83ed8b68
+import glob
 import os
 import re
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,7 +33,7 @@ from gpt2edu.data.cache import (
     shards_folder,
     take_text,
 )
-from gpt2edu.data.config import GPT2_VAL_TOKENS, DataConfig, check_vocab
+from gpt2edu.data.config import GPT2_VAL_TOKENS, DataConfig, check_names, check_vocab
 from gpt2edu.data.encode import Workers, make_batches
 from gpt2edu.data.hub import list_files
 from gpt2edu.data.shards import MANIFEST, describe
@@ -109,6 +111,7 @@ class PrepareConfig:
             raise ValueError(
                 "dataset names nothing; expected fineweb-edu, owner/name, stories or files"
             )
+        check_names(self.dataset)
         form = re.fullmatch(r"(\d+)/(\d+)", self.part or "1/1")
         if not form or not 1 <= int(form[1]) <= int(form[2]):
             raise ValueError(f"part={self.part!r} must be i/n with i from 1 to n; for example 2/3")
@@ -256,6 +259,13 @@ def plan_run(config: PrepareConfig) -> Plan:
     return Plan(folder, header, size, tokenizer)
 
 # %% ../../nbs/tough/ch20_fineweb.ipynb #89351b74
+def keep_validation(config: PrepareConfig, header: dict, begun: dict):  # of a manifest each
+    "Hold out what the first start did, unless told otherwise: the default grows with max_tokens."
+    was = begun.get("arguments", {}).get("val_tokens")
+    if config.val_tokens is None and was is not None:
+        header["arguments"]["val_tokens"] = was
+
+
 def complete_header(config: PrepareConfig, header: dict, source: Source):
     "Put into the header what only the source can tell."
     header["source"] = source.made_of
@@ -344,13 +354,22 @@ def check_room(folder: Path, expected: int, state: dict):
     need_room(folder, 2 * (expected - there))
 
 # %% ../../nbs/tough/ch20_fineweb.ipynb #330f8026
+def merge_command(config: PrepareConfig) -> str:
+    "Write the line that makes one run out of a part and its neighbours."
+    said = ["gpt2edu_prepare", "--merge"]
+    for f in fields(config):
+        value = getattr(config, f.name)
+        if f.name == "dataset" and value != f.default:
+            said.append(" ".join(["--dataset", *map(typed, value)]))
+        elif f.name not in ("part", "num_proc") and value != f.default:
+            said.append(f"--{f.name}={shlex.quote(str(value))}")
+    return " ".join(said)
+
+
 def next_command(config: PrepareConfig, folder: Path) -> str:
     "Say what to type next."
     if config.part:
-        return (
-            "gpt2edu_prepare --merge and the same flags, "
-            "where the folders of all parts lie side by side"
-        )
+        return f"{merge_command(config)}  # where the folders of all parts lie side by side"
     as_named = not (config.out or config.subset or config.split != "train")
     if hub_name(config.dataset) and as_named:
         name = config.dataset[0]
@@ -393,6 +412,7 @@ def prepare(
         with nullcontext() if free else one_writer(folder):
             state = read_state(folder)
             if state:
+                keep_validation(config, header, state)
                 check_same(folder, state, header)
             if is_done(state, config.max_tokens):
                 say(f"prepare: {folder} (prepared before)")
@@ -461,7 +481,7 @@ def check_part(path: Path, manifest: dict):
 def finished_parts(folder: Path) -> tuple[list[Path], list[dict]]:  # folders, manifests
     "Find the parts beside a folder. ValueError, one line, if one is missing or not finished."
     found = {}
-    for path in folder.parent.glob(f"{folder.name}-part-*"):
+    for path in folder.parent.glob(f"{glob.escape(folder.name)}-part-*"):
         if m := re.fullmatch(r".*-part-(\d+)-of-(\d+)", path.name):
             found[int(m[1]), int(m[2])] = path
     n = max((n for _, n in found), default=0)
@@ -491,6 +511,7 @@ def merged_header(asked: dict, folders: list[Path], manifests: list[dict]) -> di
 def merge(config: PrepareConfig, folder: Path, asked: dict, state: dict, say: Callable) -> Path:
     "Make the shards of one run out of finished parts. ValueError, OSError: one line."
     folders, manifests = finished_parts(folder)
+    keep_validation(config, asked, manifests[0])
     header = merged_header(asked, folders, manifests)
     expected = sum(s["tokens"] for m in manifests for s in m["shards"])
     expected = min(expected, header["arguments"]["max_tokens"] or expected)

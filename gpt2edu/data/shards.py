@@ -4,18 +4,21 @@
 
 # %% auto #0
 __all__ = ['MAGIC', 'VERSION', 'HEADER_BYTES', 'MAX_VOCAB', 'NOT_NPY', 'MANIFEST', 'UNFINISHED',
-           'SHARD_NAME', 'OURS', 'check_ids', 'encode_documents', 'write_shard', 'read_shard',
-           'describe', 'to_json', 'MadeBy', 'Shard', 'Total', 'Made', 'Arguments', 'Manifest',
-           'check_shard', 'check_sums', 'parse_manifest', 'refuse_strangers', 'claim_folder',
-           'check_train', 'finish_folder', 'leave_some', 'write_shards', 'ShardSet', 'scan',
-           'read_manifest', 'open_shards']
+           'SHARD_NAME', 'OURS', 'SCANNED', 'FRESH', 'check_ids', 'encode_documents', 'write_shard',
+           'read_shard', 'describe', 'to_json', 'MadeBy', 'Shard', 'Total', 'Made', 'Arguments',
+           'Manifest', 'check_shard', 'check_sums', 'parse_manifest', 'refuse_strangers',
+           'claim_folder', 'check_train', 'finish_folder', 'leave_some', 'write_shards', 'ShardSet',
+           'scan', 'read_manifest', 'Scanned', 'scan_all', 'open_shards']
 
 # %% ../../nbs/easy/ch05_shards.ipynb #291c2ad7
 import glob
 import hashlib
 import json
 import re
+import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from tokenize import TokenError
@@ -24,7 +27,7 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict
 import numpy as np
 
 from gpt2edu.machine.atomic import write_atomically
-from gpt2edu.machine.state import Count, Hash, check, loads
+from gpt2edu.machine.state import Count, Hash, check, loads, read_json
 
 # %% ../../nbs/easy/ch05_shards.ipynb #655817c1
 MAGIC, VERSION = 20240520, 1  # the first two numbers of a shard of llm.c and modded-nanogpt
@@ -496,12 +499,12 @@ def _listed(
 
 def _check_bytes(
     path: Path,
-    offset: int,  # bytes before the first token
+    found: tuple[str, int],  # SHA-256 of the file, hex; its largest id
     want: str | None,  # the manifest's SHA-256; None: not known
     n_vocab: int | None,  # ids at or above it are refused; None: any
 ) -> str:  # SHA-256 of the file, hex
-    "Read every byte of a shard once: SHA-256 and the largest id. Raises ValueError."
-    sha, largest = scan(path, offset)
+    "Compare what a shard holds with what it should. Raises ValueError."
+    sha, largest = found
     if want and sha != want:
         what = f"got SHA-256 {sha[:12]}, expected {want[:12]}"
         raise ValueError(f"{path}: altered since it was written, {what}; {_AGAIN}")
@@ -510,6 +513,48 @@ def _check_bytes(
             f"{path}: got id {largest}, expected 0 to {n_vocab - 1}; use the right tokenizer"
         )
     return sha
+
+# %% ../../nbs/easy/ch05_shards.ipynb #e08392e5
+SCANNED = ".scanned.json"  # hidden, beside the shards
+FRESH = 2 * 10**9  # nanoseconds
+
+
+class Scanned(TypedDict):
+    "What a scan found in a shard, and the file's state at that time."
+
+    state: list[int]  # size in bytes, time of the last change in nanoseconds
+    sha256: Hash
+    largest: Count
+
+
+def _state(path: Path) -> list[int]:
+    "Size, and the time of the last change."
+    at = path.stat()
+    return [at.st_size, at.st_mtime_ns]
+
+
+def scan_all(
+    folder: Path,
+    files: dict[Path, int],  # shard: bytes before its first token
+) -> list[tuple[str, int]]:  # SHA-256 and largest id of each
+    "Scan those shards that have changed since their last scan, several side by side."
+    try:
+        known = read_json(folder / SCANNED, dict[str, Scanned], "")
+    except (OSError, ValueError):
+        known = {}
+    before = {path: _state(path) for path in files}
+    new = [p for p in files if known.get(p.name, {}).get("state") != before[p]]
+    with ThreadPoolExecutor(8) as pool:  # neither hashlib nor the disk waits for Python's lock
+        found = dict(zip(new, pool.map(scan, new, [files[p] for p in new]), strict=True))
+    seen = {p: (known[p.name]["sha256"], known[p.name]["largest"]) for p in files if p not in found}
+    old = time.time_ns() - FRESH
+    sure = [p for p in new if before[p] == _state(p) and before[p][1] < old]
+    for p in sure:
+        known[p.name] = {"state": before[p], "sha256": found[p][0], "largest": found[p][1]}
+    if sure:
+        with suppress(OSError):  # shards that one may only read
+            write_atomically(folder / SCANNED, json.dumps(known, indent=0).encode())
+    return [(found | seen)[p] for p in files]
 
 # %% ../../nbs/easy/ch05_shards.ipynb #7cdbe8ec
 def open_shards(
@@ -538,11 +583,14 @@ def open_shards(
         )
     shards = ShardSet([path for path, _, _ in entries], manifest)
     shards.sha256 = [want for _, _, want in entries]
-    for i, ((path, n, want), tokens) in enumerate(zip(entries, shards.shards, strict=True)):
+    for (path, n, _), tokens in zip(entries, shards.shards, strict=True):
         if n is not None and n != len(tokens):
             raise ValueError(
                 f"{path}: got {len(tokens):,} tokens, {MANIFEST} expected {n:,}; {_AGAIN}"
             )
-        if verify:
-            shards.sha256[i] = _check_bytes(path, tokens.offset, want, n_vocab)
+    if verify:
+        offsets = (tokens.offset for tokens in shards.shards)
+        found = scan_all(folder, dict(zip(shards.paths, offsets, strict=True)))
+        rows = zip(entries, found, strict=True)
+        shards.sha256 = [_check_bytes(path, seen, want, n_vocab) for (path, _, want), seen in rows]
     return shards

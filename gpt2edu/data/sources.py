@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from gpt2edu.data.cache import N_STORIES
 from gpt2edu.data.hub import HubError, HubFile, Listing
+from gpt2edu.machine.signals import READER
 from gpt2edu.text.corpus import EMBEDDED, documents, find_files
 from gpt2edu.text.files import EOT, LARGE, open_table, read_file, read_group, unheard
 from gpt2edu.text.tokenizer import utf8
@@ -155,7 +156,8 @@ def read_ahead(
         while len(waiting) <= n and (unit := next(units, None)):
             future = Future() if unit.size <= LARGE else None
             if future:  # a daemon: Ctrl-C does not wait for a slow network
-                Thread(target=load, args=(future, unit, skip), daemon=True).start()
+                work = (future, unit, skip)
+                Thread(target=load, args=work, name=READER, daemon=True).start()
             waiting.append((unit, skip, future))
             skip = 0
         if not waiting:

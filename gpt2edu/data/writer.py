@@ -225,6 +225,8 @@ def whole_shards(folder: Path, state: dict, header: dict) -> list[dict]:  # entr
     if kept or state:
         write_atomically(folder / UNFINISHED, to_json(header | {"shards": kept}))
         (folder / MANIFEST).unlink(missing_ok=True)
+    else:  # before the first shard: if we are stopped, a restart knows whose it is
+        write_atomically(folder / UNFINISHED)
     names = {entry["file"] for entry in kept}
     for path in [*folder.glob(f"{glob.escape(a['name'])}_*_??????.bin"), *folder.glob(".*.tmp")]:
         if path.name not in names:

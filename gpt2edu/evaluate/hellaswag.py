@@ -278,7 +278,7 @@ def sum_over_ranks(
 def answer(
     model,  # a GPT: not compiled, not wrapped
     tokenizer,
-    items: list[dict],  # HellaSwag's fields
+    items: list[dict | Encoded],  # HellaSwag's fields, or ids: those are taken as they are
     start: Iterable[int] = (),  # ids before each context
     convention: str = "plain",  # plain or harness
     batch_size: int = 8,  # items at a time, on each rank
@@ -288,7 +288,8 @@ def answer(
     "Answer all items; every rank takes its share, and all get the result. ValueError: no items."
     if not items:
         raise ValueError("got no items, expected at least one")
-    encoded = [encode_item(item, tokenizer, start, convention) for item in items]
+    known = (tokenizer, start, convention)
+    encoded = [i if isinstance(i, Encoded) else encode_item(i, *known) for i in items]
     nats = sum_over_ranks(ending_nats(model, encoded, batch_size, rank, world_size))
     return score(nats, encoded, model.config.block_size, convention)
 

@@ -9,6 +9,7 @@ __all__ = ['EVERY', 'CONVENTIONS', 'ModelName', 'EvalConfig', 'choose_tasks', 'w
 
 # %% ../../nbs/tough/ch18b_report.ipynb #310f745e
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -23,12 +24,13 @@ from gpt2edu.machine.limits import machine_memory, need_memory
 from gpt2edu.evaluate.tasks import HUB, TASKS, Subject, Task, Wanted, is_hub_name
 from gpt2edu.train.config import GPT2_RUN, MOST_ITEMS, TrainConfig
 from gpt2edu.train.runs import (
-    OPENAI,
     RunState,
     begun_source,
     find_run,
+    is_adapter,
     is_exported,
     load_model,
+    model_place,
     read_config,
 )
 
@@ -54,6 +56,8 @@ class EvalConfig:
     convention: Literal[*CONVENTIONS] = "both"  # gpt2 has 0.2955 by plain and 0.3114 by harness
     limit: int | None = None  # judge only the first items, up to this number
     choice_items: int = 400  # stories to ask about
+    # questions to answer word for word: stories (the grammar's), or a .jsonl file
+    questions: str | None = None
     # validation loss
     shards: str | None = None  # a folder of shards; by default those that the run was validated on
     # tokens to validate on; by default the run's own number, 10,485,760 with --shards
@@ -92,24 +96,28 @@ def choose_tasks(
 ) -> tuple[str, ...]:
     "Choose the tasks. ValueError, one line, for a task that this model cannot do."
     if config.tasks != "auto":
-        if "val" in config.tasks.split(",") and not (run or config.shards):
+        has_text = config.shards or (run and not run.questions)
+        if "val" in config.tasks.split(",") and not has_text:
             raise ValueError("validation loss needs a text: name a folder of shards with --shards")
         return tuple(t for t in EVERY if t in config.tasks.split(","))
-    fits = [name for name, task in TASKS.items() if task.fits(run, wanted(config))]
-    return (*fits, "val") if run or config.shards else tuple(fits)
+    fits = [name for name, task in TASKS.items() if task.fits(run, wanted(config, run))]
+    has_text = config.shards or (run and not run.questions)
+    return (*fits, "val") if has_text else tuple(fits)
 
 
-def wanted(config: EvalConfig) -> Wanted:
+def wanted(config: EvalConfig, run: TrainConfig | None) -> Wanted:
     "Collect which questions the flags ask for."
     conventions = CONVENTIONS[config.convention]
-    return Wanted(config.data, conventions, config.limit, config.choice_items)
+    asked = config.questions or (run.questions if run else None)
+    return Wanted(config.data, conventions, config.limit, config.choice_items, asked)
 
 # %% ../../nbs/tough/ch18b_report.ipynb #89a7ce81
 def run_of(config: EvalConfig) -> TrainConfig | None:
     "Read the config of the run to judge; None for a model that is not a run of ours."
-    if config.model and (config.model in OPENAI or is_exported(config.model)):
+    place = model_place(config.model, config.out_dir)
+    if isinstance(place, str) or is_adapter(place) or is_exported(place):
         return None
-    return read_config(find_run(config.model, config.out_dir))
+    return read_config(place)
 
 
 def check_out(config: EvalConfig) -> None:
@@ -122,11 +130,13 @@ def check_out(config: EvalConfig) -> None:
         raise ValueError(f"out={config.out!r} is not a file; name one, for example result.json")
 
 
-def questions(config: EvalConfig, tasks: tuple[str, ...], local: bool) -> dict[str, list[dict]]:
+def questions(
+    config: EvalConfig, run: TrainConfig | None, tasks: tuple[str, ...], local: bool
+) -> dict[str, list]:
     "Fetch the questions: `local`, those on this machine; else those to download."
     from_hub = {"hellaswag": is_hub_name(config.data or HUB)}
     names = [t for t in tasks if t in TASKS and from_hub.get(t, False) != local]
-    return {name: TASKS[name].items(wanted(config)) for name in names}
+    return {name: TASKS[name].items(wanted(config, run)) for name in names}
 
 # %% ../../nbs/tough/ch18b_report.ipynb #659bdbb8
 def check_batch(batch: int, shape, where):  # windows; a GPTConfig; a torch.device
@@ -226,6 +236,9 @@ def validation(
     T, overlap = model.config.block_size, run.val_overlap if run else 0.0
     loss = validation_loss(model, shards, n, T, batch, overlap, device, dtype, ranks)
     n = min(n, len(shards) - 1)
+    if not math.isfinite(loss):
+        what = f"the model's loss is {loss}: its training diverged"
+        raise ValueError(f"{what}; judge an earlier checkpoint")
     say(f"validation loss    {loss:.4f} nats/token on {n:,} tokens")
     return {"val_loss": round(loss, 6), "val_tokens": n}
 
@@ -237,7 +250,7 @@ def evaluate(
     "Judge a model. ValueError, FileNotFoundError, OSError: one line."
     run = run_of(config)
     tasks = choose_tasks(config, run)
-    items = questions(config, tasks, local=True)
+    items = questions(config, run, tasks, local=True)
     check_out(config)
 
     from gpt2edu.machine import device, distributed
@@ -249,7 +262,7 @@ def evaluate(
     try:
         subject, precision = load_subject(config, ranks, tell)
         with distributed.rank0_first(ranks):
-            items |= questions(config, tasks, local=False)
+            items |= questions(config, run, tasks, local=False)
         name = config.model or f"{find_run(None, config.out_dir)}"
         n = num_params(subject.model)
         if config.int8:

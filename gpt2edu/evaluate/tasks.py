@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['HUB', 'TASKS', 'read_items', 'hub_items', 'get_items', 'Wanted', 'Subject',
-           'is_stories', 'Task', 'HellaSwag', 'StoryChoice']
+           'is_stories', 'Task', 'HellaSwag', 'StoryChoice', 'Answers']
 
 # %% ../../nbs/tough/ch18c_tasks.ipynb #4021372d
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from gpt2edu.text.corpus import is_hub_name, reachable, story_items
+from gpt2edu.text.questions import GRAMMAR, Question, exam, hold_out, read_questions
 from gpt2edu.text.files import BOM, row_of, whole_lines
 from gpt2edu.machine.state import without_secrets
 from gpt2edu.train.config import TrainConfig
@@ -59,6 +60,7 @@ def hub_items(
 
     from gpt2edu.evaluate.hellaswag import check_item
 
+    before = datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE
     if not reachable(constants.ENDPOINT):
         # do not wait for the network: look in the cache only
         datasets.config.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE = True
@@ -73,6 +75,7 @@ def hub_items(
         raise ValueError(f"{repo}: it is not in the cache, and {hub}; {fix}") from None
     finally:
         logging.set_verbosity(level)
+        datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE = before  # a notebook goes on
     items = list(rows.select(range(min(limit or len(rows), len(rows)))))
     for n, item in enumerate(items):
         for convention in conventions:
@@ -104,7 +107,8 @@ class Wanted(NamedTuple):
     data: str | None = None  # HellaSwag's: a file, or a dataset of the hub
     conventions: tuple[str, ...] = ("plain",)  # those that will score the items
     limit: int | None = None  # the first ones only
-    choice_items: int = 400  # stories
+    choice_items: int = 400  # stories, or questions about them
+    questions: str | None = None  # a .jsonl file; "stories" or None: the grammar's
 
 
 class Subject(NamedTuple):
@@ -122,7 +126,8 @@ def is_stories(
     run: TrainConfig | None,  # None for a model that is not a run of ours
 ) -> bool:
     "Whether a run trains on the stories of the grammar, and on nothing else."
-    return run is not None and run.dataset == ("stories",) and not run.shards
+    plain = run is not None and not (run.shards or run.questions)
+    return plain and run.dataset == ("stories",)
 
 
 class Task:
@@ -153,10 +158,15 @@ class Task:
         "Return the ids to put before each context."
         return []
 
-    def run(
-        self, subject: Subject, items: list[dict], convention: str = "plain"
-    ) -> dict[str, dict]:
-        "Answer the items: accuracy, error, right, n and predictions of each figure."
+    def encode(self, items: list, tokenizer) -> list:
+        "Turn questions into ids, once for all validations of a run."
+        from gpt2edu.evaluate.hellaswag import encode_item
+
+        start = self.start(tokenizer)
+        return [encode_item(item, tokenizer, start) for item in items]
+
+    def run(self, subject: Subject, items: list, convention: str = "plain") -> dict[str, dict]:
+        "Answer items, encoded or not: accuracy, error, right, n and predictions of each figure."
         from gpt2edu.evaluate.hellaswag import answer
         from gpt2edu.machine.device import autocast
 
@@ -165,7 +175,7 @@ class Task:
         with autocast(device, dtype):
             return answer(model, tokenizer, items, self.start(tokenizer), convention, *share)
 
-    def logged(self, subject: Subject, items: list[dict]) -> dict[str, float]:
+    def logged(self, subject: Subject, items: list) -> dict[str, float]:
         "Answer the items, for a line of a run's log."
         found = self.run(subject, items)["acc_norm"]
         return {self.figure: found["accuracy"], f"{self.figure}_error": found["error"]}
@@ -219,3 +229,49 @@ class StoryChoice(Task):
     def row(self, done: dict, run: TrainConfig) -> str:
         accuracy, error = done[self.figure], done[f"{self.figure}_error"]
         return f"{accuracy:.3f} ± {error:.3f} of {run.choice_items} items; chance 0.250"
+
+# %% ../../nbs/tough/ch18c_tasks.ipynb #f0cfcee6
+class Answers(Task):
+    "Questions about stories, or from a file, answered in the model's own words."
+
+    name, figure = "questions", "exact_match"
+    title = "exact match"
+    tokens = 130
+
+    def applies(self, run: TrainConfig) -> bool:
+        return run.questions is not None and run.choice_items > 0
+
+    def fits(self, run: TrainConfig | None, wanted: Wanted) -> bool:
+        return wanted.questions is not None or (run is not None and run.questions is not None)
+
+    def items(self, wanted: Wanted) -> list[Question]:
+        n = min(wanted.choice_items, wanted.limit or wanted.choice_items)
+        if wanted.questions in (None, GRAMMAR):
+            return exam(n)
+        return hold_out(read_questions(wanted.questions), wanted.questions)[1][:n]
+
+    def encode(self, items: list[Question], tokenizer) -> list[Question]:
+        return items  # graded as text
+
+    def run(
+        self, subject: Subject, items: list[Question], convention: str = "plain"
+    ) -> dict[str, dict]:
+        from gpt2edu.evaluate.answers import answers, grade
+        from gpt2edu.machine.device import autocast
+        from gpt2edu.text.chat import need_chat
+
+        model, tokenizer, device, dtype, ranks, batch = subject
+        need_chat(tokenizer, None)
+        with autocast(device, dtype):
+            said = answers(model, tokenizer, items, 8 * batch, ranks.rank, ranks.world_size)
+        return grade(items, said)
+
+    def logged(self, subject: Subject, items: list[Question]) -> dict[str, float]:
+        found = self.run(subject, items)
+        names = {k: f"{self.figure}{'' if k == 'exact' else f'_{k}'}" for k in found}
+        logged = {names[k]: f["accuracy"] for k, f in found.items()}
+        return logged | {f"{names[k]}_error": f["error"] for k, f in found.items()}
+
+    def row(self, done: dict, run: TrainConfig) -> str:
+        accuracy, error = done[self.figure], done[f"{self.figure}_error"]
+        return f"{accuracy:.3f} ± {error:.3f} of the held-out questions, word for word"

@@ -19,11 +19,13 @@ from gpt2edu.machine import device as devices
 from gpt2edu.text.corpus import read_back, story_items
 from gpt2edu.machine.distributed import Ranks, mean_over_ranks
 from gpt2edu.evaluate.tasks import TASKS, is_stories
+from gpt2edu.evaluate.answers import answer_loss
 from gpt2edu.evaluate.hellaswag import choice_accuracy
 from gpt2edu.text.ngram import bigram_loss
 from gpt2edu.train.config import TrainConfig
 from gpt2edu.train.runs import typed
 from gpt2edu.model.gpt import IGNORE
+from gpt2edu.data.packing import PackedSet
 from gpt2edu.data.shards import ShardSet
 
 # %% ../../nbs/tough/ch18a_validation.ipynb #6d7e5806
@@ -31,7 +33,7 @@ from gpt2edu.data.shards import ShardSet
 def validation_loss(
     # a GPT, compiled or not; called with (B, T) always, so that a compiled one is compiled once
     model,
-    shards: ShardSet | np.ndarray,  # validation text, ids
+    shards: ShardSet | PackedSet | np.ndarray,  # validation text, ids; or packed answers, all
     n_tokens: int,  # how many of them to read, from the beginning
     block_size: int,  # T, length of a window
     batch: int,  # B, windows at a time
@@ -44,6 +46,8 @@ def validation_loss(
 
     ValueError if the text is too short.
     """
+    if isinstance(shards, PackedSet):
+        return answer_loss(model, shards, batch, device, dtype, ranks)
     T, unjudged = block_size, int(block_size * overlap)
     if (n := min(n_tokens, len(shards) - 1)) < T:
         raise ValueError(
@@ -102,6 +106,8 @@ def fitting_prompt(
     val: np.ndarray,  # (n,) ids, the first ones of the validation text
 ) -> str:  # one line, at most half a context long; may be empty
     "Choose a prompt that looks like the text of a run."
+    if run.questions:
+        return ""
     room = run.block_size // 2
     if is_stories(run) and len(tokenizer.encode(STORY)) <= room:
         return STORY
@@ -121,10 +127,9 @@ def report(
 ):
     "Print the figures of a finished run, and what to type next."
     loss, floor, bigram = done["val_loss"], done["floor"], done["bigram"]
-    rows = [
-        ("validation loss", f"{loss:.4f} nats/token"),
-        ("bigram model", f"{bigram:.4f} nats/token"),
-    ]
+    rows = [("validation loss", f"{loss:.4f} nats/token")]
+    if bigram is not None:
+        rows.append(("bigram model", f"{bigram:.4f} nats/token"))
     if floor is not None:
         closed = f"{(bigram - loss) / (bigram - floor):.1%} of the way from the bigram model"
         rows.append(("floor", f"{floor:.4f} nats/token (no model gets under it)"))
@@ -139,5 +144,7 @@ def report(
     for name, value in rows:
         say(f"{name:18} {value}")
     begin = f" --prompt {shlex.quote(prompt)}" if prompt else ""
-    say(f"\nnext: gpt2edu_generate --run {typed(folder)}{begin} --num_seq 3")
+    use = f"gpt2edu_generate --run {typed(folder)}{begin} --num_seq 3"
+    use = f"gpt2edu_chat --run {typed(folder)}" if run.questions else use
+    say(f"\nnext: {use}")
     say(f"next: gpt2edu_train --resume {typed(folder)} --max_steps {2 * done['step']}")

@@ -78,11 +78,15 @@ def describe(device: str | torch.device) -> str:
     return f"{name}, torch {torch.__version__}"
 
 # %% ../../nbs/tough/ch14_device.ipynb #7b0dc92b
-def autocast(device: str | torch.device, dtype: torch.dtype) -> AbstractContextManager:
+def autocast(
+    device: str | torch.device,
+    dtype: torch.dtype,
+    cache: bool = True,  # whether to keep copies of the matrices until the context ends
+) -> AbstractContextManager:
     "Run matrix products in `dtype` inside this context; fp32 needs none."
     if dtype == torch.float32:
         return nullcontext()
-    return torch.autocast(torch.device(device).type, dtype=dtype)
+    return torch.autocast(torch.device(device).type, dtype=dtype, cache_enabled=cache)
 
 
 def grad_scaler(device: str | torch.device, dtype: torch.dtype) -> torch.amp.GradScaler:

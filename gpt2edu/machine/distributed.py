@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['BACKENDS', 'Ranks', 'read_ranks', 'start', 'stop', 'mean_over_ranks', 'gather_counts',
-           'rank0_first', 'from_rank0', 'agreement', 'wrap', 'sync_if']
+           'rank0_first', 'from_rank0', 'agreement', 'wrap', 'sync_if', 'shard', 'whole']
 
 # %% ../../nbs/tough/ch16_distributed.ipynb #05d95c30
 import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
@@ -135,6 +135,11 @@ def _check_device(device_type: str, ranks: Ranks) -> None:
         )
 
 
+def _gpu(device_type: str, ranks: Ranks) -> torch.device | None:
+    "Say which GPU NCCL may use in this process; gloo takes None."
+    return torch.device("cuda", ranks.local_rank) if device_type == "cuda" else None
+
+
 def _new_name(store, ranks: Ranks, seconds: float) -> str:
     """Agree on a name that no earlier start of these ranks has used.
 
@@ -198,6 +203,7 @@ def start(
     limit = timedelta(seconds=timeout)
     store.set_timeout(limit)
     options = {"rank": ranks.rank, "world_size": ranks.world_size, "timeout": limit}
+    options["device_id"] = _gpu(device_type, ranks)
     try:
         dist.init_process_group(BACKENDS[device_type], store=store, **options)
     except RuntimeError as e:
@@ -326,8 +332,43 @@ def wrap(
 
 
 def sync_if(
-    model: nn.Module,  # from `wrap`
+    model: nn.Module,  # from `wrap` or `shard`
     last: bool,  # whether this is the last micro-batch of the step
 ) -> AbstractContextManager:
     "Around forward and backward: exchange gradients only after the last micro-batch."
+    if hasattr(model, "set_requires_gradient_sync"):  # split by `shard`
+        model.set_requires_gradient_sync(last)
+        model.set_is_last_backward(last)
     return nullcontext() if last or not hasattr(model, "no_sync") else model.no_sync()
+
+# %% ../../nbs/tough/ch16_distributed.ipynb #e9953b5b
+def shard(
+    model: nn.Module,  # on its device; changed in place
+    blocks: Iterable[nn.Module],  # its parts that are put together one at a time
+    ranks: Ranks,  # from `start`; more than one
+) -> nn.Module:  # the model itself
+    "Leave each rank its part of every tensor; forward and backward put together what they need."
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    mesh = init_device_mesh(next(model.parameters()).device.type, (ranks.world_size,))
+    for block in blocks:
+        fully_shard(block, mesh=mesh)
+    return fully_shard(model, mesh=mesh)
+
+# %% ../../nbs/tough/ch16_distributed.ipynb #08b622e1
+@contextmanager
+def whole(
+    model: nn.Module,  # from `shard`; any other is whole anyway
+) -> Iterator[None]:
+    "Within, each rank has all weights and computes alone. Every rank has to come here."
+    parts = [m for m in model.modules() if hasattr(m, "unshard")]
+    for part in parts:
+        part.set_reshard_after_forward(False, recurse=False)
+        part.unshard()
+    try:
+        yield
+    finally:
+        for part in parts:
+            part.reshard()
+            part.set_reshard_after_forward(part is not model, recurse=False)

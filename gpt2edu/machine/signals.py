@@ -3,14 +3,17 @@
 # Made by tools/book.py from ../../book/easy/ch03f_signals.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['IMPORT', 'ending', 'Stopped', 'Interrupted', 'undisturbed', 'is_busy', 'again',
-           'must_wait', 'be_deaf', 'ignore_from_now_on', 'why', 'end_on_signals']
+__all__ = ['IMPORT', 'READER', 'ending', 'Stopped', 'Interrupted', 'undisturbed', 'is_busy',
+           'again', 'must_wait', 'Deaf', 'be_deaf', 'raised_before', 'ignore_from_now_on', 'leave',
+           'why', 'end_on_signals']
 
 # %% ../../nbs/easy/ch03f_signals.ipynb #c26fbefb
 import os
 import signal
 import sys
+import threading
 import time
+from contextlib import suppress
 
 # %% ../../nbs/easy/ch03f_signals.ipynb #1b84c45b
 def ending() -> list[signal.Signals]:
@@ -23,6 +26,9 @@ def ending() -> list[signal.Signals]:
 # %% ../../nbs/easy/ch03f_signals.ipynb #532f06f6
 class Stopped(BaseException):
     "A signal asked the program to end. Not an Exception, so that no handler on the way catches it."
+
+    def __init__(self, name: str):  # SIGTERM or SIGHUP
+        super().__init__(name)  # of our own, or a codec would put words of its own around the name
 
     @property
     def code(self) -> int:  # 143 for SIGTERM
@@ -56,7 +62,7 @@ def again(number: int) -> bool:  # whether the system has an alarm
     if not hasattr(signal, "setitimer"):
         return False
     signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(number))
-    signal.setitimer(signal.ITIMER_REAL, 0.02)
+    signal.setitimer(signal.ITIMER_REAL, 0.001)
     return True
 
 
@@ -65,10 +71,29 @@ def must_wait(number: int, frame) -> bool:
     return is_busy(frame) and again(number)
 
 # %% ../../nbs/easy/ch03f_signals.ipynb #73dac6ee
-def be_deaf():
+READER = "gpt2edu reads ahead"  # the name of such threads
+
+
+class Deaf:
     "Do nothing when asked to end: that is under way."
+
+    def __init__(self, raised: BaseException | None):  # what the first signal has raised
+        self.raised = raised
+
+    def __call__(self, number, frame):
+        pass
+
+
+def be_deaf(raised: BaseException | None = None):
+    "Act on no further signal."
     for s in ending():
-        signal.signal(s, lambda number, frame: None)  # not SIG_IGN: one may be here already
+        signal.signal(s, Deaf(raised))  # not SIG_IGN: one may be here already
+
+
+def raised_before(e: BaseException) -> BaseException:
+    "Give what a signal has raised, of which other code may have made this exception."
+    found = (getattr(signal.getsignal(s), "raised", None) for s in ending())
+    return next((raised for raised in found if raised is not None), e)
 
 
 def ignore_from_now_on():
@@ -79,6 +104,15 @@ def ignore_from_now_on():
     be_deaf()
     for s in ours:
         signal.signal(s, signal.SIG_IGN)
+
+
+def leave(code: int):
+    "End the program at once if a reader is at work; otherwise Python's own end can follow."
+    if any(t.name == READER for t in threading.enumerate()):
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError):
+                stream.flush()
+        os._exit(code)
 
 
 def why(e: BaseException) -> tuple[str, int]:
@@ -93,15 +127,16 @@ def end_on_signals():
     def act(number, frame):
         if must_wait(number, frame):
             return
-        be_deaf()
         begun = time.monotonic()
 
         def leave(number, frame):
             if time.monotonic() > begun + 2:
                 os._exit(128 + number)
 
+        stop = Interrupted() if number == signal.SIGINT else Stopped(signal.Signals(number).name)
+        be_deaf(stop)
         signal.signal(signal.SIGINT, leave)
-        raise Interrupted if number == signal.SIGINT else Stopped(signal.Signals(number).name)
+        raise stop
 
     def swallowed(what):
         if isinstance(what.exc_value, KeyboardInterrupt):

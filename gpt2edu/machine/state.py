@@ -3,13 +3,14 @@
 # Made by tools/book.py from ../../book/easy/ch03e_state.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['Count', 'Hash', 'UNFIT', 'WORDS', 'SECRETS', 'TOKENS', 'refuse_word', 'finite', 'whole',
-           'unique', 'loads', 'Number', 'in_words', 'shown', 'fits', 'within', 'misfit', 'check',
-           'check_union', 'check_members', 'below', 'check_object', 'hints_of', 'parse',
-           'read_json', 'without_secrets']
+__all__ = ['Count', 'Hash', 'Filled', 'UNFIT', 'WORDS', 'SECRETS', 'TOKENS', 'refuse_word',
+           'finite', 'whole', 'unique', 'loads', 'Number', 'in_words', 'shown', 'fits', 'within',
+           'misfit', 'check', 'check_union', 'check_members', 'below', 'check_object', 'hints_of',
+           'parse', 'read_json', 'without_secrets', 'hide_secrets']
 
 # %% ../../nbs/easy/ch03e_state.ipynb #e8fbfbda
 import json
+import logging
 import math
 import os
 import re
@@ -84,6 +85,7 @@ class Number(float):
 
 Count = Annotated[int, 0]  # a whole number, 0 or more
 Hash = Annotated[str, re.compile("[0-9a-f]{64}")]  # SHA-256, hex
+Filled = Annotated[str, re.compile(r"\s*\S[\s\S]*")]  # with something in it
 UNFIT = re.compile("[\0\ud800-\udfff]")  # what text may not hold: a zero byte, half a character
 WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 WORDS |= {NoneType: "null", Number: "a number or NaN", Any: "any value", list: "a list"}
@@ -92,6 +94,8 @@ WORDS |= {NoneType: "null", Number: "a number or NaN", Any: "any value", list: "
 def in_words(kind: Any) -> str:
     "Say what a type expects."
     origin, args = get_origin(kind), get_args(kind)
+    if kind == Filled:
+        return "text that is not blank"
     if origin is Annotated and isinstance(args[1], re.Pattern):
         return f"text like {args[1].pattern}"
     if origin is Annotated:
@@ -278,3 +282,15 @@ def without_secrets(text: str) -> str:
     for pattern in SECRETS:
         text = re.sub(pattern, r"\1***", text)
     return text
+
+# %% ../../nbs/easy/ch03e_state.ipynb #40cf455a
+def _mask(record: logging.LogRecord) -> bool:
+    "Replace what a line of a log must not show."
+    record.msg, record.args = without_secrets(record.getMessage()), None
+    return True
+
+
+def hide_secrets(logger: str):  # name of a library's logger
+    "Mask access tokens and passwords in all lines that a library's handlers write from now on."
+    for handler in logging.getLogger(logger).handlers:
+        handler.addFilter(_mask)  # the same filter again changes nothing

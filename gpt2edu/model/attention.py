@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gpt2edu.model.linear import Linear
+from gpt2edu.model.modern import make_norm, rotate, share
 
 # %% ../../nbs/medium/ch08_attention.ipynb #ade393a6
 def attend_loop(
@@ -119,44 +120,62 @@ class CausalSelfAttention(nn.Module):
         self,
         n_embd: int,  # C, width of the residual stream
         n_head: int,  # nh, number of heads; divides n_embd
+        n_kv_head: int | None = None,  # heads of keys and values; None: n_head, as in GPT-2
+        bias: bool = True,  # of both linear layers
+        qk_norm: bool = False,  # whether queries and keys are normalised, head by head
     ):
         super().__init__()
         self.n_head = n_head
-        self.c_attn = Linear(n_embd, 3 * n_embd)  # q, k and v of all heads in one product
-        self.c_proj = Linear(n_embd, n_embd)  # mixes what the heads found
+        hs = n_embd // n_head
+        self.widths = [hs * n for n in (n_head, n_kv_head or n_head, n_kv_head or n_head)]
+        self.c_attn = Linear(n_embd, sum(self.widths), bias=bias)  # q, k, v of all heads at once
+        self.c_proj = Linear(n_embd, n_embd, bias=bias)  # mixes what the heads found
+        if qk_norm:
+            self.q_norm, self.k_norm = make_norm(hs, "rms"), make_norm(hs, "rms")
+        self.qk_norm = qk_norm
 
     def qkv(
         self,
         x: Tensor,  # (B, T, C)
-    ) -> list[Tensor]:  # q, k, v, each (B, nh, T, hs)
+        turn: tuple[Tensor, Tensor] | None = None,  # RoPE's cosines and sines; None: no rotation
+    ) -> list[Tensor]:  # q (B, nh, T, hs); k and v (B, n_kv_head, T, hs)
         "Compute query, key and value, a slice of width hs for each head."
         B, T, C = x.shape
         hs = C // self.n_head
-        parts = self.c_attn(x).split(C, dim=2)  # 3 times (B, T, C)
-        return [p.view(B, T, self.n_head, hs).transpose(1, 2) for p in parts]  # (B, nh, T, hs)
+        parts = self.c_attn(x).split(self.widths, dim=2)  # 3 times (B, T, C) in GPT-2
+        q, k, v = [p.view(B, T, -1, hs) for p in parts]  # (B, T, heads, hs)
+        if self.qk_norm:
+            q, k = self.q_norm(q.float()).to(v.dtype), self.k_norm(k.float()).to(v.dtype)
+        if turn is not None:
+            q, k = rotate(q, turn), rotate(k, turn)
+        return [p.transpose(1, 2) for p in (q, k, v)]  # (B, heads, T, hs)
 
     def weights(
         self,
         x: Tensor,  # (B, T, C)
+        turn: tuple[Tensor, Tensor] | None = None,  # as for `qkv`
     ) -> Tensor:  # (B, nh, T, T) rows sum to 1
         "Compute the attention weights that the fast path never stores, for plots."
-        q, k, _ = self.qkv(x)
-        return causal_weights(q, k)
+        q, k, _ = self.qkv(x, turn)
+        return causal_weights(q, share(k, self.n_head))
 
     def forward(
         self,
         x: Tensor,  # (B, T, C) normalised residual stream
         cache: KVCache | None = None,  # earlier positions; the T new ones are added to it
         mask: Tensor | None = None,  # (B, 1, T, T) bool, True: may look; None: each its past
+        turn: tuple[Tensor, Tensor] | None = None,  # as for `qkv`
     ) -> Tensor:  # (B, T, C) what to add to the residual stream
         "Let every position read from itself and the positions before it."
         B, T, C = x.shape
-        q, k, v = self.qkv(x)  # (B, nh, T, hs)
+        q, k, v = self.qkv(x, turn)  # (B, nh, T, hs)
         if cache is not None:
             k, v = cache.append(k, v)  # (B, nh, S, hs)
             S = k.shape[2]
-            if 1 < T < S:  # several queries behind a past: SDPA's own causal mask starts at key 0
+            # several queries behind a past: SDPA's own causal mask starts at key 0
+            if mask is None and 1 < T < S:
                 mask = torch.ones(T, S, dtype=torch.bool, device=x.device).tril(S - T)
+        k, v = share(k, self.n_head), share(v, self.n_head)  # (B, nh, S, hs)
         y = attend_fused(q, k, v, mask)  # (B, nh, T, hs)
         y = y.transpose(1, 2).reshape(B, T, C)  # heads side by side again
         return self.c_proj(y)  # (B, T, C)

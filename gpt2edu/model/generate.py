@@ -3,9 +3,9 @@
 # Made by tools/book.py from ../../book/medium/ch12_generate.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['pick', 'check_sampling', 'next_token_probs', 'check_room', 'check_prompts',
-           'generate_batch', 'generate', 'TextStream', 'encode_prompt', 'complete_batch',
-           'complete', 'stream_text']
+__all__ = ['GREEDY', 'DIVERGED', 'pick', 'check_sampling', 'next_token_probs', 'likeliest',
+           'check_room', 'check_prompts', 'generate_batch', 'generate', 'TextStream',
+           'encode_prompt', 'complete_batch', 'complete', 'stream_text']
 
 # %% ../../nbs/medium/ch12_generate.ipynb #c686944b
 import codecs
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from gpt2edu.machine.limits import need_memory
 from gpt2edu.model.attention import KVCache
+from gpt2edu.model.variants import kv_width
 
 # %% ../../nbs/medium/ch12_generate.ipynb #9dbd4f96
 def pick(
@@ -28,6 +29,10 @@ def pick(
     return torch.searchsorted(cdf, u * cdf[:, -1:], right=True)  # first id with cdf > u
 
 # %% ../../nbs/medium/ch12_generate.ipynb #bacc4584
+GREEDY = 1e-6  # temperatures below it take the likeliest token
+DIVERGED = "the model's logits are nan: its training diverged; use an earlier checkpoint"
+
+
 def check_sampling(
     temperature: float,  # 0 is greedy
     top_k: int | None,  # None keeps every token
@@ -57,10 +62,8 @@ def next_token_probs(
     check_sampling(temperature, top_k, top_p)
     logits = logits[:, :n_vocab].float()  # (B, n_vocab)
     if logits.isnan().any():
-        raise ValueError(
-            "the model's logits are nan: its training diverged; use an earlier checkpoint"
-        )
-    if temperature < 1e-6:  # the largest has it all; float32 could not divide by less
+        raise ValueError(DIVERGED)
+    if temperature < GREEDY:  # the largest has it all; float32 could not divide by less
         return torch.zeros_like(logits).scatter_(1, logits.argmax(1, keepdim=True), 1.0)
     # the largest becomes 0: a small temperature cannot overflow
     logits = (logits - logits.amax(1, keepdim=True)) / temperature
@@ -78,6 +81,17 @@ def next_token_probs(
     return torch.zeros_like(probs).scatter_(1, ids, probs)  # back to the order of ids
 
 # %% ../../nbs/medium/ch12_generate.ipynb #ee78d835
+def likeliest(
+    logits: Tensor,  # (B, V) of the last position
+    n_vocab: int | None,  # ids of the tokenizer; None: V
+) -> Tensor:  # (B, 1) int64 ids, on the CPU
+    "Take the largest logit: what sampling does at temperature 0, without V probabilities."
+    largest, new = logits[:, :n_vocab].max(1, keepdim=True)  # nan counts as the largest
+    if largest.isnan().any():
+        raise ValueError(DIVERGED)
+    return new.cpu()
+
+
 @torch.inference_mode()
 def _grow(model, idx, max_tokens, generators, eot, **knobs):
     "Grow rows of equal length, idx (B, n), by a token per step, each with its own generator."
@@ -85,9 +99,12 @@ def _grow(model, idx, max_tokens, generators, eot, **knobs):
     alive = [True] * len(idx)
     for _ in range(max_tokens):
         logits, _ = model(idx, caches=caches, last_only=True)  # (B, 1, V)
-        draws = [torch.rand(1, 1, dtype=torch.float64, generator=g) for g in generators]
-        u = torch.cat(draws)  # (B, 1)
-        new = pick(next_token_probs(logits[:, -1], **knobs), u)  # (B, 1)
+        if knobs["temperature"] < GREEDY:
+            new = likeliest(logits[:, -1], knobs["n_vocab"])  # (B, 1)
+        else:
+            draws = [torch.rand(1, 1, dtype=torch.float64, generator=g) for g in generators]
+            probs = next_token_probs(logits[:, -1], **knobs)  # (B, n_vocab)
+            new = pick(probs, torch.cat(draws))  # (B, 1)
         alive = [a and i != eot for a, i in zip(alive, new[:, 0].tolist(), strict=True)]
         if not any(alive):
             return
@@ -103,7 +120,7 @@ def check_room(
 ) -> None:
     "Raise a one-line ValueError if the caches are larger than the memory."
     c, wte = model.config, model.transformer.wte.weight
-    one = 2 * c.n_layer * c.n_embd * wte.element_size()  # bytes of a position: key and value
+    one = 2 * c.n_layer * kv_width(c) * wte.element_size()  # bytes of a position: key and value
     positions = sum(min(len(ids) + max_tokens, c.block_size + 1) for ids in prompts)
     memory = None
     if wte.is_cuda:
@@ -194,7 +211,7 @@ class TextStream:
 
     def __init__(
         self,
-        tokenizer,  # has `decode_bytes`
+        tokenizer,  # has `decode_bytes`, and may have `special`
         stop: str | Sequence[str] = (),  # text that ends the sequence and is not shown
     ):
         self.tokenizer = tokenizer
@@ -204,6 +221,7 @@ class TextStream:
                 "a stop string is empty; leave it out to stop only at the end of the text"
             )
         self.utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self.ends = {*getattr(tokenizer, "special", {}).values()}  # nor are those of a chat text
         self.held = ""  # decoded, but it may be the beginning of a stop string
         self.ended = False
 
@@ -214,6 +232,7 @@ class TextStream:
         "Take one id, give the text that is certain."
         if self.ended:
             return ""
+        i = None if i in self.ends else i
         new = b"" if i is None else self.tokenizer.decode_bytes([i])
         self.held += self.utf8.decode(new, final=i is None)
         found = [at for s in self.stop if (at := self.held.find(s)) >= 0]

@@ -10,9 +10,9 @@ import copy
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from gpt2edu.model.gpt import GPT
+from gpt2edu.model.linear import multiply
 
 # %% ../../nbs/medium/ch12a_int8.ipynb #1f843014
 def quantise(
@@ -57,6 +57,10 @@ class Int8Linear(nn.Module):
         "Read the matrix back."
         return self.marks * self.scale.float()[:, None]
 
+    def matrix(self) -> Tensor:  # (n_out, n_in) fp32
+        "Read the matrix back, for the loss."
+        return self.weight
+
     def forward(
         self,
         x: Tensor,  # (..., n_in)
@@ -66,7 +70,7 @@ class Int8Linear(nn.Module):
         if len(rows) <= FEW and has_kernel(x.device, x.shape[-1]):
             y = torch._weight_int8pack_mm(rows, self.marks, self.scale)  # (M, n_out)
         else:
-            y = F.linear(rows.float(), self.weight).bfloat16()  # (M, n_out)
+            y = multiply(rows.float(), self.weight).bfloat16()  # (M, n_out)
         y = y.float() if self.bias is None else y + self.bias  # fp32
         return y.view(*x.shape[:-1], -1)
 
@@ -80,6 +84,7 @@ def int8_model(
     for layer in [m for m in copied.modules() if not isinstance(m, nn.Linear)]:
         for name, part in layer.named_children():
             if isinstance(part, nn.Linear):
-                centre = part.weight.mean(dim=0) if name == "lm_head" else 0.0  # (n_in,)
-                setattr(layer, name, Int8Linear(part.weight - centre, part.bias))
+                weight = part.matrix()  # (n_out, n_in) an adapter adds to its layer's weight
+                centre = weight.mean(dim=0) if name == "lm_head" else 0.0  # (n_in,)
+                setattr(layer, name, Int8Linear(weight - centre, part.bias))
     return copied

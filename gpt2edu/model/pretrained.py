@@ -3,14 +3,17 @@
 # Made by tools/book.py from ../../book/medium/ch13_openai_weights.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['TRANSPOSED', 'Size', 'HUB', 'FILES', 'OPTIONAL', 'our_name', 'flip', 'HubConfig',
-           'read_config', 'check_header', 'read_weights', 'resize_vocab', 'first_line', 'download',
-           'find_model', 'from_pretrained', 'hub_files', 'export', 'record', 'compare', 'push']
+__all__ = ['TRANSPOSED', 'Size', 'HUB', 'STORED', 'FILES', 'OPTIONAL', 'TABLES', 'our_name', 'flip',
+           'HubConfig', 'read_config', 'check_header', 'read_weights', 'resize_vocab', 'first_line',
+           'download', 'find_model', 'assembled', 'with_rows', 'AnyConfig', 'read_files',
+           'from_pretrained', 'gpt2_config', 'weights_to_write', 'hub_files', 'export', 'record',
+           'compare', 'push']
 
 # %% ../../nbs/medium/ch13_openai_weights.ipynb #aec78148
 import json
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,10 +24,20 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+import gpt2edu
 from gpt2edu.text.corpus import reachable
 from gpt2edu.machine.atomic import whole_folder
-from gpt2edu.machine.state import read_json, shown, without_secrets
+from gpt2edu.machine.signals import undisturbed
+from gpt2edu.machine.state import hide_secrets, read_json, shown, without_secrets
 from gpt2edu.model.gpt import GPT, GPTConfig
+from gpt2edu.model.llama import (
+    find_layout,
+    llama_config,
+    read_llama_config,
+    read_llama_weights,
+    to_llama,
+)
+from gpt2edu.text.chat import END, TEMPLATE, is_chat
 from gpt2edu.text.tokenizer import (
     EOT,
     GPT2_PATTERN,
@@ -78,11 +91,12 @@ def read_config(path: Path) -> GPTConfig:
     # values that mean what our GPT computes; first what transformers takes for an absent field
     can = {
         "model_type": ["gpt2"],
-        "activation_function": ["gelu_new", "gelu_pytorch_tanh"],  # two names of the tanh form
+        # two names of the tanh form, and the square of ReLU
+        "activation_function": ["gelu_new", "gelu_pytorch_tanh", "relu2"],
         "n_inner": [None, 4 * config["n_embd"]],
         "layer_norm_epsilon": [1e-5],
     }
-    can |= dict.fromkeys(("scale_attn_weights", "tie_word_embeddings"), (True,))
+    can["scale_attn_weights"] = [True]
     can |= dict.fromkeys(("scale_attn_by_inverse_layer_idx", "add_cross_attention"), (False,))
     for field, values in can.items():
         if (got := config.get(field, values[0])) not in values:
@@ -91,8 +105,10 @@ def read_config(path: Path) -> GPTConfig:
                 f"{path}: {field}={got} is not supported; this GPT-2 has {field}={values[0]!r}"
             )
     sizes = ("n_layer", "n_head", "n_embd", "n_positions", "vocab_size")
+    mlp = "relu2" if config.get("activation_function") == "relu2" else "gelu"
+    tied = config.get("tie_word_embeddings", True)
     try:
-        return GPTConfig(*(config[k] for k in sizes))
+        return GPTConfig(*(config[k] for k in sizes), mlp=mlp, tied=tied)
     except ValueError as e:
         raise ValueError(f"{path}: {e}") from None
 
@@ -144,15 +160,15 @@ def read_weights(
     except SafetensorError as e:
         raise ValueError(f"{path} is not a whole safetensors file ({e}); fetch it again") from None
     table = state.get("transformer.wte.weight")
-    head = state.setdefault("lm_head.weight", table)
+    head = state.setdefault("lm_head.weight", table) if config.tied else table
     if missing := [name for name in want if state.get(name) is None]:
         raise ValueError(f"{path}: {missing[0].removeprefix('transformer.')} is missing")
     if head is not table and not torch.equal(head, table):
         raise ValueError(
             f"{path}: lm_head.weight differs from wte.weight; "
-            "only a GPT-2 with a tied head is supported"
+            "config.json says that they are one matrix (tie_word_embeddings)"
         )
-    return state | {"lm_head.weight": table}
+    return state | ({"lm_head.weight": table} if config.tied else {})
 
 # %% ../../nbs/medium/ch13_openai_weights.ipynb #fa814eee
 def resize_vocab(table: Tensor, n: int) -> Tensor:  # (V, C) -> (n, C)
@@ -165,6 +181,7 @@ def resize_vocab(table: Tensor, n: int) -> Tensor:  # (V, C) -> (n, C)
 HUB = {
     name: f"openai-community/{name}" for name in ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
 }
+STORED = ("tiny",)  # models that the package brings
 FILES = ("config.json", "model.safetensors")
 OPTIONAL = ("tokenizer.json", "tokenizer_config.json")
 
@@ -179,6 +196,7 @@ def download(repo: str) -> Path:  # "owner/name" on the hub → the folder in th
     from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
     from huggingface_hub import errors as hub
 
+    hide_secrets("huggingface_hub")
     for file in (FILES[0], *OPTIONAL, FILES[1]):
         try:
             path = hf_hub_download(repo, file, local_files_only=not reachable(constants.ENDPOINT))
@@ -206,13 +224,15 @@ def download(repo: str) -> Path:  # "owner/name" on the hub → the folder in th
 def find_model(name: str | Path) -> Path:  # "gpt2", "owner/name" or a folder → folder of files
     "Find a model here or on the hub. ValueError, FileNotFoundError: one line."
     folder = Path(name)
+    if not folder.is_dir() and name in STORED:
+        folder = Path(gpt2edu.__file__).parent / "stored" / name
     if not folder.is_dir():
         repo = HUB.get(str(name), str(name))
         if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", repo):
             return download(repo)
         raise ValueError(
-            f"unknown model {without_secrets(str(name))!r}; expected {', '.join(HUB)}, owner/name "
-            "or a folder that exists"
+            f"unknown model {without_secrets(str(name))!r}; expected {', '.join((*HUB, *STORED))}, "
+            "owner/name or a folder that exists"
         )
     if missing := [folder / file for file in FILES if not (folder / file).is_file()]:
         why = f"{missing[0]} is missing; expected {', '.join(FILES)}"
@@ -224,17 +244,67 @@ def find_model(name: str | Path) -> Path:  # "gpt2", "owner/name" or a folder �
     return folder
 
 # %% ../../nbs/medium/ch13_openai_weights.ipynb #910ee1a6
+TABLES = ("transformer.wte.weight", "lm_head.weight")  # a row for each id
+
+
+def assembled(
+    config: GPTConfig,
+    weights: dict[str, Tensor],  # become the model's own; a tied table under either name
+) -> GPT:
+    "Build a model around weights, without drawing others first."
+    if config.tied:
+        weights = weights | dict.fromkeys(TABLES, weights[TABLES[0]])
+    with torch.device("meta"):
+        model = GPT(config)
+    model.load_state_dict(weights, assign=True)
+    if config.tied:
+        model.lm_head.weight = model.transformer.wte.weight
+    return model
+
+
+def with_rows(
+    model: GPT,
+    n: int,  # V
+) -> GPT:
+    "Cut or lengthen a model's tables of tokens, as `resize_vocab` does."
+    if n == model.config.vocab_size:
+        return model
+    weights = model.state_dict()
+    weights |= {name: resize_vocab(weights[name], n) for name in TABLES}
+    return assembled(replace(model.config, vocab_size=n), weights)
+
+
+class AnyConfig(TypedDict):
+    "What every config.json of transformers says."
+
+    model_type: str
+
+
+def read_files(
+    folder: Path,  # from `find_model`
+) -> tuple[GPTConfig, Callable[[], dict[str, Tensor]]]:  # what reads the weights
+    "Read the config in the way of its kind. ValueError, one line."
+    path, weights = folder / "config.json", folder / "model.safetensors"
+    fix = "fetch the config.json of a GPT-2 again"
+    kind = read_json(path, AnyConfig, fix, others=True, nan=True)["model_type"]
+    read = (read_config, read_weights)
+    if kind in ("llama", "qwen3"):
+        read = (read_llama_config, read_llama_weights)
+    config = read[0](path)
+    return config, partial(read[1], weights, config)
+
+
 def from_pretrained(
-    name: str | Path,  # "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "owner/name", or a folder
+    name: str | Path,  # "gpt2" to "gpt2-xl", "owner/name", a folder, or "tiny", stored here
     vocab_size: int | None = None,  # rows of the table, at least the tokenizer's; None: as stored
     tokenizer: Tokenizer | None = None,  # in the place of the folder's own
 ) -> tuple[GPT, Tokenizer | None]:  # fp32, on the CPU; None where the folder has no tokenizer
-    """Load a GPT-2 and its tokenizer.
+    """Load a GPT-2, or a Llama that we exported, and its tokenizer.
 
     ValueError, FileNotFoundError: one line. Source: Radford et al. (2019), weights.
     """
     folder = find_model(name)
-    config = read_config(folder / "config.json")
+    config, state = read_files(folder)
     file = folder / "tokenizer.json"
     if tokenizer is None and file.is_file():
         tokenizer = from_transformers(file, Path(name).absolute().name)
@@ -243,30 +313,53 @@ def from_pretrained(
         raise ValueError(
             f"{name}: vocab_size={rows} is less than the {tokenizer.n_vocab} ids of its tokenizer"
         )
-    state = read_weights(folder / "model.safetensors", config)
-    table = resize_vocab(state["transformer.wte.weight"], rows)
-    state |= {"transformer.wte.weight": table, "lm_head.weight": table}
-    with torch.device("meta"):
-        model = GPT(replace(config, vocab_size=rows))
-    model.load_state_dict(state, assign=True)  # the weights just read become the model's own
-    model.lm_head.weight = model.transformer.wte.weight
-    return model, tokenizer
+    state = undisturbed(state)  # safetensors would make another error of a signal
+    state |= {k: resize_vocab(state[k], rows) for k in TABLES[: 1 if config.tied else 2]}
+    return assembled(replace(config, vocab_size=rows), state), tokenizer
 
 # %% ../../nbs/medium/ch13_openai_weights.ipynb #cac0733f
+def gpt2_config(
+    c: GPTConfig,
+    n_vocab: int,  # ids of the tokenizer
+    ids: dict[str, int],  # that begin and end a text
+) -> dict:  # for config.json
+    "Describe a GPT-2 in the words of transformers."
+    config = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}
+    config |= {"activation_function": "relu2" if c.mlp == "relu2" else "gelu_new", **ids}
+    config |= {"n_layer": c.n_layer, "n_head": c.n_head, "n_embd": c.n_embd}
+    config |= {"n_positions": c.block_size, "vocab_size": n_vocab}
+    config |= {} if c.tied else {"tie_word_embeddings": False}
+    return config | dict.fromkeys(("attn_pdrop", "embd_pdrop", "resid_pdrop"), 0.0)
+
+
+def weights_to_write(
+    model: GPT,
+    n_vocab: int,  # ids of the tokenizer: the rows that are kept
+) -> dict[str, Tensor]:  # names and shapes of the layout
+    "Cut the padding off, and give the weights the names and shapes of their layout."
+    c, state = model.config, model.state_dict()
+    state |= {k: resize_vocab(state[k], n_vocab) for k in TABLES}
+    if find_layout(c) != "gpt2":
+        return to_llama(state, c)
+    return {k: flip(k, v) for k, v in state.items() if k != "lm_head.weight" or not c.tied}
+
+
 def hub_files(model: GPT, tokenizer: Tokenizer) -> dict[str, dict | str]:  # file name → content
     "Describe model and tokenizer in the format of transformers."
     c = model.config
     vocab = printable_vocab(tokenizer)
     merges = [f"{to_printable(a)} {to_printable(b)}" for a, b in tokenizer.merges]
     ids = {"bos_token_id": tokenizer.eot, "eos_token_id": tokenizer.eot}
-    config = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}
-    config |= {"activation_function": "gelu_new", **ids}
-    config |= {"n_layer": c.n_layer, "n_head": c.n_head, "n_embd": c.n_embd}
-    config |= {"n_positions": c.block_size, "vocab_size": tokenizer.n_vocab}
-    config |= dict.fromkeys(("attn_pdrop", "embd_pdrop", "resid_pdrop"), 0.0)
+    if find_layout(c) == "gpt2":
+        config = gpt2_config(c, tokenizer.n_vocab, ids)
+    else:
+        config = llama_config(c, tokenizer.n_vocab) | ids
     config["dtype"] = str(model.transformer.wte.weight.dtype).removeprefix("torch.")
-    special = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-    special |= {"id": tokenizer.eot, "content": EOT, "special": True}
+    plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    special = [
+        plain | {"id": i, "content": token, "special": True}
+        for token, i in tokenizer.special.items()
+    ]
     # cut text by GPT-2's pattern; bytes become characters
     as_bytes = {"type": "ByteLevel", "add_prefix_space": False}
     as_bytes |= {"trim_offsets": True, "use_regex": True}
@@ -275,12 +368,15 @@ def hub_files(model: GPT, tokenizer: Tokenizer) -> dict[str, dict | str]:  # fil
     about = {"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": False}
     about |= {"clean_up_tokenization_spaces": False, "model_max_length": c.block_size}
     about |= dict.fromkeys(("bos_token", "eos_token", "unk_token"), EOT)
+    if is_chat(tokenizer):
+        about |= {"eos_token": END, "chat_template": TEMPLATE}
+        ids["eos_token_id"] = tokenizer.special[END]
     return {
         "config.json": config,
         "generation_config.json": ids,
         "vocab.json": vocab,
         "merges.txt": "\n".join(["#version: 0.2", *merges, ""]),
-        "tokenizer.json": {"version": "1.0", "added_tokens": [special], **parts, "model": bpe},
+        "tokenizer.json": {"version": "1.0", "added_tokens": special, **parts, "model": bpe},
         "tokenizer_config.json": about,
     }
 
@@ -307,9 +403,7 @@ def export(
             f"tokenizer {tokenizer.name} cuts text by another pattern than GPT-2's; "
             "it cannot be exported"
         )
-    weights = {k: flip(k, v) for k, v in model.state_dict().items() if k != "lm_head.weight"}
-    table = weights["transformer.wte.weight"]
-    weights["transformer.wte.weight"] = resize_vocab(table, tokenizer.n_vocab)
+    weights = weights_to_write(model, tokenizer.n_vocab)
     try:
         with whole_folder(folder) as temp:
             save_file(weights, temp / "model.safetensors", metadata={"format": "pt"})

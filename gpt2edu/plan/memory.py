@@ -3,26 +3,61 @@
 # Made by tools/book.py from ../../book/tough/ch15a_memory.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['LOGITS_AT_ONCE', 'LOGITS_ON_CUDA', 'SHORT', 'USABLE', 'activation_bytes', 'loss_bytes',
-           'memory', 'largest_micro_batch', 'check_memory', 'median_seconds', 'Probe', 'held_by',
-           'time_update', 'time_parts']
+__all__ = ['AT_ONCE', 'LOGITS_AT_ONCE', 'LOGITS_ON_CUDA', 'PIECES', 'FORGET', 'SHORT', 'USABLE',
+           'block_bytes', 'activation_bytes', 'loss_bytes', 'weight_bytes', 'split_bytes',
+           'muon_bytes', 'row_tokens', 'memory', 'largest_micro_batch', 'check_memory',
+           'median_seconds', 'Probe', 'held_by', 'time_update', 'time_parts']
 
 # %% ../../nbs/tough/ch15a_memory.ipynb #e24921a7
 import math
 import time
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 from gpt2edu.machine.limits import need_memory
 from gpt2edu.model.heads import divisors
-from gpt2edu.train.config import TrainConfig, count_params, kept_bytes, optimizer_bytes
+from gpt2edu.model.variants import (
+    block_shapes,
+    hidden_width,
+    numbers,
+    outer_shapes,
+    parameters,
+)
+from gpt2edu.train.config import (
+    MODEL_SIZES,
+    TrainConfig,
+    kept_bytes,
+    portion,
+    trained_bytes,
+    trained_shapes,
+)
 
 # %% ../../nbs/tough/ch15a_memory.ipynb #d9692ff4
-# as in model.gpt and in model.attention, which need PyTorch; a test compares them
+# as in model.gpt, model.attention and train.optim, which need PyTorch; a test compares them
+AT_ONCE = 2**26
 LOGITS_AT_ONCE = 2**26
 LOGITS_ON_CUDA = 2**28
+PIECES = 16
+FORGET = 2**22
 SHORT = 256
 # share of a memory to plan with; the rest is for what is not counted
 USABLE = {"cpu": 0.6, "mps": 0.6, "cuda": 0.9}
+
+
+def block_bytes(
+    config: TrainConfig,
+    tokens: int,  # B x T of a micro-batch
+    width: int,  # bytes of a number in matrix products
+    cpu: bool,  # whether it is for a CPU, which attends to short texts in fp32
+) -> int:  # bytes
+    "Count what one block keeps: its activations, and 16-bit copies of its matrices."
+    c = config
+    copies = width * numbers(block_shapes(c), 2) if width < 4 else 0
+    kept = kept_bytes(tokens, c, width, cpu and c.block_size <= SHORT) + copies
+    hidden = tokens * hidden_width(c.n_embd, c.mlp)  # numbers that the GELU makes
+    forgets = c.mlp == "gelu" and not c.recompute and hidden >= FORGET
+    return kept - forgets * width * hidden
 
 
 def activation_bytes(
@@ -33,13 +68,11 @@ def activation_bytes(
 ) -> int:  # bytes
     "Count what the blocks keep for the backward pass, and the input of the last LayerNorm."
     L, C, n = config.n_layer, config.n_embd, tokens
-    blocks = L * kept_bytes(n, C, config.n_head, width)
-    if width < 4:
-        blocks += L * width * 12 * C * C  # copies of the matrices
-    if cpu and width < 4 and config.block_size <= SHORT:
-        # q, k and v are wider, and attention's result is kept twice
-        blocks += L * n * C * (3 * (4 - width) + 4)
-    return blocks + 4 * n * C + 16 * n  # x and y
+    one = block_bytes(config, n, width, cpu)
+    blocks = (L - 1) * 4 * n * C + one if config.recompute else L * one
+    turns = (config.position == "rope") * 4 * config.block_size * C // config.n_head
+    last = (config.norm == "rms") * 4 * n * C  # what ln_f keeps beside its input
+    return blocks + turns + last + 4 * n * C + 16 * n  # x and y
 
 
 def loss_bytes(
@@ -61,8 +94,68 @@ def loss_bytes(
     kept = stream + table
     rows = math.ceil(n / chunks)
     chunk = (rows if rows < 128 else math.ceil(rows / 128) * 128) * V  # numbers
-    forward = kept + stream + (8 + halves * width) * chunk + halves * width * V * C
+    piece = max((4 + halves * 4) * chunk, width * V * C) // PIECES
+    forward = kept + stream + width * chunk + piece + halves * width * V * C
     return forward, 2 * kept
+
+
+def weight_bytes(
+    config: TrainConfig,
+    vocab_size: int,  # V, rows of the token table
+    parts: int,  # ranks that share every tensor; 1: none do
+) -> tuple[int, int]:  # bytes of weights and of gradients
+    "Count what is held from step to step: frozen weights get no gradient, an adapter adds both."
+    c = config
+    block, outer = (portion(s, parts) for s in (block_shapes(c), outer_shapes(c, vocab_size)))
+    weights = gradients = 4 * (c.n_layer * numbers(block) + numbers(outer))
+    if c.freeze or c.lora_rank:
+        gradients = 4 * numbers(portion(trained_shapes(c, vocab_size), parts))
+        weights += gradients if c.lora_rank else 0
+    return weights, gradients
+
+
+def split_bytes(
+    config: TrainConfig,
+    vocab_size: int,  # V, rows of the token table
+    parts: int,  # ranks that share every tensor
+    several: bool,  # whether a step has several micro-batches
+) -> dict[str, int]:  # bytes
+    "Count what ranks that split a model put together for a time."
+    whole, gradients = weight_bytes(config, vocab_size, 1)
+    outer, block = 4 * numbers(outer_shapes(config, vocab_size)), 4 * numbers(block_shapes(config))
+    return {
+        "outer": outer,  # embeddings and last norm, whole during a step
+        # two blocks: one is computed, one arrives; their gradients, and a buffer to send them
+        "blocks": 4 * block,
+        "before": gradients if several else 0,  # each rank's own, whole until the last micro-batch
+        "whole": whole + block,  # all weights, while nothing is trained
+    }
+
+
+def muon_bytes(
+    config: TrainConfig,
+    parts: int,  # ranks that share every tensor; 1: none do
+) -> int:  # bytes
+    "Count what Muon holds in its step: a look ahead for each matrix, and thrice one shape's stack."
+    c, alike = config, Counter()  # (short side, long side) -> matrices
+    if c.optimizer != "muon":
+        return 0
+    some = c.freeze or c.lora_rank
+    shapes = trained_shapes(c, 1) if some else block_shapes(c)
+    for name, shape in shapes.items():
+        if len(shape) == 2 and (".h." in name or not some):
+            alike[tuple(sorted(shape))] += 1 if some else c.n_layer
+    sizes = [n * math.prod(shape) for shape, n in alike.items()]  # numbers
+    stack = 4 * min(max(sizes, default=0), AT_ONCE)
+    return 4 * sum(sizes) // parts + (3 + (parts > 1)) * stack
+
+
+def row_tokens(
+    config: TrainConfig,
+) -> int:  # T, or more
+    "Count the tokens of a row: by reward it holds a question, and all answers to it behind it."
+    c = config
+    return c.block_size + (c.group - 1) * c.answer_tokens if c.reward else c.block_size
 
 
 def memory(
@@ -74,28 +167,48 @@ def memory(
     cpu: bool = False,  # whether it is for a CPU, which attends to short texts in fp32
 ) -> dict:  # bytes of each part and at the peak; and when, the moment of the peak
     "Predict what the tensors of a step take on one rank; libraries and allocators hold more."
-    L, C, T, V = config.n_layer, config.n_embd, config.block_size, vocab_size
-    n = (micro_batch or config.micro_batch) * T  # tokens
+    C, V = config.n_embd, vocab_size
+    B = micro_batch or config.micro_batch
+    n = B * row_tokens(config)  # tokens
+    judged = B * config.group * config.answer_tokens if config.reward else n  # with logits
     table, stream = 4 * V * C, 4 * n * C  # bytes of the token table and of the residual stream
-    weights = 4 * count_params(L, C, T, V)
-    optimizer = optimizer_bytes(L, C, T, V, config.optimizer)
+    parts = ranks if config.shard else 1
+    weights, gradients = weight_bytes(config, V, parts)
+    start = 4 * parameters(config, V) if config.reward else 0  # its weights stay as they were
+    optimizer = trained_bytes(config, V, parts)
     activations = activation_bytes(config, n, width, cpu)
-    forward, backward = loss_bytes(config, n, V, width, cpu)
+    forward, backward = loss_bytes(config, judged, V, width, cpu)
 
     # gradients of earlier micro-batches
-    before = weights if ranks > 1 or config.total_batch > n * ranks else 0
-    fixed = weights + optimizer
+    several = config.total_batch > B * config.block_size * ranks
+    before = gradients if several or (ranks > 1 and parts == 1) else 0
+    fixed = weights + optimizer + start
+    if parts > 1:
+        extra = split_bytes(config, V, parts, several)
+        before, fixed = extra["before"], fixed + extra["outer"]
     full = fixed + before + activations  # until the backward pass frees the activations
+    one = block_bytes(config, n, width, cpu) if config.recompute else 0
+    inputs = full - max(0, one - stream)  # with `recompute`, while the loss is computed
+    embedding = (2 + bool(before)) * table + stream
+    within = n * C * (8 + 5 * width)  # bytes of the tensors of a moment
     moments = {
-        "the forward pass of the loss": full + forward,
-        "the backward pass of the loss": full + backward,
-        "the backward pass of the last block": full + table + n * C * (8 + 5 * width),
-        "the backward pass of the embedding": fixed + weights + (2 + bool(before)) * table + stream,
+        "the forward pass of the loss": inputs + forward,
+        "the backward pass of the loss": inputs + backward,
+        "the backward pass of the last block": full + table + within,
+        "the backward pass of the embedding": fixed + gradients + embedding,
+        "the step of Muon": fixed + gradients + muon_bytes(config, parts),
     }
+    if parts > 1:
+        moments["the backward pass of the last block"] += extra["blocks"]
+        moments["the backward pass of the embedding"] += extra["outer"]
+        moments["a validation"] = weights + optimizer + extra["whole"] + forward
+    if config.recompute:
+        moments["the backward pass of the first block"] = fixed + gradients + one + within
     when = max(moments, key=moments.get)
-    parts = {"weights": weights, "gradients": weights, "optimizer": optimizer}
-    parts |= {"activations": activations, "loss": max(forward, backward)}
-    return parts | {"peak": moments[when], "when": when}
+    found = {"weights": weights, "gradients": gradients, "optimizer": optimizer}
+    found |= {"activations": activations, "loss": max(forward, backward)}
+    saved = weight_bytes(config, V, 1)[0] + trained_bytes(config, V)  # of all ranks together
+    return found | {"peak": moments[when], "when": when, "saved": saved}
 
 # %% ../../nbs/tough/ch15a_memory.ipynb #569d8e8e
 def largest_micro_batch(
@@ -135,6 +248,10 @@ def check_memory(
     budget = USABLE[kind] * capacity
     fits = largest_micro_batch(c, vocab_size, width, budget, ranks, kind == "cpu")
     fix = f"try --micro_batch {fits}" if fits else "take a smaller --n_layer, --n_embd or context"
+    if not (fits or c.recompute):
+        thrifty = replace(c, recompute=True)
+        fits = largest_micro_batch(thrifty, vocab_size, width, budget, ranks, kind == "cpu")
+        fix = f"try --recompute --micro_batch {fits}" if fits else fix
     sizes = ", ".join(f"{k}={getattr(c, k)}" for k in ("n_layer", "n_embd", "block_size"))
     need_memory(least, f"a step with {sizes}, micro_batch={b}", fix, capacity)
 
@@ -166,11 +283,13 @@ class Probe:
         from gpt2edu.model.gpt import GPT, GPTConfig
 
         c = config
-        shape = GPTConfig(1, c.n_head, c.n_embd, c.block_size, vocab_size)
+        one = {k: getattr(c, k) for k in MODEL_SIZES} | {"n_layer": 1}
+        shape = GPTConfig(**one, vocab_size=vocab_size)
         self.config = c
         self.device = device
         self.dtype = dtype
         self.model = GPT(shape, torch.Generator().manual_seed(0)).to(device)
+        self.model.recompute = c.recompute
         self.B = min(c.micro_batch, max(1, 2048 // c.block_size))  # enough to time a larger one
         self.idx = torch.randint(vocab_size, (self.B, c.block_size), device=device)
         self.x = self.model.embed(self.idx).detach().requires_grad_()  # (B, T, C)
@@ -188,7 +307,8 @@ class Probe:
         return self.model.embed(self.idx)  # (B, T, C)
 
     def block(self):
-        return self.model.transformer.h[0](self.x)  # (B, T, C)
+        block, turn = self.model.transformer.h[0], self.model.turn(self.idx)
+        return self.model.through(block, self.x, turn=turn)  # (B, T, C)
 
     def loss(self):
         from gpt2edu.model.gpt import cross_entropy
@@ -203,7 +323,7 @@ class Probe:
         self.x.grad = None
         if self.alone:  # gradients are new in every step
             self.model.zero_grad()
-        with autocast(self.device, self.dtype):
+        with autocast(self.device, self.dtype, cache=not self.config.recompute):
             y = forward()
         y.backward(self.push if y.ndim else None)
         self.sync()
@@ -228,10 +348,10 @@ def held_by(
     vocab_size: int,  # V
 ) -> int:  # numbers
     "Count the parameters that one of a run's optimizers holds."
-    matrices = 12 * n_layer * config.n_embd**2
+    matrices = n_layer * numbers(block_shapes(config), 2)
     if kind == "Muon":
         return matrices
-    everything = count_params(n_layer, config.n_embd, config.block_size, vocab_size)
+    everything = parameters(replace(config, n_layer=n_layer), vocab_size)
     return everything - (config.optimizer == "muon") * matrices
 
 
@@ -257,8 +377,7 @@ def time_update(
         kind = type(o).__name__
         more = held_by(kind, c, c.n_layer, V) / held_by(kind, c, 1, V)
         total += more * median_seconds(lambda o=o: probe.step(o), budget, clock)
-    sizes = (c.n_embd, c.block_size, V)
-    more = count_params(c.n_layer, *sizes) / count_params(1, *sizes)
+    more = parameters(c, V) / parameters(replace(c, n_layer=1), V)
     return {"optimizer": total, "clipping": more * median_seconds(probe.clip, budget, clock)}
 
 

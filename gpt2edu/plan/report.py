@@ -7,7 +7,7 @@ __all__ = ['GPUS', 'ELSEWHERE', 'FINEWEB_TOKENS', 'LIBRARIES', 'ONE_THREAD', 'BA
            'Gpu', 'data_sheet_peak', 'PlanConfig', 'first_documents', 'extrapolate', 'look_at_data',
            'Machine', 'from_data_sheet', 'core_peak', 'rough', 'measured', 'cuda_is_here',
            'look_at_machine', 'Work', 'count_work', 'Room', 'find_room', 'Cost', 'sample_seconds',
-           'find_cost', 'row', 'rows_of_work', 'rows_of_room', 'rows_of_cost', 'saved_bytes',
+           'as_training', 'find_cost', 'row', 'rows_of_work', 'rows_of_room', 'rows_of_cost',
            'rows_of_disk', 'in_numbers', 'plan']
 
 # %% ../../nbs/tough/ch15b_planner.ipynb #29d3c745
@@ -18,25 +18,26 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from gpt2edu.choices import check_choice
 from gpt2edu.data.config import N_STORIES, TOKENIZER_CHARS
 from gpt2edu.machine.limits import machine_memory
 from gpt2edu.machine.progress import duration, gigabytes
-from gpt2edu.plan.memory import USABLE, largest_micro_batch, memory, time_parts
-from gpt2edu.text.corpus import documents, find_files
+from gpt2edu.model.variants import changed, multiplied, parameters
+from gpt2edu.plan.memory import USABLE, largest_micro_batch, memory, row_tokens, time_parts
+from gpt2edu.text.corpus import EMBEDDED, documents, find_files
 from gpt2edu.train.config import (
     SAMPLE_TOKENS,
     TrainConfig,
     batch_advice,
-    count_params,
-    flops_per_token,
+    flops_again,
     horizon,
     measure_peak,
     mfu,
     padded,
+    token_flops,
 )
 
 # %% ../../nbs/tough/ch15b_planner.ipynb #dfefefc8
@@ -113,6 +114,11 @@ def first_documents(
     "Read the first documents of a dataset, or look whether it is there at all; without a download."
     if config.shards or config.dataset[0] in ("fineweb-edu", "tinyshakespeare"):
         return []
+    if config.dataset[0] not in EMBEDDED:
+        from gpt2edu.data.cache import hub_name  # NumPy is loaded only where it is needed
+
+        if hub_name(config.dataset):
+            return []
     found = []
     characters = 0
     for text in documents(config.dataset, config.text_key, N_STORIES, separator=config.separator):
@@ -147,10 +153,12 @@ def look_at_data(
     config: PlanConfig,
 ) -> tuple[int, int | None, str]:  # ids; training tokens, None if not known; how they are known
     "Find the sizes of vocabulary and training data, without a download. ValueError, OSError."
+    from gpt2edu.text.chat import chat_ids
     from gpt2edu.text.tokenizer import GPT2_VOCAB, Tokenizer, get_tokenizer
 
     c = config
-    by_text = c.num_epochs and not c.train_tokens  # how long the run is depends on the text
+    # whether how long the run is depends on the text
+    by_text = c.num_epochs and not (c.train_tokens or c.questions)
     sample = []
     if c.tokenizer == "train" or by_text:
         sample = first_documents(c, bool(c.measure or by_text))
@@ -161,11 +169,14 @@ def look_at_data(
         tokenizer = Tokenizer.train(sample, c.vocab_size, c.dataset[0])
     known = GPT2_VOCAB if c.tokenizer == "gpt2" else c.vocab_size
     n_vocab = tokenizer.n_vocab if tokenizer else known
+    n_vocab += chat_ids(tokenizer) if c.questions else 0
 
     if c.train_tokens:
         return n_vocab, c.train_tokens, "--train_tokens"
+    if c.questions:
+        return n_vocab, None, ""
     if c.shards:
-        from gpt2edu.data.shards import open_shards  # NumPy is loaded only where it is needed
+        from gpt2edu.data.shards import open_shards
 
         return n_vocab, len(open_shards(c.shards, "train", verify=False)), f"counted in {c.shards}"
     if c.dataset[0] == "fineweb-edu":
@@ -301,6 +312,7 @@ class Work:
     vocab_size: int  # V, rows of the token table
     parameters: int  # N
     flops: int  # of training, for a token
+    again: int  # FLOPs that `recompute` adds to them
     steps: int
     tokens: int  # that all steps read
     train_tokens: int | None  # that the training data holds; None if not known
@@ -317,14 +329,15 @@ def count_work(config: PlanConfig) -> Work:
             "give --train_tokens, --max_tokens or --max_steps"
         )
     V = padded(n_vocab)
-    N = count_params(c.n_layer, c.n_embd, c.block_size, V)
+    N = parameters(c, V)
     steps = horizon(c, train_tokens or 0)
     return Work(
         config=c,
         n_vocab=n_vocab,
         vocab_size=V,
         parameters=N,
-        flops=flops_per_token(N, c.n_layer, c.n_embd, c.block_size),
+        flops=token_flops(c, V),
+        again=flops_again(c, V),
         steps=steps,
         tokens=steps * c.total_batch,
         train_tokens=train_tokens,
@@ -340,6 +353,7 @@ class Room:
     capacity: float | None  # bytes of the device; None where it cannot be told
     fits: bool | None  # None where it cannot be told
     largest: int | None  # micro-batch that fits, windows; 0 if not even one does
+    remedy: str = "take a smaller T or model"  # where not even one does
 
 
 def find_room(work: Work, machine: Machine) -> Room:
@@ -352,8 +366,11 @@ def find_room(work: Work, machine: Machine) -> Room:
     if not capacity:
         return Room(parts, capacity, None, None)
     budget = USABLE[machine.kind] * capacity
-    largest = largest_micro_batch(c, work.vocab_size, width, budget, c.gpus, cpu)
-    return Room(parts, capacity, parts["peak"] <= budget, largest)
+    rest = (work.vocab_size, width, budget, c.gpus, cpu)
+    room = Room(parts, capacity, parts["peak"] <= budget, largest_micro_batch(c, *rest))
+    if room.largest == 0 and (fits := largest_micro_batch(replace(c, recompute=True), *rest)):
+        return replace(room, remedy=f"--recompute --micro_batch {fits} does")
+    return room
 
 
 BANDWIDTH = {"cpu": 10e9, "mps": 100e9, "cuda": 1e12}  # bytes of memory read in a second
@@ -377,13 +394,26 @@ def sample_seconds(work: Work, machine: Machine) -> float:
     return SAMPLE_TOKENS * max(read, work.config.n_layer * STARTED)
 
 
-def find_cost(work: Work, machine: Machine) -> Cost:
-    "Divide the tokens by the rate; a validation is forward only, a third of a training token."
+def as_training(work: Work) -> tuple[float, float]:  # of the steps; of one validation
+    "Turn the work into tokens of training; one that is only read is a third of that."
     c = work.config
-    judged = work.steps // c.eval_every * c.val_tokens / (1 - c.val_overlap) / 3
+    third = work.flops / (work.flops + work.again) / 3  # of a training token
+    steps, judged = work.tokens, c.val_tokens / (1 - c.val_overlap) * third
+    if c.questions:  # each is answered, and the true answer's loss is computed
+        judged = 2 * c.choice_items * c.block_size * third
+    if c.reward:  # answers are written, the start reads them, and then they are learned from
+        steps *= row_tokens(c) / c.block_size * (2 / 3 + c.updates)
+    return steps, judged
+
+
+def find_cost(work: Work, machine: Machine) -> Cost:
+    "Divide the work by the rate."
+    c = work.config
+    trained, judged = as_training(work)
+    judged *= work.steps // c.eval_every
     rate = machine.tokens_per_s * c.gpus
     sampled = (work.steps - 1) // c.sample_every * sample_seconds(work, machine)
-    seconds = (work.tokens + judged) / rate + sampled
+    seconds = (trained + judged) / rate + sampled
     hours = seconds / 3600 * c.gpus
     dollars = hours * c.price if machine.kind == "cuda" else None
     return Cost(seconds, judged / rate / seconds, sampled / seconds, hours, dollars)
@@ -403,19 +433,42 @@ def rows_of_work(work: Work, machine: Machine) -> list[str]:
     trained = c.measure or w.known_from.startswith("estimated")  # as the run will train it
     exact = "at most" if c.tokenizer == "train" and not trained else "exact"
     sizes = f"{c.n_layer} blocks, C {c.n_embd}, T {c.block_size:,}, V {w.vocab_size:,}"
-    flops = f"6 x {w.parameters:,} + 12 x {c.n_layer} x {c.block_size:,} x {c.n_embd}"
+    N = multiplied(c, w.vocab_size)  # the parameters, but for a table that is only looked up
+    flops = f"6 x {N:,} + 12 x {c.n_layer} x {c.block_size:,} x {c.n_embd}"
     pieces = c.total_batch // (c.micro_batch * c.block_size * c.gpus)
     step = f"{pieces} x {c.micro_batch} x {c.block_size:,} x {c.gpus}"
     known = f"; {w.train_tokens:,} to train on, {w.known_from}" if w.train_tokens else ""
     rule = "Chinchilla's rule of thumb is 20"
-    table = f"for {w.n_vocab:,} ids; the tied table once"
+    table = f"for {w.n_vocab:,} ids; the tied table once" if c.tied else "and a head of its own"
+    choices = ", ".join(f"{name}={value}" for name, value in changed(c).items())
+    block = [row("block", "", choices)] if choices else []
+    held = f"{c.gpus} ranks share every tensor" if c.gpus > 1 else "no effect with one rank"
+    split = [row("  --shard", "", held)] if c.shard else []
+    more = f"{1 + w.again / w.flops:.2f} x as many, for blocks computed twice; at most 4/3"
+    again = [row("  --recompute", f"+ {w.again:,}", more)] if w.again else []
+    asked, rows = c.total_batch // c.block_size, "micro-batches, windows, T, ranks"
+    length = [
+        row("step", f"{c.total_batch:,} tokens", f"= {step}: {rows}"),
+        row("horizon", f"{w.steps:,} steps", f"{w.tokens:,} tokens{known}"),
+        row("tokens/parameter", f"{w.tokens / w.parameters:.1f}", rule),
+    ]
+    if c.reward:
+        step = f"{pieces} x {c.micro_batch} x {c.gpus}: micro-batches, questions, ranks"
+        answers = f"{c.group} answers to each, of {c.answer_tokens} tokens at most"
+        horizon = f"{w.steps * asked:,} questions, {w.steps * asked * c.group:,} answers"
+        length = [
+            row("step", f"{asked:,} questions", f"= {step}; {answers}"),
+            row("horizon", f"{w.steps:,} steps", horizon),
+        ]
     return [
         row("plan", c.preset, f"on {c.gpus} x {machine.name}, {machine.dtype}{chosen}"),
         row("parameters", f"{w.parameters:,}", f"{exact}: {sizes} {table}"),
+        *block,
         row("FLOPs per token", f"{w.flops:,}", f"= {flops}"),
-        row("step", f"{c.total_batch:,} tokens", f"= {step}: micro-batches, windows, T, ranks"),
-        row("horizon", f"{w.steps:,} steps", f"{w.tokens:,} tokens{known}"),
-        row("tokens/parameter", f"{w.tokens / w.parameters:.1f}", rule),
+        *again,
+        length[0],
+        *split,
+        *length[1:],
     ]
 
 
@@ -439,7 +492,7 @@ def rows_of_room(room: Room, machine: Machine) -> list[str]:
     rows.append(row("  device", gigabytes(room.capacity), verdict))
     if room.largest:
         return [*rows, row("  largest", f"--micro_batch {room.largest}", "the largest that fits")]
-    return [*rows, row("  largest", "none", "not one window fits: take a smaller T or model")]
+    return [*rows, row("  largest", "none", f"not one window fits: {room.remedy}")]
 
 
 def rows_of_cost(work: Work, machine: Machine, cost: Cost) -> list[str]:
@@ -450,6 +503,7 @@ def rows_of_cost(work: Work, machine: Machine, cost: Cost) -> list[str]:
     timed = machine.speed_from == "measured"
     by = "predicted from timed parts of a step" if timed else "assumed: --assume_mfu"
     by += ", of this peak"
+    by += " for all operations, but MFU counts none twice" if work.again else ""
     share = mfu(machine.tokens_per_s, work.flops, machine.peak)
     alone = "exchange between ranks not counted" if c.gpus > 1 else ""
     note = f"{cost.judging:.1%} of it for validation, {cost.sampling:.1%} for samples; "
@@ -469,17 +523,12 @@ def rows_of_cost(work: Work, machine: Machine, cost: Cost) -> list[str]:
     return rows
 
 
-def saved_bytes(room: Room) -> int:  # of one checkpoint
-    "Count what a checkpoint holds: the weights, and what the optimizer remembers."
-    return room.parts["weights"] + room.parts["optimizer"]
-
-
 def rows_of_disk(work: Work, room: Room) -> list[str]:
     "Say what the run writes."
     rows = ["disk"]
     if work.train_tokens:
         rows.append(row("  shards", gigabytes(2 * work.train_tokens), "two bytes a token"))
-    saved = saved_bytes(room)
+    saved = room.parts["saved"]  # weights, and what the optimizer remembers
     n = work.config.keep_last + 1
     note = f"= {n} x {gigabytes(saved)}: --keep_last, and the one being written"
     return [*rows, row("  checkpoints", gigabytes(n * saved), note)]
@@ -490,7 +539,7 @@ def in_numbers(work: Work, machine: Machine, room: Room, cost: Cost) -> dict:
     c = work.config
     m = room.parts
     parts = ("weights", "gradients", "optimizer", "activations", "loss", "peak")
-    checkpoints = (c.keep_last + 1) * saved_bytes(room)
+    checkpoints = (c.keep_last + 1) * m["saved"]
     return {
         "preset": c.preset,
         "machine": machine.name,
@@ -501,6 +550,7 @@ def in_numbers(work: Work, machine: Machine, room: Room, cost: Cost) -> dict:
         "tokenizer_ids": work.n_vocab,
         "vocabulary_rows": work.vocab_size,
         "flops_per_token": work.flops,
+        "recomputed_flops_per_token": work.again,
         "tokens_per_step": c.total_batch,
         "steps": work.steps,
         "tokens": work.tokens,
@@ -527,7 +577,7 @@ def plan(
 ) -> dict:  # the numbers behind the lines
     "Say what a run would need and cost. ValueError, OSError: one line."
     work = count_work(config)
-    machine = look_at_machine(config, work.vocab_size, work.flops)
+    machine = look_at_machine(config, work.vocab_size, work.flops + work.again)
     room = find_room(work, machine)
     cost = find_cost(work, machine)
     rows = rows_of_work(work, machine) + rows_of_room(room, machine)

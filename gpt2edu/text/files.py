@@ -6,18 +6,22 @@
 __all__ = ['EOT', 'LARGE', 'LONGEST', 'BOM', 'BUFFER', 'PACKED_PAGE', 'PACKED_GROUP', 'unheard',
            'typed', 'encoding_of', 'not_utf8', 'whole_lines', 'first_wrong_byte', 'short_lines',
            'cut_text', 'read_txt', 'arrow', 'left_out', 'column_texts', 'row_of', 'text_of',
-           'long_text_of', 'read_jsonl', 'Table', 'broken', 'text_column', 'open_table',
-           'check_column', 'read_group', 'read_parquet', 'read_file', 'read_strings']
+           'long_text_of', 'read_jsonl', 'Table', 'broken', 'text_column', 'Sealed',
+           'check_contents', 'open_table', 'check_column', 'read_group', 'read_parquet',
+           'read_file', 'read_strings']
 
 # %% ../../nbs/easy/ch03c_files.ipynb #4b761a3d
-import json
+import io
 import os
 import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from itertools import chain, count, pairwise
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TextIO
+
+from gpt2edu.machine.state import loads
 
 # %% ../../nbs/easy/ch03c_files.ipynb #5fb80a32
 EOT = "<|endoftext|>"  # on a line of its own, it separates the documents of a .txt file
@@ -166,30 +170,29 @@ def left_out(path: Path, n: int, text_key: str, note: Callable):
 def column_texts(texts) -> Iterator[memoryview]:
     "Give the texts of an Arrow column without copying them; empty ones are left out."
     pa = arrow()
-    texts = texts.dictionary_decode() if isinstance(texts, pa.DictionaryArray) else texts
-    texts = texts.cast(pa.large_binary())
-    _, ends, data = texts.buffers()
-    ends = memoryview(ends).cast("q")[texts.offset :][: len(texts) + 1].tolist()  # int64
+    rows = texts.indices.to_pylist() if isinstance(texts, pa.DictionaryArray) else range(len(texts))
+    words = texts.dictionary if isinstance(texts, pa.DictionaryArray) else texts
+    words = words.cast(pa.large_binary())
+    _, ends, data = words.buffers()
+    ends = memoryview(ends).cast("q")[words.offset :][: len(words) + 1].tolist()  # int64
     data = memoryview(data) if data else memoryview(b"")
-    return (data[a:b] for a, b in pairwise(ends) if b > a)
+    places = list(pairwise(ends))
+    return (data[a:b] for a, b in (places[i] for i in rows if i is not None) if b > a)
 
 
 def row_of(
     line: bytes,
     where: str,  # file and line
     at: int = 0,  # bytes of the file before the line
+    strict: bool = False,  # True: a file of ours, where a key that is there twice is a mistake
 ):
     "Parse one line of a .jsonl file. ValueError, one line."
     try:
-        return json.loads(line.decode())
+        return loads(line.decode(), nan=True, strict=strict)
     except UnicodeDecodeError as e:
         raise not_utf8(where, e, at) from None
-    except RecursionError:
-        raise ValueError(
-            f"{where}: not JSON (nested too deeply); expected one object a line"
-        ) from None
-    except ValueError as e:  # a JSONDecodeError, or a number of too many digits
-        why = getattr(e, "msg", "a number too long")
+    except ValueError as e:
+        why = getattr(e, "msg", e)  # a JSONDecodeError also names a place
         raise ValueError(f"{where}: not JSON ({why}); expected one object a line") from None
 
 
@@ -272,25 +275,34 @@ class Table(NamedTuple):
     open_file: Callable  # opens the file
     where: str  # names it in messages
     text_key: str  # the column of texts
-    column: int  # its number
     meta: Any  # pyarrow's FileMetaData
+    texts: list  # of each row group, what `meta` says of this column
     own: tuple[type, ...]  # errors of `open_file` that say themselves what is wrong
 
     def size(self, group: int) -> int:
         "Bytes of text in a row group, at least one; a text of its dictionary counts once."
-        return max(1, self.meta.row_group(group).column(self.column).total_uncompressed_size)
+        return max(1, self.texts[group].total_uncompressed_size)
+
+    def delta(self, group: int) -> bool:
+        "Whether a text may be stored as its difference from the one before."
+        return any("DELTA" in e for e in self.texts[group].encodings)
+
+    def options(self, group: int) -> dict:
+        "Say how pyarrow opens the file: a text that many rows repeat is held once, if it can."
+        options = {"metadata": self.meta, "buffer_size": BUFFER, "pre_buffer": False}
+        return options if self.delta(group) else options | {"read_dictionary": [self.text_key]}
 
     def rows_at_once(self, group: int) -> int:
         "Say how many rows are read at a time: two megabytes, and never far more than 128."
         info, size = self.meta.row_group(group), self.size(group)
         rows = min(info.num_rows * (BUFFER // 4) // size, 1 << 20)
-        if size > 2 * LARGE or info.column(self.column).has_dictionary_page:
-            rows = min(rows, 2 * LARGE // size)  # each may be the longest text of the dictionary
+        if size > 2 * LARGE or self.delta(group):
+            rows = min(rows, 2 * LARGE // size, 32)  # each may begin with the longest before it
         return max(1, rows)
 
     def most(self, group: int, n_bytes: int) -> int:
         "Say how many bytes of text a group of a file of n_bytes may hold. ValueError, one line."
-        stored = min(n_bytes, self.meta.row_group(group).column(self.column).total_compressed_size)
+        stored = min(n_bytes, self.texts[group].total_compressed_size)
         if self.size(group) > max(2 * LARGE, PACKED_PAGE * stored):
             raise self.bomb(group, stored)
         return max(2 * LARGE, PACKED_GROUP * stored)
@@ -325,6 +337,34 @@ def text_column(meta, text_key: str, where: str) -> int:
     return next(i for i in range(meta.num_columns) if meta.schema.column(i).path == text_key)
 
 
+class Sealed(io.RawIOBase):
+    "A file that raises EOFError as soon as a byte of it is asked for."
+
+    at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        "Move to a byte; the end is farther away than any."
+        self.at = offset if whence == io.SEEK_SET else 1 << 60
+        return self.at
+
+    def tell(self) -> int:
+        return self.at
+
+    def read(self, n: int = -1) -> bytes:
+        raise EOFError
+
+
+def check_contents(meta, text_key: str):
+    "Raise pyarrow's complaint about what a table of contents says of a column, if there is one."
+    file = arrow().parquet.ParquetFile(Sealed(), metadata=meta)
+    for group in range(meta.num_row_groups):
+        with suppress(EOFError):  # asks for a page: the rest is in order
+            next(file.iter_batches(1, [group], [text_key], use_threads=False), None)
+
+
 def open_table(
     open_file: Callable,
     where: str,
@@ -335,11 +375,14 @@ def open_table(
     pa = arrow()
     try:
         meta = pa.parquet.read_metadata(open_file())
+        column = text_column(meta, text_key, where)
+        check_contents(meta, text_key)
     except own:
         raise
     except (pa.ArrowException, OSError) as e:
         raise broken(where, e) from None
-    return Table(open_file, where, text_key, text_column(meta, text_key, where), meta, own)
+    texts = [meta.row_group(g).column(column) for g in range(meta.num_row_groups)]
+    return Table(open_file, where, text_key, meta, texts, own)
 
 # %% ../../nbs/easy/ch03c_files.ipynb #a12fdc6f
 def check_column(
@@ -349,16 +392,19 @@ def check_column(
 ):
     "Refuse bytes that are not UTF-8. ValueError, one line, with the row."
     pa = arrow()
-    texts = texts.dictionary_decode() if isinstance(texts, pa.DictionaryArray) else texts
     try:
         texts.validate(full=True)
     except pa.ArrowInvalid:
-        for n, text in enumerate(texts.cast(pa.large_binary()).to_pylist(), start=row):
+        words = texts.dictionary if isinstance(texts, pa.DictionaryArray) else texts
+        for n, text in enumerate(words.cast(pa.large_binary()).to_pylist()):
             try:
                 (text or b"").decode()
             except UnicodeDecodeError as e:
-                raise not_utf8(f"{where}, row {n}", e) from None
-        raise
+                n = texts.indices.index(n).as_py() if words is not texts else n
+                if n >= 0:  # a later part of the column may be the one that uses it
+                    raise not_utf8(f"{where}, row {row + n}", e) from None
+        if words is texts:
+            raise
 
 # %% ../../nbs/easy/ch03c_files.ipynb #01438aea
 def read_group(
@@ -371,7 +417,6 @@ def read_group(
     info = table.meta.row_group(group)
     earlier = sum(table.meta.row_group(g).num_rows for g in range(group))
     rows = table.rows_at_once(group)
-    options = {"metadata": table.meta, "buffer_size": BUFFER, "pre_buffer": False}
     wanted = {"row_groups": [group], "columns": [table.text_key], "use_threads": False}
     again = True
     while again:
@@ -379,7 +424,7 @@ def read_group(
         try:
             opened = table.open_file()
             most = table.most(group, opened.seek(0, os.SEEK_END))
-            file = pa.parquet.ParquetFile(opened, **options)
+            file = pa.parquet.ParquetFile(opened, **table.options(group))
             seen = rows_seen = 0
             for batch in file.iter_batches(min(rows, info.num_rows or 1), **wanted):
                 check_column(batch.column(0), table.where, earlier + rows_seen)
@@ -388,7 +433,7 @@ def read_group(
                     seen += 1
                     most -= len(text)
                     if most < 0:
-                        raise table.bomb(group, info.column(table.column).total_compressed_size)
+                        raise table.bomb(group, table.texts[group].total_compressed_size)
                     if seen > skip:
                         if len(text) > LARGE:
                             break

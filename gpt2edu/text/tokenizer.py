@@ -3,11 +3,11 @@
 # Made by tools/book.py from ../../book/easy/ch04_tokenizer.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['GPT2_PATTERN', 'SAY_EVERY', 'LARGEST_FILE', 'GPT2_VOCAB', 'utf8', 'merge', 'Chain',
-           'train_bpe', 'encode_piece', 'encode_plain', 'byte_alphabet', 'to_printable',
-           'from_printable', 'Saved', 'Tokenizer', 'printable_vocab', 'Layer', 'Added', 'Numbered',
-           'BPE', 'Theirs', 'Beside', 'read_theirs', 'other_setting', 'is_transformers',
-           'from_transformers', 'get_tokenizer']
+__all__ = ['GPT2_PATTERN', 'SAY_EVERY', 'LARGEST_FILE', 'MOST_MERGES', 'CHAT', 'GPT2_VOCAB', 'utf8',
+           'merge', 'Chain', 'train_bpe', 'encode_piece', 'encode_plain', 'byte_alphabet',
+           'to_printable', 'from_printable', 'Saved', 'Tokenizer', 'printable_vocab', 'Layer',
+           'Added', 'Numbered', 'BPE', 'Theirs', 'Beside', 'read_theirs', 'other_setting',
+           'is_transformers', 'from_transformers', 'get_tokenizer']
 
 # %% ../../nbs/easy/ch04_tokenizer.ipynb #cf825f94
 import functools
@@ -227,6 +227,8 @@ def _parts(text: str) -> list[str]:
 
 # %% ../../nbs/easy/ch04_tokenizer.ipynb #5ccd4bd9
 LARGEST_FILE = 64 << 20  # bytes of a tokenizer.json
+MOST_MERGES = 1_000_000  # GPT-2 has 50,000
+CHAT = ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>")  # added for appendix 4a
 
 
 class Saved(TypedDict):
@@ -263,6 +265,8 @@ def _vocabulary(
     letters: str,  # of the 256 bytes, in the order of their ids
 ) -> tuple[list[tuple[bytes, bytes]], bytes]:  # merges; the byte of each id
     "Read merges and bytes that were made printable. ValueError: key, got, expected."
+    if len(pairs) > MOST_MERGES:
+        raise ValueError(f"merges has {len(pairs):,} entries, expected {MOST_MERGES:,} at most")
     order = _bytes_of(letters, "bytes")
     if sorted(order) != [*range(256)]:
         got = f"{shown(letters)}, {len(letters)} letters"
@@ -278,14 +282,26 @@ def _vocabulary(
     return merges, order
 
 
-def _hash_of(pattern: str, tokens: list[bytes]) -> str:  # SHA-256, hex
+def _hash_of(pattern: str, tokens: list[bytes], special: dict[str, int]) -> str:  # SHA-256, hex
     "Make the fingerprint of a vocabulary: equal hash, equal ids for every text."
-    content = [pattern, {EOT: len(tokens)}, [token.hex() for token in tokens]]
+    content = [pattern, special, [token.hex() for token in tokens]]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def _special(first: int, added: Iterable[str]) -> dict[str, int]:  # token → id
+    "Number the tokens that no text contains. ValueError for one that is not written <|so|>."
+    names = [EOT, *added]
+    for i, name in enumerate(names):
+        if not regex.fullmatch(r"<\|\w+\|>", name) or name in names[:i]:
+            raise ValueError(f"special_tokens has {shown(name)}, expected each once, as {EOT}")
+    return {name: first + i for i, name in enumerate(names)}
 
 # %% ../../nbs/easy/ch04_tokenizer.ipynb #69e2db14
 class Tokenizer:
-    "Text to ids and back. Ids: 256 single bytes, then one per merge, then `<|endoftext|>`."
+    """Text to ids and back. Ids: 256 single bytes, then one per merge, then `<|endoftext|>`.
+
+    Tokens that are added after it, such as those of a chat, come from no text either.
+    """
 
     def __init__(
         self,
@@ -293,6 +309,7 @@ class Tokenizer:
         merges: list[tuple[bytes, bytes]],  # in the order learned
         byte_order: bytes = bytes(range(256)),  # the byte that id 0, 1, …, 255 stands for
         pattern: str = GPT2_PATTERN,  # how text is cut into pieces
+        added: Iterable[str] = (),  # more tokens like <|endoftext|>, such as <|user|>
     ):
         self.name = name
         self.merges = list(merges)
@@ -300,12 +317,12 @@ class Tokenizer:
         self.pattern = pattern
         tokens = [bytes([b]) for b in byte_order] + [a + b for a, b in self.merges]
         self.ranks = {token: i for i, token in enumerate(tokens)}  # token → id
-        self.eot = len(tokens)  # the id of <|endoftext|>, always the last
-        self.n_vocab = len(tokens) + 1
-        special = {EOT: self.eot}
-        self.hash = _hash_of(pattern, tokens)
+        self.special = _special(len(tokens), added)  # token → id, <|endoftext|> first
+        self.eot = self.special[EOT]
+        self.n_vocab = len(tokens) + len(self.special)
+        self.hash = _hash_of(pattern, tokens, self.special)
         self._encoding = tiktoken.Encoding(
-            name, pat_str=pattern, mergeable_ranks=self.ranks, special_tokens=special
+            name, pat_str=pattern, mergeable_ranks=self.ranks, special_tokens=self.special
         )
 
     @classmethod
@@ -349,13 +366,14 @@ class Tokenizer:
         "Turn ids into text; bytes that are not UTF-8 (a character cut in two) show as U+FFFD."
         return self.decode_bytes(ids).decode(errors="replace")
 
-    def _to_dict(self) -> dict:
+    def to_dict(self) -> dict:
+        "Give what `save` writes."
         return {
             "format": "gpt2edu tokenizer 1",
             "name": self.name,
             "hash": self.hash,
             "pattern": self.pattern,
-            "special_tokens": {EOT: self.eot},
+            "special_tokens": self.special,
             "bytes": to_printable(self.byte_order),
             "merges": [f"{to_printable(a)} {to_printable(b)}" for a, b in self.merges],
         }
@@ -364,7 +382,7 @@ class Tokenizer:
         "Write the tokenizer to a .json file, or to tokenizer.json in a folder; return the file."
         path = Path(path)
         file = path if path.suffix == ".json" else path / "tokenizer.json"
-        write_atomically(file, json.dumps(self._to_dict(), ensure_ascii=False, indent=0).encode())
+        write_atomically(file, json.dumps(self.to_dict(), ensure_ascii=False, indent=0).encode())
         return file
 
     @classmethod
@@ -383,23 +401,26 @@ class Tokenizer:
             pairs = [line.split(" ") for line in data["merges"]]
             merges, order = _vocabulary(pairs, data["bytes"])
             tokens = [bytes([b]) for b in order] + [a + b for a, b in merges]
-            special, sha = {EOT: len(tokens)}, _hash_of(data["pattern"], tokens)
+            added = [token for token in data["special_tokens"] if token != EOT]
+            special = _special(len(tokens), added)
+            sha = _hash_of(data["pattern"], tokens, special)
             if data["pattern"] != GPT2_PATTERN:
                 got = shown(data["pattern"])
                 raise ValueError(f"pattern is {got}, expected GPT-2's: no other is run")
             if data["special_tokens"] != special:
                 got = shown(data["special_tokens"].get(EOT, data["special_tokens"]))
-                raise ValueError(f"special_tokens is {got}, expected {special[EOT]} for {EOT} only")
+                what = f"special_tokens is {got}, expected {special[EOT]} for {EOT}"
+                raise ValueError(f"{what}{', and the ids after it' if added else ' only'}")
             if data["hash"] != sha:
                 raise ValueError(f"hash is {data['hash'][:12]}, expected {sha[:12]} by the rest")
-            return cls(data["name"], merges, order, data["pattern"])
+            return cls(data["name"], merges, order, data["pattern"], added)
         except ValueError as e:
             raise ValueError(f"{file}: {e}; {fix}") from None
 
 # %% ../../nbs/easy/ch04_tokenizer.ipynb #198e352a
 def printable_vocab(tokenizer: Tokenizer) -> dict[str, int]:  # token → id
     "Write a vocabulary in GPT-2's printable alphabet, ids as they are."
-    return {to_printable(token): i for token, i in tokenizer.ranks.items()} | {EOT: tokenizer.eot}
+    return {to_printable(token): i for token, i in tokenizer.ranks.items()} | tokenizer.special
 
 
 class Layer(TypedDict, total=False):
@@ -515,7 +536,7 @@ def other_setting(
         ("post_processor", _kinds(after) if adds else None, None),
         ("decoder", _kinds(data.get("decoder")), "ByteLevel"),
         ("model", model.get("type", "BPE"), "BPE"),
-        ("added token", next((token for token in extra if token != EOT), EOT), EOT),
+        ("added token", next((t for t in extra if t not in (EOT, *CHAT)), EOT), EOT),
     ]
     off = ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback")
     found += [(name, model.get(name) or None, None) for name in off]
@@ -552,7 +573,8 @@ def from_transformers(
         pairs = [m.split(" ") if isinstance(m, str) else m for m in data["model"]["merges"]]
         # single bytes, in the order of their ids
         letters = "".join(sorted((t for t in vocab if len(t) == 1), key=vocab.get))
-        tokenizer = Tokenizer(name, *_vocabulary(pairs, letters))
+        added = [token for token in CHAT if token in vocab]
+        tokenizer = Tokenizer(name, *_vocabulary(pairs, letters), added=added)
         want = printable_vocab(tokenizer)
         if wrong := next((t for t in want | vocab if want.get(t) != vocab.get(t)), None):
             what = f"the id of {shown(wrong)} is {vocab.get(wrong)}, expected {want.get(wrong)}"

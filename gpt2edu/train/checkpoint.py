@@ -9,7 +9,8 @@ __all__ = ['FORMAT', 'MODEL', 'OPTIM', 'STATE', 'DTYPES', 'STEP', 'REMEDY', 'Fil
            'latest', 'write', 'prepare', 'save', 'Content', 'Step', 'fit', 'read_content', 'Group',
            'Rest', 'read_tensors', 'read_optim', 'read_model', 'Checkpoint', 'first_difference',
            'read_checked', 'check_config', 'load', 'names_and_marks', 'latest_state', 'load_latest',
-           'words', 'load_weights', 'check_group', 'check_kept', 'check_optim', 'AsyncSaver']
+           'words', 'load_weights', 'check_group', 'check_kept', 'check_optim', 'gathered',
+           'AsyncSaver']
 
 # %% ../../nbs/tough/ch17_checkpoint.ipynb #d9b041e4
 import base64
@@ -31,7 +32,9 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from gpt2edu.machine.atomic import sync_folder
+from gpt2edu.train.optim import split_like, whole_tensor
 from gpt2edu.machine.state import Count, Hash, check, loads, parse, shown
+from gpt2edu.model.variants import GPT2_BLOCK
 
 # %% ../../nbs/tough/ch17_checkpoint.ipynb #a390ff23
 FORMAT = "gpt2edu checkpoint 1"
@@ -448,6 +451,7 @@ def check_config(
     config,  # dataclass or dict: the fields that must agree
 ) -> None:
     "Raise ValueError, one line, for the first field in which a checkpoint is of another model."
+    saved = GPT2_BLOCK | saved  # what is older than these choices is a GPT-2
     asked = json.loads(json.dumps(asdict(config) if is_dataclass(config) else config))
     if found := first_difference(saved, asked):
         field, *values = found
@@ -548,7 +552,7 @@ def load_weights(
         if words(saved[name]) != words(want[name]):
             what = f"{name} is {words(saved[name])}, expected {words(want[name])}"
             raise ValueError(f"{path}: {what}; {REMEDY}")
-    model.load_state_dict(saved)
+    model.load_state_dict({name: split_like(t, want[name]) for name, t in saved.items()})
 
 
 # what the optimisers of a run keep of each parameter
@@ -611,6 +615,27 @@ def check_optim(
                 check_kept(saved["state"], params, names, str(i))
     except ValueError as e:
         raise ValueError(f"{path}: {e}; {REMEDY}") from None
+
+# %% ../../nbs/tough/ch17_checkpoint.ipynb #b33eff1a
+def gathered(
+    tree: Any,  # tensors in dicts and lists
+    keep: bool,  # whether this rank wants the whole tensors, on its CPU
+    seen: dict | None = None,  # those put together already: two names of one tensor stay one
+) -> Any:  # the same tree; None for what is not kept
+    "Put split tensors together, one after the other; every rank has to call it."
+    seen = {} if seen is None else seen
+    if isinstance(tree, dict):
+        # a file gives its tensors in an order of its own on each rank
+        found = {k: gathered(tree[k], keep, seen) for k in sorted(tree, key=str)}
+        return {k: found[k] for k in tree}
+    if isinstance(tree, list):
+        return [gathered(v, keep, seen) for v in tree]
+    if not isinstance(tree, Tensor):
+        return tree
+    if id(tree) not in seen:
+        whole = whole_tensor(tree.detach())
+        seen[id(tree)] = whole.cpu() if keep else None
+    return seen[id(tree)]
 
 # %% ../../nbs/tough/ch17_checkpoint.ipynb #1f0fa4a2
 class AsyncSaver:

@@ -4,9 +4,11 @@
 
 # %% auto #0
 __all__ = ['GPT2_RUN', 'GPT2_350M', 'GPT2_774M', 'GPT2_1558M', 'PRESETS', 'SAMPLE_TOKENS',
-           'HORIZONS', 'MOST_ITEMS', 'MODEL_SIZES', 'MAY_CHANGE', 'PEAK_SIZES', 'FromPreset',
-           'TrainConfig', 'batch_advice', 'preset', 'count_params', 'padded', 'flops_per_token',
-           'horizon', 'optimizer_bytes', 'kept_bytes', 'measure_peak', 'mfu']
+           'HORIZONS', 'MOST_ITEMS', 'MOST_LISTED', 'MODEL_SIZES', 'MAY_CHANGE', 'LATER', 'NEWER',
+           'PEAK_SIZES', 'FromPreset', 'TrainConfig', 'batch_advice', 'preset', 'count_params',
+           'tensor_shapes', 'in_part', 'trained_shapes', 'padded', 'flops_per_token', 'token_flops',
+           'flops_again', 'horizon', 'portion', 'optimizer_bytes', 'kept_for_scores',
+           'trained_bytes', 'kept_bytes', 'measure_peak', 'mfu']
 
 # %% ../../nbs/tough/ch15_accounting.ipynb #f2c924c9
 import time
@@ -16,6 +18,17 @@ from typing import Literal
 from gpt2edu.choices import Compile, Device, Dtype, Optimizer, Tracker, options
 from gpt2edu.data.config import GPT2_VAL_TOKENS, DataConfig
 from gpt2edu.model.heads import check_heads, divisors
+from gpt2edu.model.variants import (
+    GPT2_BLOCK,
+    Variants,
+    block_shapes,
+    check_variants,
+    hidden_width,
+    kv_width,
+    multiplied,
+    numbers,
+    outer_shapes,
+)
 
 # %% ../../nbs/tough/ch15_accounting.ipynb #944f3bee
 @dataclass(frozen=True)
@@ -26,7 +39,8 @@ class FromPreset:
 
 
 @dataclass(frozen=True)
-class TrainConfig(DataConfig, FromPreset):  # a dataclass takes the fields of its last base first
+# a dataclass takes the fields of its last base first
+class TrainConfig(Variants, DataConfig, FromPreset):
     "Every choice of a training run; each field is a flag of `gpt2edu_train`."
 
     # the model
@@ -34,6 +48,20 @@ class TrainConfig(DataConfig, FromPreset):  # a dataclass takes the fields of it
     n_head: int = 3  # attention heads in a block; divides n_embd
     n_embd: int = 96  # C, width of the residual stream
     block_size: int = 128  # T, tokens in the context
+    # the start
+
+    # begin with these weights: a run, an exported folder, gpt2 … gpt2-xl, or tiny; default: drawn
+    init_from: str | None = None
+    grow: bool = False  # fit those weights to another tokenizer, or to a longer context
+    # parts whose weights stay as they are, by GPT-2's names: wte, wpe, h, h.0, attn, mlp, bias …
+    freeze: tuple[str, ...] = ()
+    lora_rank: int = 0  # of an adapter, which is trained in place of the weights; 0: no adapter
+    lora_alpha: float = 16.0  # what the adapter adds is multiplied by this, over the rank
+    # layers of the blocks that get an adapter; lm_head can be one, too
+    lora_parts: tuple[str, ...] = ("c_attn", "attn.c_proj", "c_fc", "mlp.c_proj")
+    # questions to train on in place of text: stories (the grammar's), or a .jsonl file
+    questions: str | None = None
+    conversations: int = 12_000  # stories of the grammar to ask about
     # a step
     total_batch: int = 2048  # tokens per step, over all ranks and micro-batches
     micro_batch: int = 16  # windows of T tokens that one rank computes at a time
@@ -46,6 +74,15 @@ class TrainConfig(DataConfig, FromPreset):  # a dataclass takes the fields of it
     beta1: float = 0.9  # memory of gradients, AdamW's and Muon's
     beta2: float = 0.95  # AdamW's memory of squared gradients
     grad_clip: float = 1.0  # largest norm of the gradient
+    # by reward: the run learns from verdicts on its own answers to questions
+
+    # exact, severe, or FILE.py:NAME, a function of a question and an answer; default: from text
+    reward: str | None = None
+    group: int = 8  # answers to each question
+    answer_tokens: int = 16  # of an answer, at most
+    updates: int = 1  # of the weights with the same answers
+    clip: float = 0.2  # share by which a token's odds may change in a step
+    kl: float = 0.02  # weight of the distance to the model of the start
     # how long: exactly one of these
     max_steps: int | None = None  # horizon in steps
     max_tokens: int | None = None  # horizon in tokens
@@ -57,7 +94,8 @@ class TrainConfig(DataConfig, FromPreset):  # a dataclass takes the fields of it
     keep_last: int = 2  # checkpoints to keep
     # share of a validation window that is context only; 0: side by side, as losses are published
     val_overlap: float = 0.0
-    choice_items: int = 400  # multiple-choice stories; 0 for none
+    # multiple-choice stories, or held-out questions, to answer at each validation; 0 for none
+    choice_items: int = 400
     # items to answer at each validation: Rowan/hellaswag (from the hub), or a .jsonl file
     hellaswag: str | None = None
     # nats/token above the mean of 100 steps, five steps in a row: the run stops; 0 never stops it
@@ -67,12 +105,17 @@ class TrainConfig(DataConfig, FromPreset):  # a dataclass takes the fields of it
     device: Device = "auto"  # where to compute
     dtype: Dtype = "auto"  # precision of the matrix products
     compile: Compile = "auto"  # whether torch.compile makes the model faster first
+    # keep only the input of each block and compute the block twice: less memory, up to a third more
+    # work
+    recompute: bool = False
+    shard: bool = False  # split every tensor over the ranks, in place of a copy on each
     self_test: bool = True  # compare a small step with the CPU's before training on another device
     seed: int = 1337  # of the weights and of the order of the data
     # the run
     out_dir: str = "runs"  # where runs are kept
     name: str | None = None  # of the run's folder; by default the preset's
     dry_run: bool = False  # say what would be done, and stop
+    profile: int = 0  # steps to trace and as many to time by their parts; 0 for none
 
     def __post_init__(self):
         if self.preset not in PRESETS:
@@ -83,17 +126,21 @@ class TrainConfig(DataConfig, FromPreset):  # a dataclass takes the fields of it
         if self.optimizer not in options(Optimizer):
             raise ValueError(f"optimizer={self.optimizer!r} is unknown; use adamw or muon")
         _check_numbers(self)
+        _check_reward(self)
         check_heads(self.n_head, self.n_embd)
+        check_variants(self)
         _check_batch(self)
         _check_horizon(self)
+        _check_trained(self)
 
 # %% ../../nbs/tough/ch15_accounting.ipynb #70668990
 def _check_numbers(c: TrainConfig) -> None:
     "Refuse what is out of range: each number by itself, then those that depend on another."
-    least = {"warmup_steps": 0, "choice_items": 0, "seed": 0}  # whole numbers that may be zero
+    zero = "warmup_steps choice_items seed profile lora_rank".split()  # whole numbers that may be
+    least = dict.fromkeys(zero, 0)
     for f in fields(c):
         value = getattr(c, f.name)
-        low = least.get(f.name, 1)
+        low = 0 if f.type is float else least.get(f.name, 1)  # 0 is a float there, too
         if isinstance(value, int) and not isinstance(value, bool) and value < low:
             raise ValueError(f"{f.name}={value} must be {low} or more")
         if isinstance(value, float) and not 0 <= value < float("inf"):
@@ -105,10 +152,31 @@ def _check_numbers(c: TrainConfig) -> None:
         raise ValueError(
             f"got {got}, expected betas below 1 and a clip above 0; try 0.9, 0.95 and 1.0"
         )
+    if not 0 < c.clip < 1:
+        raise ValueError(f"clip={c.clip} must be above 0 and below 1; try 0.2")
     if c.val_overlap >= 1:
         raise ValueError(f"val_overlap={c.val_overlap} must be below 1; try 0.5")
     if c.choice_items > MOST_ITEMS:
         raise ValueError(f"choice_items={c.choice_items} must be {MOST_ITEMS:,} or less; try 400")
+
+
+def _check_reward(c: TrainConfig) -> None:
+    "Refuse a reward without questions, with answers of no end, or of a model that is split."
+    if not c.reward:
+        return
+    if not c.questions:
+        raise ValueError(
+            f"reward={c.reward} judges answers to questions; "
+            "add --questions stories, or a .jsonl file"
+        )
+    for name, most in {"group": 1000, "answer_tokens": c.block_size, "updates": 100}.items():
+        if getattr(c, name) > most:
+            raise ValueError(f"{name}={getattr(c, name)} must be {most} or less")
+    if c.shard:
+        raise ValueError(
+            f"reward={c.reward} asks the model in every step, and shard=True splits it; "
+            "leave --shard out"
+        )
 
 
 def batch_advice(
@@ -135,6 +203,43 @@ def _check_batch(c: TrainConfig) -> None:
             f"micro_batch={c.micro_batch} x block_size={c.block_size} = {step} tokens; "
             f"{batch_advice(c)}"
         )
+
+
+def _check_trained(c: TrainConfig) -> None:
+    "Refuse an adapter of nothing, and parts that are none or all."
+    if not (c.freeze or c.lora_rank):
+        return
+    if c.lora_rank:
+        if c.init_from is None:
+            raise ValueError(
+                f"lora_rank={c.lora_rank} adapts trained weights, and none are named; "
+                "add --init_from, for example --init_from tiny"
+            )
+        if c.freeze:
+            raise ValueError("an adapter freezes all weights by itself; leave --freeze out")
+    if c.n_layer > MOST_LISTED:
+        raise ValueError(
+            f"n_layer={c.n_layer} must be {MOST_LISTED:,} or less to freeze some of the blocks or "
+            "to adapt them: their parameters are listed one by one"
+        )
+    shapes, thin = tensor_shapes(c, 1), trained_shapes(c, 1)
+    for part in c.freeze:
+        if not any(in_part(name, (part,)) for name in shapes):
+            raise ValueError(
+                f"freeze={part!r} names no part of the model; expected some of wte, wpe, h, h.0 "
+                f"to h.{c.n_layer - 1}, attn, attn.c_attn, mlp, ln_1, ln_2, ln_f, bias"
+            )
+    for part in c.lora_parts if c.lora_rank else ():
+        if not any(f".{name}".endswith(f".{part}.lora_A") for name in thin):
+            raise ValueError(
+                f"lora_parts={part!r} names no layer of a block; expected some of "
+                f"{', '.join(TrainConfig.lora_parts)}, lm_head"
+            )
+    if not thin:
+        what, fix = f"freeze={' '.join(c.freeze)}", "name fewer parts"
+        if c.lora_rank:
+            what, fix = "an empty lora_parts", f"try --lora_parts {TrainConfig.lora_parts[0]}"
+        raise ValueError(f"{what} leaves nothing to train; {fix}")
 
 
 def _check_horizon(c: TrainConfig) -> None:
@@ -180,6 +285,58 @@ PRESETS = {
         "sample_every": 370,
         "save_every": 370,
     },
+    "tiny-sft": {
+        "init_from": "tiny",
+        "questions": "stories",
+        "total_batch": 4096,
+        "micro_batch": 32,
+        "lr": 0.004,
+        "min_lr": 0.0002,
+        "muon_lr": 0.008,
+        "weight_decay": 0.02,
+        "beta2": 0.98,
+        "max_steps": 1500,
+        "eval_every": 500,
+        "sample_every": 500,
+        "save_every": 500,
+    },
+    "tiny-lora": {
+        "init_from": "tiny",
+        "total_batch": 2048,
+        "micro_batch": 16,
+        "optimizer": "adamw",
+        "lora_rank": 4,
+        "lora_parts": ("attn.c_proj", "mlp.c_proj", "lm_head"),
+        "lr": 0.01,
+        "min_lr": 0.0005,
+        "warmup_steps": 5,
+        "weight_decay": 0.01,
+        "beta2": 0.98,
+        "max_steps": 100,
+        "val_overlap": 0.5,
+        "eval_every": 50,
+        "sample_every": 50,
+        "save_every": 50,
+    },
+    "tiny-grpo": {
+        "init_from": "tiny-sft",
+        "questions": "stories",
+        "conversations": 100,
+        "reward": "exact",
+        "total_batch": 4096,
+        "micro_batch": 32,
+        "lr": 0.0005,
+        "min_lr": 0.00005,
+        "muon_lr": 0.001,
+        "warmup_steps": 5,
+        "weight_decay": 0.02,
+        "beta2": 0.98,
+        "compile": "off",
+        "max_steps": 200,
+        "eval_every": 50,
+        "sample_every": 100,
+        "save_every": 50,
+    },
     "small-cpu": {
         "n_layer": 4,
         "n_head": 4,
@@ -196,14 +353,21 @@ PRESETS = {
 SAMPLE_TOKENS = 64  # of a sample that is written while the ranks wait
 HORIZONS = ("max_steps", "max_tokens", "num_epochs")
 MOST_ITEMS = 1_000_000  # the standard error is at most 0.0005 then
+MOST_LISTED = 10_000  # blocks, where their parameters are told apart
 # of the model; the vocabulary is the tokenizer's
-MODEL_SIZES = ("n_layer", "n_head", "n_embd", "block_size")
+MODEL_SIZES = ("n_layer", "n_head", "n_embd", "block_size", *GPT2_BLOCK)
 # a resumed run may change these and nothing else
 MAY_CHANGE = frozenset(HORIZONS) | set(
     """lr min_lr muon_lr eval_every sample_every save_every keep_last choice_items hellaswag
     max_spike tracker device dtype compile self_test micro_batch out_dir data_dir name dry_run
-    preset""".split()
+    preset profile recompute shard""".split()
 )
+
+# runs of earlier versions lack these, and mean the defaults
+LATER = "init_from grow freeze lora_rank lora_alpha lora_parts questions conversations".split()
+LATER += "reward group answer_tokens updates clip kl".split()
+NEWER = {f.name: f.default for f in fields(TrainConfig) if f.name in LATER}
+NEWER = {k: [*v] if isinstance(v, tuple) else v for k, v in NEWER.items()}  # as JSON has them
 
 
 def preset(
@@ -231,6 +395,43 @@ def count_params(
     return vocab_size * n_embd + block_size * n_embd + n_layer * block + 2 * n_embd
 
 
+def tensor_shapes(
+    config: TrainConfig,
+    vocab_size: int,  # V, rows of the token table
+) -> dict[str, tuple[int, ...]]:  # name: shape
+    "List the parameters of a model by name; a tied matrix once."
+    block, outer = block_shapes(config), outer_shapes(config, vocab_size)
+    found = {(n if n.startswith("lm_head") else f"transformer.{n}"): s for n, s in outer.items()}
+    layers = range(config.n_layer)
+    return found | {f"transformer.h.{i}.{n}": s for i in layers for n, s in block.items()}
+
+
+def in_part(
+    name: str,  # of a parameter: transformer.h.0.attn.c_attn.weight
+    parts: tuple[str, ...],  # wte, h.0, attn, attn.c_attn, bias
+) -> bool:
+    "Whether a parameter belongs to one of the parts."
+    return any(f".{part}." in f".{name}." for part in parts)
+
+
+def trained_shapes(
+    config: TrainConfig,
+    vocab_size: int,  # V, rows of the token table
+) -> dict[str, tuple[int, ...]]:  # name: shape
+    "List the parameters that a run trains: all, those not frozen, or those of an adapter."
+    c, r = config, config.lora_rank
+    shapes = tensor_shapes(c, vocab_size)
+    if not r:
+        return {name: s for name, s in shapes.items() if not in_part(name, c.freeze)}
+    thin, ends = {}, tuple(f".{part}" for part in c.lora_parts)
+    shapes = {name: s for name, s in shapes.items() if ".h." in name}
+    for name, shape in (shapes | {"lm_head.weight": (vocab_size, c.n_embd)}).items():
+        layer, _, last = name.rpartition(".")
+        if last == "weight" and len(shape) == 2 and f".{layer}".endswith(ends):
+            thin |= {f"{layer}.lora_A": (r, shape[1]), f"{layer}.lora_B": (shape[0], r)}
+    return thin
+
+
 def padded(
     n_vocab: int,  # ids that the tokenizer knows
 ) -> int:  # rows of the token table
@@ -243,13 +444,38 @@ def flops_per_token(
     n_layer: int,  # L
     n_embd: int,  # C
     block_size: int,  # T
+    n_trained: int | None = None,  # parameters that get a gradient; None: all
 ) -> int:  # floating-point operations of forward and backward
     """Estimate what one token of training costs: 6N + 12·L·T·C.
 
     Each weight multiplies and adds once in the forward pass and twice in the backward pass;
     attention scores and their use add the second term. Source: PaLM (arXiv 2204.02311), appendix B.
     """
-    return 6 * n_params + 12 * n_layer * block_size * n_embd
+    n_trained = n_params if n_trained is None else n_trained
+    return 4 * n_params + 2 * n_trained + 12 * n_layer * block_size * n_embd
+
+
+def token_flops(
+    config: TrainConfig,
+    vocab_size: int,  # V, rows of the token table
+) -> int:  # floating-point operations of forward and backward
+    "Estimate what one token costs in a run: frozen weights get no gradient, a table is looked up."
+    c, trained = config, None
+    if c.freeze or c.lora_rank:
+        shapes = trained_shapes(c, vocab_size)
+        trained = numbers({n: s for n, s in shapes.items() if c.tied or "wte" not in n})
+    return flops_per_token(multiplied(c, vocab_size), c.n_layer, c.n_embd, c.block_size, trained)
+
+
+def flops_again(
+    config: TrainConfig,
+    vocab_size: int,  # V, rows of the token table
+) -> int:  # floating-point operations for a token
+    "Estimate what `recompute` adds: the forward pass of the blocks, without tables and head."
+    c = config
+    if not c.recompute:
+        return 0
+    return c.n_layer * (2 * numbers(block_shapes(c)) + 4 * c.block_size * c.n_embd)
 
 # %% ../../nbs/tough/ch15_accounting.ipynb #3f38a262
 def horizon(
@@ -262,35 +488,84 @@ def horizon(
     return max(1, steps)
 
 # %% ../../nbs/tough/ch15_accounting.ipynb #97a23cfe
+def portion(
+    shapes: dict[str, tuple[int, ...]],
+    ranks: int,  # that share the rows of every tensor; 1: none are shared
+) -> dict[str, tuple[int, ...]]:
+    "Give the shapes of what the first rank holds."
+    return {name: (-(-shape[0] // ranks), *shape[1:]) for name, shape in shapes.items()}
+
+
 def optimizer_bytes(
-    n_layer: int,  # blocks
-    n_embd: int,  # C
-    block_size: int,  # T, tokens
+    config: TrainConfig,
     vocab_size: int,  # V, rows of the token table
-    optimizer: str = "adamw",  # or muon: Muon for the matrices of the blocks, AdamW for the rest
+    ranks: int = 1,  # that share it
 ) -> int:  # bytes
     "Count the optimizer's memory: two fp32 moments for AdamW, one for Muon, and AdamW's steps."
-    n = count_params(n_layer, n_embd, block_size, vocab_size)
-    matrices = 12 * n_layer * n_embd**2  # numbers in those of the blocks
-    tensors = 12 * n_layer + 4  # 12 in a block, the two tables, and two of the last LayerNorm
-    if optimizer == "muon":
-        return 4 * matrices + 8 * (n - matrices) + 4 * (tensors - 4 * n_layer)
+    c, block = config, portion(block_shapes(config), ranks)
+    outer = portion(outer_shapes(c, vocab_size), ranks)
+    n = c.n_layer * numbers(block) + numbers(outer)
+    tensors = c.n_layer * len(block) + len(outer)
+    if c.optimizer == "muon":  # of the blocks' matrices, which it keeps no steps of
+        matrices = c.n_layer * numbers(block, 2)
+        tensors -= c.n_layer * sum(len(shape) == 2 for shape in block.values())
+        return 4 * matrices + 8 * (n - matrices) + 4 * tensors
     return 8 * n + 4 * tensors
+
+
+def kept_for_scores(
+    c: TrainConfig,  # or a GPTConfig
+    width: int,  # bytes of a number in matrix products
+    wide: bool,  # whether attention is computed in fp32 all the same
+) -> int:  # bytes for each token
+    "Count what is kept of queries, keys and values: 3C numbers in GPT-2, in one tensor."
+    C, kv, half = c.n_embd, kv_width(c), width < 4
+    made = c.qk_norm or c.position == "rope"  # queries and keys are not those of c_attn
+    grouped = kv < C
+    normed = c.qk_norm * 4 * ((1 + half) * (C + kv) + (C + kv) * c.n_head // C)
+    if wide and half:  # copies in fp32, and attention's result twice
+        return normed + 4 * 3 * C + 4 * C
+    one = not grouped or not made or (c.qk_norm and not half)  # something refers to c_attn's
+    copies = made + (made or grouped) + grouped  # of q, k and v
+    return normed + width * (one * (C + 2 * kv) + copies * C)
+
+
+def trained_bytes(
+    config: TrainConfig,
+    vocab_size: int,  # V, rows of the token table
+    ranks: int = 1,  # that share it
+) -> int:  # bytes
+    "Count the optimizer's memory for the parameters that a run trains."
+    c = config
+    if not (c.freeze or c.lora_rank):
+        return optimizer_bytes(c, vocab_size, ranks)
+    shapes = portion(trained_shapes(c, vocab_size), ranks)
+    muon = {n: s for n, s in shapes.items() if len(s) == 2 and ".h." in n}
+    muon = muon if c.optimizer == "muon" else {}
+    adam = {n: s for n, s in shapes.items() if n not in muon}
+    return 4 * numbers(muon) + 8 * numbers(adam) + 4 * len(adam)
 
 
 def kept_bytes(
     tokens: int,  # B x T of a micro-batch
-    n_embd: int,  # C
-    n_head: int,
+    c: TrainConfig,  # or a GPTConfig
     width: int = 4,  # bytes of a number in matrix products: 4 in fp32, 2 in bf16 and fp16
+    wide: bool = False,  # whether attention is computed in fp32 all the same: short texts on a CPU
 ) -> int:  # bytes
     """Count what one block keeps from the forward pass for the backward pass, in numbers per token:
 
     inputs of the two LayerNorms 2C and their means and deviations 4, always in fp32; q, k and v 3C;
     inputs of the four matrices C, C, C and 4C; input of the GELU 4C; and one number per head from
-    the attention's softmax, in fp32.
+    the attention's softmax, in fp32. An RMSNorm keeps its result beside its input, and a gate
+    keeps its two factors.
     """
-    return tokens * (4 * (2 * n_embd + 4 + n_head) + width * 14 * n_embd)
+    C, hidden = c.n_embd, hidden_width(c.n_embd, c.mlp)
+    norms = 2 * C + (4 if c.norm == "layer" else 2 + 2 * C)
+    mlp = 2 * hidden
+    if c.mlp == "swiglu":
+        mlp = 4 * hidden + (width < 4) * C  # the input of c_fc is cast twice
+    always = 4 * (norms + c.n_head)
+    return tokens * (always + width * (3 * C + mlp) + kept_for_scores(c, width, wide))
 
 # %% ../../nbs/tough/ch15_accounting.ipynb #2f73dd0e
 # n of the n x n matrices to multiply
@@ -305,6 +580,8 @@ def measure_peak(
     "Measure the rate of large square products: the peak with this process's threads and precision."
     import torch  # not at the top: reading flags must not load it
 
+    from gpt2edu.model.linear import multiply  # the faster of two libraries on a CPU
+
     device = torch.device(device)
     waits = {"cuda": torch.cuda.synchronize, "mps": torch.mps.synchronize}
     wait = waits.get(device.type, lambda: None)
@@ -313,13 +590,13 @@ def measure_peak(
     best = 0.0
     for n in sizes:
         a, b = (torch.randn(n, n, device=device).to(dtype) for _ in "ab")
-        torch.mm(a, b)  # the first one chooses a kernel
+        multiply(a, b)  # the first one chooses a kernel
         wait()
         end = time.perf_counter() + seconds / len(sizes)
         while True:
             t0 = time.perf_counter()
             for _ in range(repeats):
-                torch.mm(a, b)
+                multiply(a, b)
             wait()
             now = time.perf_counter()
             best = max(best, repeats * 2 * n**3 / (now - t0))

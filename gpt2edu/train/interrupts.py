@@ -101,7 +101,7 @@ def explain(
         fix = (
             f"try --micro_batch {b // 2}; the batch of a step stays the same"
             if b > 1
-            else "try a smaller --block_size"
+            else f"try {'a smaller --block_size' if config.recompute else '--recompute'}"
         )
         where = f"micro_batch={b} x block_size={config.block_size} at step {step}"
         raise ValueError(f"out of memory with {where}; {fix}") from e

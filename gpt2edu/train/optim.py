@@ -3,13 +3,14 @@
 # Made by tools/book.py from ../../book/medium/ch10_optim.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['ROUNDS', 'AT_ONCE', 'KINDS', 'decay_groups', 'lr_at', 'orthogonalise',
-           'orthogonalise_wide', 'Muon', 'block_matrices', 'build_optimizers', 'set_lr',
-           'load_states']
+__all__ = ['ROUNDS', 'AT_ONCE', 'SHARED_FROM', 'KINDS', 'decay_groups', 'lr_at', 'orthogonalise',
+           'orthogonalise_wide', 'whole_tensor', 'split_like', 'shared_among_ranks', 'Muon',
+           'block_matrices', 'build_optimizers', 'set_lr', 'load_states']
 
 # %% ../../nbs/medium/ch10_optim.ipynb #e17d428a
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -80,8 +81,49 @@ def orthogonalise_wide(
     X = P @ X  # (..., n, m)
     return X.mT if G.shape[-2] > G.shape[-1] else X
 
+# %% ../../nbs/medium/ch10_optim.ipynb #e95d6cbe
+def whole_tensor(
+    t: Tensor,  # whole, or split over the ranks by `fully_shard`
+) -> Tensor:  # whole
+    "Put a split tensor together; every rank has to call it."
+    return t.full_tensor() if hasattr(t, "full_tensor") else t
+
+
+def split_like(
+    t: Tensor,  # whole, the same on every rank
+    like: Tensor,  # whole, or split over the ranks
+) -> Tensor:  # whole, or this rank's part
+    "Split a tensor as another one is split; each rank takes its part of what it has."
+    if not hasattr(like, "placements"):
+        return t
+    from torch.distributed.tensor import distribute_tensor
+
+    where = like.device_mesh, like.placements
+    return distribute_tensor(t.to(like.device), *where, src_data_rank=None)
+
 # %% ../../nbs/medium/ch10_optim.ipynb #5953b13b
 AT_ONCE = 2**26  # numbers to stack for one batched product: 256 MiB in fp32
+
+
+SHARED_FROM = 512  # short side of a matrix: below it, sending costs more than multiplying
+
+
+def shared_among_ranks(
+    work: Callable[[Tensor], Tensor],  # what to do with each matrix of a stack
+    G: Tensor,  # (n, A, B), the same on every rank
+) -> Tensor:  # (n, A, B), the same on every rank
+    "Let each process compute its part of a stack, and send the parts to all."
+    from torch import distributed
+
+    ranks, n = distributed.get_world_size(), len(G)
+    each = -(-n // ranks)  # matrices of a rank; the last ones may be padding
+    first = distributed.get_rank() * each
+    mine = G.new_zeros(each, *G.shape[1:])
+    if part := len(G[first : first + each]):
+        mine[:part] = work(G[first : first + each])
+    parts = [torch.empty_like(mine) for _ in range(ranks)]
+    distributed.all_gather(parts, mine)
+    return torch.cat(parts)[:n]
 
 
 class Muon(torch.optim.Optimizer):
@@ -101,9 +143,11 @@ class Muon(torch.optim.Optimizer):
         momentum: float = 0.95,  # share of the old mean that stays
         rounds: tuple[tuple[float, float, float], ...] = ROUNDS,  # a, b, c of each round
         dtype: torch.dtype | None = None,  # of the polynomial; None: each device's `fast_dtype`
+        share: bool = False,  # under torchrun: each rank computes a part of the large matrices
     ):
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
         self.rounds = rounds
+        self.share = share
         self.dtype = dtype  # not part of the state: a run may be resumed on another machine
         for p in (p for group in self.param_groups for p in group["params"]):
             if p.ndim != 2:
@@ -120,7 +164,10 @@ class Muon(torch.optim.Optimizer):
         G = torch.stack(means).to(self.dtype or fast_dtype(means[0].device))
         short, long = sorted(G.shape[1:])
         wide = G.dtype == torch.float32 and long >= 2 * short
-        return (orthogonalise_wide if wide else orthogonalise)(G, self.rounds).float()
+        work = partial(orthogonalise_wide if wide else orthogonalise, rounds=self.rounds)
+        if self.share and short >= SHARED_FROM:
+            return shared_among_ranks(work, G).float()
+        return work(G).float()
 
     def means(
         self,
@@ -145,10 +192,11 @@ class Muon(torch.optim.Optimizer):
     ) -> None:
         "Step along the orthogonalised means."
         lr = group["lr"]
-        directions = self.orthogonalised([mean for _, mean in items])  # (n, short, long)
+        directions = self.orthogonalised([whole_tensor(mean) for _, mean in items])
         for (p, _), d in zip(items, directions, strict=True):
             p.mul_(1 - lr * group["weight_decay"])
-            p.add_(d if p.shape == d.shape else d.mT, alpha=-lr * 0.2 * d.shape[1] ** 0.5)
+            step = split_like(d if p.shape == d.shape else d.mT, p)  # (A, B)
+            p.add_(step, alpha=-lr * 0.2 * d.shape[1] ** 0.5)
 
     @torch.no_grad()
     def step(self, closure=None):
@@ -188,6 +236,7 @@ def build_optimizers(
     muon_lr: float | None = None,  # peak learning rate of Muon, in AdamW's scale; None: `lr`
     fused: bool | None = None,  # AdamW in one kernel; None: yes on CPU and CUDA
     dtype: torch.dtype | None = None,  # of Muon's products; None: what the device does fastest
+    share: bool = False,  # under torchrun: the ranks share Muon's products
 ) -> list[torch.optim.Optimizer]:  # step and zero every one of them
     """Build what updates the weights; every parameter group carries its `peak_lr`.
 
@@ -206,7 +255,9 @@ def build_optimizers(
         for group in groups:
             group["params"] = [p for p in group["params"] if id(p) not in theirs]
         muon_lr = lr if muon_lr is None else muon_lr
-        optimizers.append(Muon(matrices, muon_lr, weight_decay, momentum=betas[0], dtype=dtype))
+        if matrices:  # they may be frozen
+            options = {"momentum": betas[0], "dtype": dtype, "share": share}
+            optimizers.append(Muon(matrices, muon_lr, weight_decay, **options))
     optimizers.append(torch.optim.AdamW(groups, lr=lr, betas=betas, eps=1e-8, fused=fused))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
@@ -231,6 +282,11 @@ def load_states(
     "Load the optimisers' states; peaks stay as built, so a run can resume with another rate."
     for optimizer, state in zip(optimizers, states, strict=True):
         peaks = [group["peak_lr"] for group in optimizer.param_groups]
-        optimizer.load_state_dict(state)
+        params = [p for group in optimizer.param_groups for p in group["params"]]
+        kept = {
+            i: {k: split_like(t, params[i]) if t.ndim else t for k, t in entry.items()}
+            for i, entry in state["state"].items()
+        }
+        optimizer.load_state_dict(state | {"state": kept})
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
             group["peak_lr"] = peak

@@ -3,9 +3,9 @@
 # Made by tools/book.py from ../../book/tough/ch19d_ready.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['share_step', 'rows_of_table', 'memory_of', 'check_memory', 'check_disk', 'check_data',
-           'check_questions', 'fetch_questions', 'torchrun_waits', 'check_processes',
-           'check_machine', 'check']
+__all__ = ['share_step', 'rows_of_table', 'memory_of', 'check_memory', 'check_disk', 'check_val',
+           'check_data', 'wanted_by', 'check_questions', 'fetch_questions', 'torchrun_waits',
+           'check_processes', 'check_machine', 'check']
 
 # %% ../../nbs/tough/ch19d_ready.ipynb #e4ba859e
 from collections.abc import Iterator
@@ -14,19 +14,23 @@ from pathlib import Path
 from gpt2edu.machine.progress import free_bytes, gigabytes
 from gpt2edu.machine.limits import machine_memory
 from gpt2edu.model.heads import divisors
+from gpt2edu.model.variants import parameters
 from gpt2edu.plan import memory as plan
 from gpt2edu.plan.memory import USABLE, largest_micro_batch, memory
 from gpt2edu.plan.report import cuda_is_here
 from gpt2edu.text.corpus import EMBEDDED, find_files
+from gpt2edu.text.questions import GRAMMAR, read_questions
+from gpt2edu.text.chat import chat_ids
 from gpt2edu.text.tokenizer import GPT2_VOCAB, get_tokenizer
 from gpt2edu.train.config import (
     PRESETS,
     TrainConfig,
-    count_params,
     horizon,
-    optimizer_bytes,
     padded,
+    trained_bytes,
 )
+from gpt2edu.train.log import check_tracker
+from gpt2edu.train.start import check_start, find_start
 
 # %% ../../nbs/tough/ch19d_ready.ipynb #67e8eee7
 def share_step(
@@ -49,7 +53,9 @@ def share_step(
 def rows_of_table(config: TrainConfig) -> int:  # V
     "Return the rows of the token table; an upper limit if the tokenizer is still to be trained."
     known = {"gpt2": GPT2_VOCAB, "train": config.vocab_size}.get(config.tokenizer)
-    return padded(known or get_tokenizer(config.tokenizer).n_vocab)
+    tokenizer = None if known else get_tokenizer(config.tokenizer)
+    n_vocab = known or tokenizer.n_vocab
+    return padded(n_vocab + (chat_ids(tokenizer) if config.questions else 0))
 
 
 def memory_of(where) -> float | None:  # of a torch.device, bytes; None if unknown
@@ -80,15 +86,15 @@ def check_memory(
     if peak <= USABLE[kind] * capacity:
         return line
     fits = largest_micro_batch(config, V, width, USABLE[kind] * capacity, ranks, cpu)
-    fix = f"try --micro_batch {fits}" if fits else "try a smaller --block_size or a smaller model"
+    other = "a smaller --block_size or a smaller model" if config.recompute else "--recompute"
+    fix = f"try --micro_batch {fits}" if fits else f"try {other}"
     return f"{line}, which is little; if that runs out, {fix}"
 
 
 def check_disk(config: TrainConfig, folder: Path) -> str:  # of the run, or of all runs
     "Compute the room for checkpoints. OSError, one line, if the disk has too little."
     V, c = rows_of_table(config), config
-    shape = (c.n_layer, c.n_embd, c.block_size, V)
-    saved = 4 * count_params(*shape) + optimizer_bytes(*shape, c.optimizer)
+    saved = 4 * parameters(c, V) + trained_bytes(c, V)
     there = sum(f.stat().st_size for f in folder.glob("checkpoints/*/*") if f.is_file())
     needed, free = max(0, (c.keep_last + 1) * saved - there), free_bytes(folder)
     line = f"disk: {gigabytes(needed)} for {c.keep_last + 1} checkpoints, {gigabytes(free)} free"
@@ -98,28 +104,57 @@ def check_disk(config: TrainConfig, folder: Path) -> str:  # of the run, or of a
     return line
 
 # %% ../../nbs/tough/ch19d_ready.ipynb #253e068c
+def check_val(
+    config: TrainConfig,
+    tokens: int,  # of the validation text
+    where: Path,  # names it in the message
+):
+    "Refuse a validation text that is shorter than a window. ValueError, one line."
+    if (n := min(config.val_tokens, tokens - 1)) < config.block_size:
+        few = config.val_tokens < config.block_size
+        raise ValueError(
+            f"{where}: got {n} tokens to validate on, "
+            f"expected block_size={config.block_size} at least; "
+            + ("raise --val_tokens" if few else "give more text, or lower --block_size")
+        )
+
+
 def check_data(config: TrainConfig) -> str:
     "Find the data, and count tokens and steps. ValueError, FileNotFoundError: one line."
-    from gpt2edu.data.cache import hub_name, prepared_before
+    from gpt2edu.data.cache import hub_name, prepare_data
     from gpt2edu.data.shards import open_shards
 
     c = config
+    if c.questions == GRAMMAR:
+        return f"data: questions about {c.conversations:,} stories, written at the start"
+    if c.questions:
+        return f"data: {c.questions}, {len(read_questions(c.questions)):,} questions"
     if not (c.shards or hub_name(c.dataset)):
         if c.dataset[0] not in EMBEDDED:
             find_files(c.dataset)
         return f"data: {', '.join(c.dataset)}, here; shards are written at the start if need be"
-    folder = Path(c.shards).expanduser() if c.shards else prepared_before(c)
-    train, val = (len(open_shards(folder, split, verify=False)) for split in ("train", "val"))
+    tokenizer, folder = prepare_data(c)  # these two kinds are found, never written
+    known = {"tokenizer_hash": tokenizer.hash, "verify": False}
+    train, val = (len(open_shards(folder, split, **known)) for split in ("train", "val"))
+    check_val(c, val, folder)
     return f"data: {folder}, {train:,} tokens to train on and {val:,} to validate on, " + (
         f"{horizon(c, train):,} steps"
     )
 
 
+def wanted_by(config: TrainConfig):  # a `Wanted`
+    "Say which questions a run asks."
+    from gpt2edu.evaluate.tasks import Wanted
+
+    c = config
+    return Wanted(data=c.hellaswag, choice_items=c.choice_items, questions=c.questions)
+
+
 def check_questions(config: TrainConfig) -> Iterator[str]:
     "Fetch the questions of each validation. ValueError, FileNotFoundError, OSError: one line."
-    from gpt2edu.evaluate.tasks import TASKS, Wanted
+    from gpt2edu.evaluate.tasks import TASKS
 
-    wanted = Wanted(config.hellaswag, choice_items=config.choice_items)
+    wanted = wanted_by(config)
     for task in TASKS.values():
         if task.applies(config):
             yield f"questions: {task.title}, {len(task.items(wanted)):,} items"
@@ -183,6 +218,10 @@ def check(
     "Check what can be known before a start. ValueError, FileNotFoundError, OSError: one line."
     if ranks > 1:
         yield from check_processes(config, ranks)
+    if config.init_from and folder is None:
+        check_start(config)
+        yield f"start: {find_start(config.init_from, config.out_dir)}"
+    check_tracker(config.tracker)
     yield check_disk(config, folder or Path(config.out_dir))
     yield check_data(config)
     yield from check_machine(config, ranks)

@@ -3,13 +3,15 @@
 # Made by tools/book.py from ../../book/tough/ch19c_setup.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['MONTH', 'begun_with', 'Machine', 'choose_machine', 'Data', 'open_data', 'sizes',
-           'build_model', 'choose_optimizers', 'known_peak', 'Parts', 'check_step', 'build',
-           'fixed_choices', 'data_facts', 'check_data', 'describe_machine', 'describe_parts']
+__all__ = ['MONTH', 'TURNS', 'HELD_OUT', 'begun_with', 'Machine', 'choose_machine', 'Data',
+           'open_data', 'chat_tokenizer', 'open_questions', 'sizes', 'first_weights', 'is_split',
+           'build_model', 'choose_optimizers', 'known_peak', 'Parts', 'pinned', 'check_step',
+           'build', 'fixed_choices', 'check_newer', 'data_facts', 'check_data', 'describe_machine',
+           'describe_parts']
 
 # %% ../../nbs/tough/ch19c_setup.ipynb #ee5078b0
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -17,10 +19,11 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from gpt2edu.data.cache import not_writable, prepare_data
-from gpt2edu.data.loader import Loader
+from gpt2edu.data.cache import hub_name, not_writable, prepare_data, prepared_before
+from gpt2edu.data.loader import Ahead, Loader
+from gpt2edu.data.packing import PackedLoader, PackedSet, conversation
 from gpt2edu.data.shards import ShardSet, open_shards
-from gpt2edu.evaluate.tasks import TASKS, Task, Wanted
+from gpt2edu.evaluate.tasks import TASKS, Task
 from gpt2edu.machine import device
 from gpt2edu.machine import distributed as dist
 from gpt2edu.machine.device import Choice
@@ -28,23 +31,42 @@ from gpt2edu.machine.distributed import Ranks
 from gpt2edu.machine.progress import duration
 from gpt2edu.model.gpt import GPT, GPTConfig, num_params
 from gpt2edu.plan.report import data_sheet_peak
-from gpt2edu.text.tokenizer import Tokenizer
-from gpt2edu.train import checkpoint, selftest
+from gpt2edu.text.chat import with_chat
+from gpt2edu.text.questions import (
+    GRAMMAR,
+    Question,
+    exam,
+    hold_out,
+    questions_about,
+    read_questions,
+)
+from gpt2edu.text.tokenizer import Tokenizer, get_tokenizer
+from gpt2edu.train import checkpoint, selftest, start
 from gpt2edu.train.config import (
     MAY_CHANGE,
     MODEL_SIZES,
+    NEWER,
     TrainConfig,
-    flops_per_token,
     horizon,
     measure_peak,
     padded,
+    token_flops,
 )
 from gpt2edu.train.log import check_tracker
 from gpt2edu.train.optim import build_optimizers
-from gpt2edu.train.ready import check_disk, check_memory, memory_of, share_step
+from gpt2edu.train.ready import (
+    check_disk,
+    check_memory,
+    check_val,
+    memory_of,
+    share_step,
+    wanted_by,
+)
 from gpt2edu.train.runs import RunState, begun_source, holds_run
 
 MONTH = 30 * 86_400  # seconds
+TURNS = 4  # questions about a story, at most
+HELD_OUT = 400  # stories whose questions only judge
 
 # %% ../../nbs/tough/ch19c_setup.ipynb #ec8a570f
 def begun_with(
@@ -94,9 +116,10 @@ class Data(NamedTuple):
 
     folder: Path  # of the shards
     tokenizer: Tokenizer
-    train: ShardSet
-    val: ShardSet
-    questions: dict[Task, list[dict]]  # of each task that is asked at a validation
+    train: ShardSet | PackedSet
+    val: ShardSet | PackedSet
+    questions: dict[Task, list]  # of each task that is asked at a validation, encoded
+    samples: Sequence[Question] = ()  # held out; to show how the model answers
 
 
 def open_data(
@@ -107,53 +130,123 @@ def open_data(
     begun: str | None = None,  # at a resume: SHA-256 of the run's text, if known
 ) -> Data:
     "Find or prepare shards and questions. ValueError, FileNotFoundError, OSError: one line."
-    wanted = Wanted(config.hellaswag, choice_items=config.choice_items)
+    wanted = wanted_by(config)
     with dist.rank0_first(ranks):
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as e:
             raise not_writable(folder, e, "--out_dir") from e
-        tokenizer, shards = prepare_data(config, say, begun)
-        known = (tokenizer.hash, ranks.is_main, tokenizer.n_vocab)
-        train, val = (open_shards(shards, split, *known) for split in ("train", "val"))
-        asked = [task for task in TASKS.values() if task.applies(config)]
-        questions = {task: task.items(wanted) for task in asked}
-    if (n := min(config.val_tokens, len(val) - 1)) < config.block_size:
-        few = config.val_tokens < config.block_size
-        raise ValueError(
-            f"{shards}: got {n} tokens to validate on, "
-            f"expected block_size={config.block_size} at least; "
-            + ("raise --val_tokens" if few else "give more text, or lower --block_size")
-        )
-    return Data(shards, tokenizer, train, val, questions)
+        if hub_name(config.dataset) and not (config.shards or config.questions):
+            prepared_before(config)
+        asked = {task: task.items(wanted) for task in TASKS.values() if task.applies(config)}
+        if config.questions:
+            data = open_questions(config, folder, say)
+        else:
+            tokenizer, shards = prepare_data(config, say, begun)
+            known = (tokenizer.hash, ranks.local_rank == 0, tokenizer.n_vocab)  # once on each node
+            train, val = (open_shards(shards, split, *known) for split in ("train", "val"))
+            data = Data(shards, tokenizer, train, val, {})
+    if not config.questions:
+        check_val(config, len(data.val), data.folder)
+    questions = {task: task.encode(items, data.tokenizer) for task, items in asked.items()}
+    return data._replace(questions=questions)
 
 # %% ../../nbs/tough/ch19c_setup.ipynb #35dd2cb3
-def sizes(config: TrainConfig) -> dict[str, int]:
-    "The sizes of the model that do not depend on the tokenizer."
+def chat_tokenizer(
+    config: TrainConfig,
+    folder: Path,  # of the run; holds its tokenizer once it has begun
+) -> Tokenizer:
+    "Find the tokenizer of a run that trains on questions. ValueError, one line."
+    if (folder / "tokenizer.json").is_file():
+        return Tokenizer.load(folder)
+    if config.tokenizer == "train":
+        raise ValueError(
+            f"questions={config.questions} are asked of a model that can read; "
+            "name one to begin with: --init_from tiny"
+        )
+    return with_chat(get_tokenizer(config.tokenizer))
+
+
+def open_questions(
+    config: TrainConfig,
+    folder: Path,  # of the run
+    say: Callable,
+) -> Data:
+    "Write or read questions, and pack them. ValueError, FileNotFoundError: one line."
+    c, tokenizer = config, chat_tokenizer(config, folder)
+    if c.questions == GRAMMAR:
+        say(f"data: questions about {c.conversations:,} stories")
+        sizes = {"train": c.conversations, "held-out": HELD_OUT}
+        parts = [[questions_about(i, s, TURNS) for i in range(n)] for s, n in sizes.items()]
+        samples = exam(HELD_OUT)
+    else:
+        train, samples = hold_out(read_questions(c.questions), c.questions)
+        say(f"data: {c.questions}, {len(train):,} questions, and {len(samples):,} held out")
+        parts = [[[q] for q in part] for part in (train, samples)]
+    packed = []
+    for part in parts:
+        talks = [conversation(tokenizer, asked, c.block_size) for asked in part]
+        if c.questions != GRAMMAR and None in talks:
+            q = part[talks.index(None)][0]
+            raise ValueError(
+                f"{c.questions}: the question {q.question[:40]!r} does not fit block_size="
+                f"{c.block_size} tokens with its story and answer; shorten it"
+            )
+        packed.append(PackedSet(filter(None, talks), c.block_size, c.questions))
+    name = Path(f"questions-{packed[0].sha256[0][:12]}")
+    return Data(name, tokenizer, *packed, {}, samples)
+
+# %% ../../nbs/tough/ch19c_setup.ipynb #ec74da0d
+def sizes(config: TrainConfig) -> dict:  # field: value
+    "What describes the model and does not depend on the tokenizer."
     return {k: getattr(config, k) for k in MODEL_SIZES}
+
+
+def first_weights(
+    config: TrainConfig,
+    tokenizer: Tokenizer,
+    begun: bool,  # whether a checkpoint will replace the weights
+) -> GPT:  # on the CPU
+    "Draw the weights from the seed, the same on every device, or take those of `init_from`."
+    if config.init_from and not begun:
+        return start.load_start(config, tokenizer)
+    shape = GPTConfig(**sizes(config), vocab_size=padded(tokenizer.n_vocab))
+    return GPT(shape, torch.Generator().manual_seed(config.seed))
+
+
+def is_split(config: TrainConfig, ranks: Ranks) -> bool:
+    "Whether each rank holds only a part of the model."
+    return config.shard and ranks.world_size > 1
 
 
 def build_model(
     config: TrainConfig,
-    n_vocab: int,  # ids of the tokenizer
+    tokenizer: Tokenizer,
     machine: Machine,
     ranks: Ranks,
+    begun: bool = False,  # whether a checkpoint will replace the weights
 ) -> tuple[GPT, nn.Module, nn.Module]:  # plain, compiled, and what training calls
-    "Draw the weights from the seed, on the CPU, so that they are the same on every device."
-    shape = GPTConfig(**sizes(config), vocab_size=padded(n_vocab))
-    model = GPT(shape, torch.Generator().manual_seed(config.seed)).to(machine.device)
+    "Build the model that a run trains."
+    model = first_weights(config, tokenizer, begun)
+    start.choose_trained(config, model)
+    model.recompute = config.recompute
+    model = model.to(machine.device)
+    if is_split(config, ranks):
+        blocks = model.transformer.h
+        if machine.compiled.value:
+            for block in blocks:  # each by itself: what exchanges the weights stays between them
+                block.compile()
+        return (dist.shard(model, blocks, ranks),) * 3
     compiled = torch.compile(model) if machine.compiled.value else model
     return model, compiled, dist.wrap(compiled, ranks)
 
 
-def choose_optimizers(config: TrainConfig, model: GPT, machine: Machine) -> list:
+def choose_optimizers(config: TrainConfig, model: GPT, machine: Machine, ranks: Ranks) -> list:
     "Build the optimisers; Muon multiplies in fp32 unless the run is in bf16."
     c = config
     muon_dtype = None if machine.dtype == torch.bfloat16 else torch.float32  # None: the hardware's
-    betas = (c.beta1, c.beta2)
-    return build_optimizers(
-        model, c.optimizer, c.lr, c.weight_decay, betas, c.muon_lr, dtype=muon_dtype
-    )
+    options = {"muon_lr": c.muon_lr, "dtype": muon_dtype, "share": ranks.world_size > 1}
+    return build_optimizers(model, c.optimizer, c.lr, c.weight_decay, (c.beta1, c.beta2), **options)
 
 # %% ../../nbs/tough/ch19c_setup.ipynb #cc3c0a89
 def known_peak(machine: Machine) -> float | None:  # FLOP/s of one rank
@@ -169,6 +262,7 @@ class Parts:
     "What `Trainer` stores."
 
     B: int  # windows in a micro-batch of one rank
+    split: bool  # whether each rank holds only a part of the model
     n_micro: int  # micro-batches of one rank in a step
     machine: Machine
     data: Data
@@ -177,11 +271,18 @@ class Parts:
     compiled: nn.Module  # the same weights
     forward: nn.Module  # what training calls
     optimizers: list
-    loader: Loader
+    loader: Loader | PackedLoader | Ahead
     peak: float  # FLOP/s that all ranks could do in matrix products; MFU is a share of it
     peak_from: str  # data sheet or measured
     measured: float  # FLOP/s of all ranks, as measured
     flops: float  # of training, for a token
+
+
+def pinned(
+    batch: Sequence[torch.Tensor],
+) -> list[torch.Tensor]:
+    "Move a batch to memory that the system never moves, so that the GPU copies it by itself."
+    return [t.pin_memory() for t in batch]
 
 
 def check_step(
@@ -210,6 +311,8 @@ def build(
     c = config
     GPTConfig(**sizes(c))  # wrong choices are refused on every rank, before any work
     check_tracker(c.tracker)
+    if c.init_from and not resume:
+        start.check_start(c)
     B, n_micro = share_step(c, ranks.world_size)
 
     def begin() -> dict:
@@ -223,15 +326,22 @@ def build(
     dist.from_rank0(ranks, lambda: check_disk(c, folder))
     data = open_data(c, folder, ranks, say, begun_source(c, begun))
     max_steps = horizon(c, len(data.train))
-    model, compiled, forward = build_model(c, data.tokenizer.n_vocab, machine, ranks)
-    optimizers = choose_optimizers(c, model, machine)
-    loader = Loader(data.train, B, c.block_size, c.seed, ranks.rank, ranks.world_size)
+    model, compiled, forward = build_model(c, data.tokenizer, machine, ranks, bool(begun))
+    optimizers = choose_optimizers(c, model, machine, ranks)
+    share = (c.seed, ranks.rank, ranks.world_size)
+    if c.questions:
+        loader = PackedLoader(data.train, B, n_micro, *share)
+    else:
+        loader = Loader(data.train, B, c.block_size, *share)
+    if kind == "cuda":
+        loader = Ahead(loader, pinned)
     measured = measure_peak(machine.device, machine.dtype) * ranks.world_size
     known = known_peak(machine)
-    flops = flops_per_token(num_params(model), c.n_layer, c.n_embd, c.block_size)
+    flops = token_flops(c, model.config.vocab_size)
     check_step(c, flops / measured)
     return Parts(
         B=B,
+        split=is_split(c, ranks),
         n_micro=n_micro,
         machine=machine,
         data=data,
@@ -254,6 +364,11 @@ def fixed_choices(config: TrainConfig, data: Data) -> dict:
     del saved["separator"]  # it is in the name of the data, and runs older than it have none
     fixed = {k: v for k, v in saved.items() if k not in MAY_CHANGE}
     return fixed | {"tokenizer_hash": data.tokenizer.hash, "data": data.folder.name}
+
+
+def check_newer(path: Path, state: dict, fixed: dict):
+    "Compare the choices that earlier versions did not write. ValueError, one line."
+    checkpoint.check_config(path, NEWER | state["config"], {k: fixed[k] for k in NEWER})
 
 
 def data_facts(data: Data) -> dict:
@@ -302,8 +417,13 @@ def describe_parts(parts: Parts, config: TrainConfig, ranks: Ranks) -> list[str]
     peak = f"{parts.measured / 1e12:.2f} TFLOP/s measured"
     if parts.peak_from != "measured":
         peak += f", {parts.peak / 1e12:.0f} on the data sheet, of which MFU is a share"
+    trained = sum(p.numel() for p in parts.model.parameters() if p.requires_grad)
+    some = f", {trained:,} of them trained ({trained / n:.2%})" if trained < n else ""
+    alone = "shard: no effect with one rank; start several with torchrun --nproc_per_node=N"
+    shared = f"shard: each of {ranks.world_size} ranks holds its part of every tensor"
     return [
-        f"model: {n:,} parameters, vocabulary {n_vocab:,} of {padded(n_vocab):,}",
+        f"model: {n:,} parameters{some}, vocabulary {n_vocab:,} of {padded(n_vocab):,}",
         f"machine: {describe_machine(machine, ranks)}, {peak}",
         f"precision: {machine.precision}; compile: {machine.compiled}{smaller}",
+        *([shared if parts.split else alone] if config.shard else []),
     ]

@@ -22,8 +22,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from gpt2edu.data.cache import one_writer
+from gpt2edu.data.loader import Ahead
+from gpt2edu.data.packing import Batch
 from gpt2edu.machine.atomic import write_atomically
 from gpt2edu.machine.signals import undisturbed
+from gpt2edu.text.chat import answer_text
+from gpt2edu.evaluate.answers import replies
 from gpt2edu.evaluate.tasks import TASKS, Subject, is_stories
 from gpt2edu.evaluate.validation import bigram_and_floor, validation_loss
 from gpt2edu.machine import device
@@ -31,12 +35,15 @@ from gpt2edu.machine import distributed as dist
 from gpt2edu.machine.distributed import Ranks
 from gpt2edu.machine.progress import duration
 from gpt2edu.model.generate import complete
+from gpt2edu.model.lora import save_adapter
 from gpt2edu.train import checkpoint, setup
-from gpt2edu.train.config import SAMPLE_TOKENS, TrainConfig, mfu
+from gpt2edu.train.config import NEWER, SAMPLE_TOKENS, TrainConfig, mfu
 from gpt2edu.train.interrupts import SpikeWatch, Stop, Stopped, explain, stop_signals
 from gpt2edu.train.log import LivePlot, RunLog, open_tracker, plot_loss
-from gpt2edu.train.optim import load_states, lr_at, set_lr
+from gpt2edu.train.optim import load_states, lr_at, set_lr, whole_tensor
+from gpt2edu.train.profile import Profiler
 from gpt2edu.train.runs import RunState, check_state, typed
+from gpt2edu.train.start import adapter_fits, own_tokenizer
 
 # %% ../../nbs/tough/ch19_trainer.ipynb #83987c51
 class Pace:
@@ -91,7 +98,7 @@ class Trainer:
         ranks: Ranks = Ranks(),  # noqa: B008  from `dist.start`; frozen
     ):
         self.start = time.perf_counter()
-        self.config = config
+        self.config = own_tokenizer(config)
         self.folder = Path(folder)
         self.ranks = ranks
         self.close = lambda: None  # gives the folder back; see `claim`
@@ -138,14 +145,16 @@ class Trainer:
         self.seconds = 0.0  # of the run before this process
         self.next = None  # a micro-batch that was read ahead
         self.ends = False  # whether a rank has caught a signal
+        here = config.profile and ranks.is_main
+        where = self.folder / "profile", self.device, self.say
+        self.profiler = Profiler(config.profile, *where) if here else None
         self.val_loss = math.nan  # the last one
         self.best = math.inf  # the lowest
         self.judged = 0  # the step of the last
         if resume:
             self.restore()
         self.tell = self.untell = None  # of the tracker
-        if ranks.is_main:
-            self.open()
+        dist.from_rank0(ranks, self.open)
         for line in setup.describe_parts(parts, config, ranks):
             self.say(line)
 
@@ -169,12 +178,9 @@ class Trainer:
             data=str(self.parts.data.folder),
         )
 
-    def save(self, wait: bool = True):
-        "Write a checkpoint, whole or not at all; without waiting, a thread writes beside training."
-        if not self.ranks.is_main:
-            return
-        self.saved()
-        state = {
+    def state(self) -> dict:  # a `RunState`
+        "Gather what a resumed run needs beside weights and optimisers."
+        return {
             "step": self.step,
             "position": self.position,
             "seconds": self.elapsed(),
@@ -188,7 +194,20 @@ class Trainer:
             "threads": torch.get_num_threads(),
             "ranks": self.ranks.world_size,
         }
-        tensors = self.model.state_dict(), [o.state_dict() for o in self.optimizers]
+
+    def save(self, wait: bool = True):
+        "Write a checkpoint, whole or not at all; without waiting, a thread writes beside training."
+        split = self.parts.split
+        if not (split or self.ranks.is_main):
+            return
+        weights = self.model.state_dict(keep_vars=split)
+        tensors = [weights, [o.state_dict() for o in self.optimizers]]
+        if split:  # every rank gives its part
+            tensors = checkpoint.gathered(tensors, self.ranks.is_main)
+        if not self.ranks.is_main:
+            return
+        self.saved()
+        state = self.state()
         self.saver.save(self.folder / "checkpoints", *tensors, state, self.config.keep_last)
         if wait:
             self.saved()
@@ -200,8 +219,9 @@ class Trainer:
 
     def restore(self):
         "Load the latest checkpoint, or start at step 0 without one."
-        # what the data decide is compared by `check_data`
-        choices = {k: v for k, v in self.fixed.items() if k not in ("data", "tokenizer_hash")}
+        # what the data decide is compared by `check_data`: a tokenizer by its hash, not its place
+        later = ("data", "tokenizer", "tokenizer_hash", *NEWER)
+        choices = {k: v for k, v in self.fixed.items() if k not in later}
         place = self.folder / "checkpoints"
         found = checkpoint.load_latest(place, config=choices, kind=RunState)
         if found is None:
@@ -211,6 +231,8 @@ class Trainer:
         older = {"best": math.inf, "judged": saved.state["step"]}  # older checkpoints have neither
         s = older | saved.state
         check_state(path, s)
+        self.check_saved(path, s)
+        setup.check_newer(path, s, self.fixed)
         checkpoint.load_weights(self.model, saved.model, path / checkpoint.MODEL)
         new = s["step"] == 0 or bool(s["scaler"])  # fp16 passes over some steps
         checkpoint.check_optim(self.optimizers, saved.optim, path / checkpoint.OPTIM, new)
@@ -231,27 +253,39 @@ class Trainer:
                 change = f"the number of {name} was {was}, is now {n}"
                 self.say(f"resume: {change}; the last bits may differ")
 
+    def check_saved(self, path: Path, state: dict):
+        "Refuse a state that does not belong to this run; for a subclass. ValueError, one line."
+
     def elapsed(self) -> float:  # seconds, those before a resume included
         return self.seconds + time.perf_counter() - self.start
 
-    def batch(self):  # x, y: (B, T) on the device
-        "Read the next micro-batch; on a GPU the copy runs beside the computing."
+    def batch(self) -> Batch:  # on the device
+        "Take the next micro-batch; a GPU copies it while it computes."
         tensors = self.loader.next_batch()
-        if self.device.type == "cuda":
-            tensors = [t.pin_memory() for t in tensors]
-        return [t.to(self.device, non_blocking=True) for t in tensors]
+        return Batch(*(t.to(self.device, non_blocking=True) for t in tensors))
+
+    def part(self, name: str):  # a context manager
+        "Mark a part of a step for a profile."
+        return self.profiler.part(name) if self.profiler else nullcontext()
 
     def accumulate(self) -> Tensor:  # () mean loss of this rank's micro-batches, nats/token
         "Add up the gradients of the micro-batches."
         loss = torch.zeros((), device=self.device)
         for i in range(self.n_micro):
-            x, y = self.next or self.batch()
+            x, y, positions, mask, share = self.next or self.batch()
+            rows = {} if mask is None else {"positions": positions, "mask": mask}
             with dist.sync_if(self.forward, i == self.n_micro - 1):
-                with device.autocast(self.device, self.dtype):
-                    part = self.forward(x, y)[1] / self.n_micro
-                self.scaler.scale(part).backward()
+                cast = device.autocast(self.device, self.dtype, cache=not self.config.recompute)
+                with self.part("forward"), cast:
+                    part = self.forward(x, y, **rows)[1]
+                # DDP takes the mean over the ranks, so each multiplies its share by their number
+                many = self.ranks.world_size
+                part = part / self.n_micro if share is None else part * (share * many)
+                with self.part("backward"):
+                    self.scaler.scale(part).backward()
             loss += part.detach()
-            self.next = self.batch()  # the GPU is still at work
+            with self.part("data"):
+                self.next = self.batch()  # the GPU is still at work
         return loss
 
     def train_step(
@@ -261,23 +295,36 @@ class Trainer:
 
         The loss is in nats/token, over all ranks, which also agree whether one caught a signal.
         """
-        c = self.config
-        share = lr_at(self.step, 1.0, self.last_share, c.warmup_steps, self.max_steps)
+        self.set_rates()
+        loss, norm = self.descend(stop)
+        self.step += 1
+        self.position += self.config.total_batch // self.config.block_size  # windows
+        return loss, norm
+
+    def set_rates(self):
+        "Give the optimisers the learning rates of this step."
+        warmup = self.config.warmup_steps
+        share = lr_at(self.step, 1.0, self.last_share, warmup, self.max_steps)
         set_lr(self.optimizers, share)
+
+    def descend(self, stop: Stop | None) -> tuple[float, float]:  # as for `train_step`
+        "Compute the gradient and move the weights along it, once."
+        c = self.config
         loss = self.accumulate()
         signalled = loss.new_tensor(float(bool(stop and stop.caught)))
         seen = dist.mean_over_ranks(torch.stack([loss, signalled]))
-        for o in self.optimizers:
-            self.scaler.unscale_(o)
-        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), c.grad_clip))
+        with self.part("optimizer"):
+            for o in self.optimizers:
+                self.scaler.unscale_(o)
+            norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), c.grad_clip)
+            norm = float(whole_tensor(norm))
         loss, signalled = seen.tolist()
         self.ends = signalled > 0
         self.check_finite("loss", loss)
         if not self.scaler.is_enabled():  # a scaler passes over such a step
             self.check_finite("norm of the gradient", norm)
-        self.update(math.isfinite(norm))
-        self.step += 1
-        self.position += c.total_batch // c.block_size  # windows
+        with self.part("optimizer"):
+            self.update(math.isfinite(norm))
         return loss, norm
 
     def update(self, finite: bool):
@@ -285,7 +332,8 @@ class Trainer:
         for o in self.optimizers:
             if finite:
                 self.scaler.step(o)
-            o.zero_grad(set_to_none=self.ranks.world_size == 1)  # DDP keeps them in its buckets
+            # DDP keeps them in its buckets
+            o.zero_grad(set_to_none=self.ranks.world_size == 1 or self.parts.split)
         self.scaler.update()
 
     def check_finite(self, name: str, value: float):
@@ -303,23 +351,35 @@ class Trainer:
         c = self.config
         where = {"device": self.device, "dtype": self.dtype, "ranks": self.ranks}
         sizes = (c.val_tokens, c.block_size, self.B, c.val_overlap)
-        self.val_loss = validation_loss(self.compiled, self.val_shards, *sizes, **where)
-        self.check_finite("validation loss", self.val_loss)
-        self.best, self.judged = min(self.best, self.val_loss), self.step
-        found = {"loss": self.val_loss, "best": self.best}
         subject = Subject(self.model, self.tokenizer, *where.values(), self.B)
-        for task, items in self.parts.data.questions.items():
-            found |= task.logged(subject, items)
+        with dist.whole(self.model):  # a rank may have a batch more than another
+            self.val_loss = validation_loss(self.compiled, self.val_shards, *sizes, **where)
+            self.check_finite("validation loss", self.val_loss)
+            self.best, self.judged = min(self.best, self.val_loss), self.step
+            found = {"loss": self.val_loss, "best": self.best}
+            with self.eager():
+                for task, items in self.parts.data.questions.items():
+                    found |= task.logged(subject, items)
         if self.ranks.is_main:
             self.log.write("val", step=self.step, seconds=self.elapsed(), **found)
             self.tell(self.step, {f"val/{k}": v for k, v in found.items()})
         return found
 
+    def eager(self):  # a context manager
+        "Run the blocks of a split model uncompiled: questions and samples have many shapes."
+        compiled = self.parts.split and self.parts.machine.compiled.value
+        return torch.compiler.set_stance("force_eager") if compiled else nullcontext()
+
     def samples(self, n: int, max_tokens: int) -> list[str]:
         "Write n texts from the same seed each time, with a generator that training does not use."
         generator = torch.Generator().manual_seed(self.config.seed)
         options = {"num_seq": n, "temperature": 0.8, "generator": generator}
-        texts = complete(self.model, self.tokenizer, "", max_tokens, **options)
+        if asked := self.parts.data.samples[:n]:
+            said = replies(self.model, self.tokenizer, asked, max_tokens)  # on this rank
+            said = [answer_text(self.tokenizer, ids) for ids in said]
+            texts = [f"{q.prompt}\n{a}" for q, a in zip(asked, said, strict=True)]
+        else:
+            texts = complete(self.model, self.tokenizer, "", max_tokens, **options)
         self.log.write("sample", step=self.step, texts=texts)
         return texts
 
@@ -331,7 +391,14 @@ class Trainer:
         many = self.ranks.world_size > 1
         if self.ranks.is_main and not self.locked():  # it has run before
             self.claim()
-        try:
+        with ExitStack() as ends:  # in reverse order, each whatever became of the others
+            ends.callback(self.close)
+            ends.callback(self.untell or (lambda: None))
+            ends.push(self.last_save)
+            if self.profiler:
+                ends.callback(self.profiler.close)
+            if isinstance(self.loader, Ahead):
+                ends.callback(self.loader.close)
             with nullcontext(stop) if stop else stop_signals() as stop:
                 try:
                     # ranks stop together, after a step
@@ -345,11 +412,15 @@ class Trainer:
                 if done is None:
                     self.end_early(stop)
                 return done
-        finally:
+
+    def last_save(self, kind: type | None, error: BaseException | None, trace):
+        "Wait for the save under way; that it failed must not hide why the run did."
+        try:
             self.saver.wait()
-            if self.untell:
-                self.untell()
-            self.close()
+        except Exception as e:
+            if error is None:
+                raise
+            self.say(f"the last save failed too: {e}")
 
     def end_early(self, stop: Stop):
         "Save, and say how to resume."
@@ -368,7 +439,8 @@ class Trainer:
         judgements += total % c.eval_every > 0
         n = min(c.val_tokens, len(self.val_shards)) / (1 - c.val_overlap)  # tokens of a validation
         n += sum(task.tokens * len(items) for task, items in self.parts.data.questions.items())
-        forward = step_seconds / c.total_batch / 3  # of a token; a training step costs three of it
+        # of a token; a training step costs three of it, or four if blocks are computed twice
+        forward = step_seconds / c.total_batch / (3 + c.recompute)
         return (total - self.step) * step_seconds + judgements * n * forward
 
     def loop(self, stop: Stop, plot: LivePlot | None) -> dict | None:
@@ -384,6 +456,8 @@ class Trainer:
                 before, began = self.position, time.perf_counter()
                 with stop.held():
                     loss, norm = self.train_step(stop)
+                    if self.profiler:
+                        self.profiler.step()
                 pace.add(self.step, loss, time.perf_counter() - began)
                 self.look(loss, watch.sees(loss, before), pace)
                 bar.update()
@@ -395,8 +469,9 @@ class Trainer:
                     return None
                 if self.step % c.eval_every == 0 or last:
                     self.say(self.progress(loss, self.judge(), rate, pace))
-                if self.step % c.sample_every == 0 and not last and self.ranks.is_main:
-                    self.say(f"step {self.step} sample: {self.samples(1, SAMPLE_TOKENS)[0]}")
+                if self.step % c.sample_every == 0 and not last:
+                    with dist.whole(self.model), self.eager():
+                        self.show_sample()
                 if self.step % c.save_every == 0 or last:
                     with stop.held():  # a thread that is about to start must not be lost
                         self.save(wait=last)
@@ -405,6 +480,11 @@ class Trainer:
                 if plot:
                     plot.update(last)
         return self.finish()
+
+    def show_sample(self):
+        "Write a short sample on rank 0."
+        if self.ranks.is_main:
+            self.say(f"step {self.step} sample: {self.samples(1, SAMPLE_TOKENS)[0]}")
 
     def look(self, loss: float, spike: int | None, pace: Pace):
         "Say the time that the run takes and the first loss; stop at a loss that stays high."
@@ -420,8 +500,12 @@ class Trainer:
                 "whole; try a lower --lr, or --max_spike 0 to go on"
             )
         if self.step == 1:
-            ln_v = f"ln V, knowing nothing: {math.log(self.model.config.vocab_size):.3f}"
-            self.say(f"step 1/{self.max_steps} train {loss:.3f} ({ln_v})")
+            self.say(self.first_line(loss))
+
+    def first_line(self, loss: float) -> str:
+        "Put the first loss into a line."
+        ln_v = f"ln V, knowing nothing: {math.log(self.model.config.vocab_size):.3f}"
+        return f"step 1/{self.max_steps} train {loss:.3f} ({ln_v})"
 
     def write_line(self, loss: float, norm: float, rate: float):  # rate: tokens/s
         "Write a line of the log, and tell the tracker."
@@ -446,15 +530,35 @@ class Trainer:
         self.saved()
         tokens = self.step * self.config.total_batch
         done = {"val_loss": self.val_loss, "seconds": round(self.elapsed(), 1), "tokens": tokens}
-        if not self.ranks.is_main:
-            return done
-        val = self.val_shards[: min(self.config.val_tokens, len(self.val_shards) - 1) + 1]
-        known = is_stories(self.config)
-        done |= bigram_and_floor(self.train_shards, val, self.tokenizer, known)
+        with dist.whole(self.model), self.eager():
+            return self.write_end(done) if self.ranks.is_main else done
+
+    def write_end(self, done: dict) -> dict:  # the last event
+        "Compare with what can be reached, and write down how the run ended."
+        done |= {"bigram": None, "floor": None}
+        if not self.config.questions:
+            val = self.val_shards[: min(self.config.val_tokens, len(self.val_shards) - 1) + 1]
+            known = is_stories(self.config)
+            done |= bigram_and_floor(self.train_shards, val, self.tokenizer, known)
         last = next((e for e in reversed(self.log.read()) if e["event"] == "val"), {})
         for task in reversed(TASKS.values()):
             done |= {k: last.get(k) for k in (task.figure, f"{task.figure}_error")}
         plot_loss(self.log, self.folder / "loss.png", done["floor"], done["bigram"])
         samples = self.samples(3, self.config.block_size)
+        self.keep_adapter()
         self.log.write("done", **done)
         return done | {"samples": samples}
+
+    def keep_adapter(self):
+        "Write the adapter, if that is what was trained, into a folder of its own."
+        c, tokenizer = self.config, self.tokenizer
+        if not c.lora_rank:
+            return
+        if not adapter_fits(c, tokenizer):
+            why = "other tokens or another context than the model that it began with"
+            self.say(f"adapter: not written: the run has {why}; use the run, {typed(self.folder)}")
+            return
+        where = save_adapter(self.model, self.folder / "adapter", c.init_from, tokenizer.n_vocab)
+        if c.questions:  # its tokenizer has four ids more
+            tokenizer.save(where)
+        self.say(f"adapter: {where}")

@@ -1,0 +1,137 @@
+"Questions about stories: their answers are true, and the same on every platform."
+
+import hashlib
+import json
+import re
+
+import pytest
+
+from gpt2edu.text.grammar import Grammar
+from gpt2edu.text.questions import (
+    FACTS,
+    KINDS,
+    NOBODY_KNOWS,
+    SPLITS,
+    WORDINGS,
+    exam,
+    questions,
+    questions_about,
+    read_questions,
+    world_of,
+)
+
+
+def by_hand(story):
+    "A story of the grammar as a test writes it, and the world at its end."
+    return world_of(story, Grammar(shortest=3, longest=9))
+
+
+STORY = (
+    "One day, Mia and Tom were in the kitchen. Mia had a ball. Tom bought four plums. "
+    "Mia gave the ball to Tom. Tom ate one plum, so now he had three. Mia went to the park. "
+    "At last, Tom had three plums."
+)
+
+
+def test_the_answers_about_a_story_that_a_person_can_check():
+    world = by_hand(STORY)
+    said = {
+        WORDINGS[kind][0].format(**fact.words): fact.answer
+        for kind in FACTS
+        for fact in FACTS[kind](world)
+    }
+    assert said == {
+        "Where is the ball?": "It is with Tom.",
+        "Who has the ball?": "It is with Tom.",
+        "Where is Mia?": "She is at the park.",
+        "Where is Tom?": "He is in the kitchen.",
+        "Who is with Mia?": "She is alone.",
+        "Who is with Tom?": "He is alone.",
+        "How many plums does Tom have?": "He has three plums.",
+        "Who gave the ball to Tom?": "It was Mia.",
+    }
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_each_answer_follows_from_the_text_alone(split):
+    for q in questions(400, split):
+        world = world_of(q.story, SPLITS[split])
+        facts = {
+            wording.format(**fact.words): fact.answer
+            for kind in FACTS
+            for fact in FACTS[kind](world)
+            for wording in WORDINGS[kind]
+        }
+        assert facts.get(q.question, NOBODY_KNOWS) == q.answer
+        assert (q.kind == "unknown") == (q.answer == NOBODY_KNOWS)
+
+
+def test_splits_share_no_story_and_hold_their_wording_out():
+    asked = {split: list(questions(1500, split)) for split in SPLITS}
+    stories = {split: {q.story for q in found} for split, found in asked.items()}
+    assert len(stories["train"] & stories["held-out"]) < 5  # the shortest can meet by chance
+    assert set(KINDS) == {q.kind for q in asked["held-out"]}
+    unseen = [re.compile(re.sub(r"\\{\w\\}", r"\\w+", re.escape(w[-1]))) for w in WORDINGS.values()]
+    assert all(any(u.fullmatch(q.question) for u in unseen) for q in asked["wording"])
+    assert not any(u.fullmatch(q.question) for q in asked["train"] for u in unseen)
+    assert min(len(q.story) for q in asked["longer"]) > 200
+
+
+def test_questions_are_the_same_everywhere():
+    found = [q for i in range(300) for split in SPLITS for q in questions_about(i, split, 3)]
+    digest = hashlib.sha256(json.dumps([q[:4] for q in found]).encode()).hexdigest()
+    assert digest[:16] == "6f72c4c1d1a0292d"
+
+
+def test_an_exam_mixes_the_three_splits_that_are_not_trained():
+    splits = [q.split for q in exam(10)]
+    assert splits == ["held-out"] * 6 + ["wording"] * 2 + ["longer"] * 2
+    assert exam(4)[0] == next(questions(1, "held-out"))
+
+
+def test_a_file_of_questions(tmp_path):
+    file = tmp_path / "own.jsonl"
+    rows = [{"question": "Who are you?", "answer": "A model."}]
+    rows += [{"story": "Mia slept.", "question": "Who slept?", "answer": "Mia.", "kind": "sleep"}]
+    file.write_text("\n\n".join(map(json.dumps, rows)), encoding="utf-8")
+    a, b = read_questions(file)
+    assert (a.kind, a.prompt, a.answer) == ("file", "Who are you?", "A model.")
+    assert (b.kind, b.prompt) == ("sleep", "Mia slept. Who slept?")
+
+
+BAD = {
+    '{"question": "Who?"}': "answer is missing",
+    '{"question": "  ", "answer": "I."}': 'question is "  ", expected text that is not blank',
+    '{"question": "Who?", "answer": 3}': "answer is 3",
+    '{"question": "Who?", "answer": "I.", "reply": "no"}': "reply is a key that does not belong",
+    '["Who?", "I."]': "the whole is",
+    '{"question": "Who?"': "not JSON",
+    '{"question": "a", "answer": "b", "answer": "c"}': "not JSON (the key 'answer' is there twice)",
+    '{"question": "a", "answer": "\\ud83d"}': 'answer is "\\ud83d", expected text',
+    '{"question": "a", "answer": ' + "[" * 100_000: "not JSON (nested too deeply)",
+}
+
+
+@pytest.mark.parametrize("line", BAD)
+def test_a_bad_line_is_named(tmp_path, line):
+    file = tmp_path / "own.jsonl"
+    file.write_text('{"question": "a?", "answer": "b"}\n' + line, encoding="utf-8")
+    with pytest.raises(ValueError) as e:
+        read_questions(file)
+    assert str(e.value).startswith(f"{file}, line 2: {BAD[line]}")
+    assert "\n" not in str(e.value)
+
+
+def test_no_file_and_an_empty_one(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"expected a \.jsonl file"):
+        read_questions(tmp_path / "none.jsonl")
+    (tmp_path / "empty.jsonl").write_text("\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="holds no questions"):
+        read_questions(tmp_path / "empty.jsonl")
+
+
+def test_what_is_no_split_and_no_story():
+    with pytest.raises(ValueError, match="expected one of train, held-out, wording, longer"):
+        questions_about(0, "test")
+    with pytest.raises(ValueError, match="comes after its end"):
+        by_hand(STORY + " And so on.")

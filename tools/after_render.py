@@ -1,0 +1,117 @@
+"""Add to the rendered site what a reader takes along. Quarto runs this after a render.
+
+python tools/after_render.py [_site]
+
+It writes notebooks/<tier>/<name>.ipynb, the course as gpt2edu-course.zip, and print.html: all
+chapters on one page, which the browser prints or saves as a PDF. It also takes the title block off
+the home page, which has a first heading of its own. Only the standard library is used.
+"""
+
+import os
+import re
+import shutil
+import sys
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TIERS = ("easy", "medium", "tough")
+ALONG = ("README.md", "LICENSE", "constraints.txt")
+EARLIEST = (1980, 1, 1, 0, 0, 0)  # the same bytes for the same course
+WHOLE = "gpt2edu, the whole course"
+NOT_SEARCHED = '<meta name="robots" content="noindex">'  # each chapter has a page of its own
+PAGE_BREAKS = (
+    "<style>.chapter { break-before: page; } #quarto-sidebar, nav, nav .breadcrumb"
+    " { display: none !important; } @media screen"
+    " { main.content { margin: auto; max-width: 60rem; padding: 1rem; } }</style>"
+)
+
+
+def number(path: Path) -> tuple[int, str]:
+    found = re.match(r"ch0?(\d+)([a-z]?)_", path.stem)
+    return int(found[1]), found[2]
+
+
+def notebooks() -> list[Path]:
+    "The chapters with their appendices, in the order in which they are read."
+    found = [p for tier in TIERS for p in (ROOT / "nbs" / tier).glob("ch*.ipynb")]
+    return sorted(found, key=number)
+
+
+def take_along(site: Path):
+    "Write the notebooks, one by one and as a zip."
+    with zipfile.ZipFile(site / "gpt2edu-course.zip", "w", zipfile.ZIP_DEFLATED) as pack:
+        for path in [*(ROOT / name for name in ALONG), *notebooks()]:
+            name = str(path.relative_to(ROOT)).replace(os.sep, "/")
+            about = zipfile.ZipInfo(f"gpt2edu/{name}", EARLIEST)
+            about.compress_type = zipfile.ZIP_DEFLATED
+            pack.writestr(about, path.read_bytes())
+    for path in notebooks():
+        copy = site / "notebooks" / path.relative_to(ROOT / "nbs")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
+
+
+def moved(text: str, folder: str, name: str, names: set[str]) -> str:
+    "Rewrite the addresses of a chapter for a page in the site's root that holds all chapters."
+    text = re.sub(r'\b(id|for|aria-controls|aria-labelledby)="', rf'\1="{name}--', text)
+
+    def address(found):
+        key, quote, to = found.groups()
+        if to.startswith("#"):
+            return f"{key}={quote}#{name}--{to[1:]}{quote}"
+        if not to or re.match(r"[a-z][a-z+.-]*:|/", to):
+            return found[0]
+        page = re.search(r"/?(ch\d+[a-z]?_\w+)\.html(?:#([\w-]+))?$", to)
+        if page and page[1] in names:
+            return f"{key}={quote}#{page[1]}{'--' + page[2] if page[2] else ''}{quote}"
+        return f"{key}={quote}{os.path.normpath(f'{folder}/{to}')}{quote}"
+
+    return re.sub(r"""\b(href|src)=(["'])(.*?)\2""", address, text)
+
+
+def one_page(site: Path):
+    "Write print.html out of the rendered chapters."
+    pages = [site / p.relative_to(ROOT).with_suffix(".html") for p in notebooks()]
+    names = {p.stem for p in pages}
+    parts = []
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        main = re.search(r"(?s)<main\b[^>]*>(.*?)</main>", text)[1]
+        main = re.sub(r"(?s)<script\b.*?</script>", "", main)
+        main = re.sub(r"(</?h)([1-5])\b", lambda m: f"{m[1]}{int(m[2]) + 1}", main)
+        folder = str(page.parent.relative_to(site)).replace(os.sep, "/")
+        parts.append(f'<section class="chapter" id="{page.stem}">')
+        parts.append(moved(main, folder, page.stem, names) + "</section>")
+    head = re.search(r"(?s)^.*?</head>", pages[0].read_text(encoding="utf-8"))[0]
+    folder = str(pages[0].parent.relative_to(site)).replace(os.sep, "/")
+    head = re.sub(r"(?s)<title>.*?</title>", f"<title>{WHOLE}</title>", head)
+    head = re.sub(r'(<meta name="description" content=")[^"]*', rf"\1{WHOLE}, to print", head)
+    head = re.sub(r'<link rel="canonical"[^>]*>', "", head)
+    head = moved(head, folder, "head", set()).replace(
+        "</head>", f"{NOT_SEARCHED}{PAGE_BREAKS}</head>"
+    )
+    body = "\n".join([f"<h1>{WHOLE}</h1>", *parts])
+    text = f'{head}<body class="fullcontent"><main class="content">{body}</main></body></html>\n'
+    (site / "print.html").write_text(text, encoding="utf-8")
+
+
+def one_heading(site: Path):
+    "With title-block-style: none, Quarto leaves Pandoc's title block where the page has its own."
+    home = site / "index.html"
+    text = home.read_text(encoding="utf-8")
+    block = r'(?s)<header id="title-block-header".*?</header>'
+    home.write_text(re.sub(block, "", text), encoding="utf-8")
+
+
+def main():
+    site = Path(
+        sys.argv[1] if len(sys.argv) > 1 else os.environ.get("QUARTO_PROJECT_OUTPUT_DIR", "_site")
+    )
+    take_along(site)
+    one_page(site)
+    one_heading(site)
+
+
+if __name__ == "__main__":
+    main()

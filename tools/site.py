@@ -1,0 +1,160 @@
+"""Make a page of the website out of a notebook. Quarto runs this on each one (`ipynb-filters`).
+
+A notebook is written for Jupyter and Colab. On its page
+
+- title and description stand in front matter, with the chapter's number;
+- exercise checks stay out of the search;
+- the line of facts links Colab, the notebook and the manuscript, and loads no image from elsewhere;
+- a figure comes first and its code is folded below it;
+- an exercise is one card, and its solution is folded together with its output;
+- a diagram becomes part of the page, so that it follows the page's light and dark theme.
+
+Quarto starts it in the notebook's folder, with the notebook on standard input. Only the standard
+library is used: the machine that renders has Python and nothing else.
+"""
+
+import html
+import json
+import re
+import sys
+from pathlib import Path
+
+REPOSITORY = "https://github.com/gpt2edu/gpt2edu"
+BADGE = re.compile(r'<a href="(https://colab\.[^"]+)"><img [^>]*></a>')
+DIAGRAM = re.compile(r"^!\[([^\]]+)\]\(([./]*book/diagrams/[\w-]+\.svg)\)$", re.M)
+FIRST_LINES = re.compile(r"# (?P<title>.+)\n+(?:> (?P<goal>.+)\n*)?")
+EXERCISE = re.compile(r"(?:\*\*|### )(\d+\. .+?)(?:\.\*\*)?\n")  # both ways of writing one
+
+
+def source(cell) -> str:
+    return "".join(cell["source"])
+
+
+def markdown(text: str, kind: str = "markdown") -> dict:
+    return {"cell_type": kind, "metadata": {}, "source": text.splitlines(keepends=True)}
+
+
+def quoted(text: str) -> str:
+    "A string as YAML takes it."
+    return json.dumps(text, ensure_ascii=False)
+
+
+def number(path: Path) -> str:
+    "The number of a chapter or an appendix, '' for any other notebook."
+    found = re.match(r"ch0?(\d+[a-z]?)_", path.stem)
+    return found[1] if found else ""
+
+
+def front_matter(text: str, path: Path) -> tuple[dict, str]:
+    "Take title and goal out of the first cell's text; return the front matter, and what is left."
+    first = FIRST_LINES.match(text)
+    title = re.sub(r"^Appendix \w+: ", "", first["title"])
+    title = title[0].upper() + title[1:]
+    lines = [f"title: {quoted(' · '.join(filter(None, [number(path), title])))}"]
+    if first["goal"]:
+        lines.append(f"description: {quoted(first['goal'])}")
+    if path.parent.name == "exercises":
+        lines.append("search: false")
+    return markdown("\n".join(["---", *lines, "---\n"]), "raw"), text[first.end() :]
+
+
+def facts(text: str, path: Path) -> str:
+    "Write the links of a chapter in place of the badge, whose image another host would serve."
+    place = f"{path.parent.name}/{path.name}"
+    manuscript = f"{REPOSITORY}/edit/main/book/{Path(place).with_suffix('.md')}"
+    links = f"[Open in Colab](\\1) · [Notebook]({REPOSITORY}/blob/main/nbs/{place})"
+    text = BADGE.sub(f"{links} · [Edit this page]({manuscript})", text)
+    return text.replace('{.callout-note appearance="simple"}\n**', "{.facts}\n**", 1)
+
+
+def inlined(text: str, path: Path) -> str:
+    "Put the SVG of a diagram in place of its image."
+
+    def svg(found):
+        drawing = (path.parent / found[2]).read_text(encoding="utf-8")
+        drawing = drawing[drawing.index("<svg") :].strip()
+        label = html.escape(found[1])
+        drawing = drawing.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
+        return f'```{{=html}}\n<figure class="diagram">{drawing}</figure>\n```'
+
+    return DIAGRAM.sub(svg, text)
+
+
+def folded_figure(text: str) -> str:
+    "Fold the code of a figure, where nothing else says how it is shown."
+    if re.search(r"^#\| label: fig-", text, re.M) and "#| code-fold:" not in text:
+        return '#| code-fold: true\n#| code-summary: "Code of this figure"\n' + text
+    return text
+
+
+def solution(cell) -> list[dict]:
+    "Fold a solution together with its output."
+    text = re.sub(r"^#\| code-(fold|summary): .*\n|^# @title .*\n", "", source(cell), flags=re.M)
+    opened = '<details class="solution">\n<summary>Solution</summary>\n'
+    return [
+        markdown(opened),
+        cell | {"source": text.splitlines(keepends=True)},
+        markdown("</details>\n"),
+    ]
+
+
+def parts(text: str) -> list[str]:
+    "Cut prose before each heading and each numbered exercise, but not inside a fenced block."
+    out, fenced = [""], False
+    for line in text.splitlines(keepends=True):
+        fenced ^= line.startswith("```")
+        if not fenced and re.match(r"\*\*\d+\. |#{2,3} ", line):
+            out.append("")
+        out[-1] += line
+    return out
+
+
+def cards(cells: list[dict]) -> list[dict]:
+    "Put each exercise of a chapter on a card: from its number to the next one or to a heading."
+    out, in_exercises, is_open = [], False, False
+    for cell in cells:
+        text = source(cell)
+        if cell["cell_type"] != "markdown":
+            is_solution = re.search(r"^#\| code-summary: .*Solution", text, re.M)
+            out += solution(cell) if is_solution else [cell]
+            continue
+        for part in parts(text):
+            if part.startswith("## "):
+                in_exercises = part.startswith("## Exercises")
+            starts = EXERCISE.match(part) if in_exercises else None
+            if is_open and (starts or part.startswith("#")):
+                out.append(markdown(":::\n"))
+                is_open = False
+            if starts:
+                out.append(markdown("::: {.exercise}\n"))
+                is_open, part = True, f"### {starts[1]}\n\n{part[starts.end() :].lstrip()}"
+            out += [markdown(part)] if part.strip() else []
+    return out + ([markdown(":::\n")] if is_open else [])
+
+
+def page(nb: dict, path: Path) -> dict:
+    "The notebook as its page needs it."
+    matter, rest = front_matter(source(nb["cells"][0]), path)
+    cells = [matter, markdown(facts(rest, path)), *nb["cells"][1:]]
+    for cell in cells:
+        if cell["cell_type"] == "markdown":
+            text = inlined(source(cell), path)
+        elif cell["cell_type"] == "code":
+            text = folded_figure(source(cell))
+        else:
+            continue
+        cell["source"] = text.splitlines(keepends=True)
+    return nb | {"cells": cards(cells)}
+
+
+def main():
+    text = sys.stdin.buffer.read().decode("utf-8")
+    here = sorted(Path.cwd().glob("*.ipynb"))
+    same = [p for p in here if p.read_text(encoding="utf-8") == text]
+    if not same:
+        sys.exit(f"tools/site.py: no notebook of {Path.cwd()} is the one on standard input")
+    sys.stdout.buffer.write(json.dumps(page(json.loads(text), same[0])).encode("utf-8"))
+
+
+if __name__ == "__main__":
+    main()
