@@ -30,6 +30,7 @@ def browser():
     api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if not CHROMIUM.exists():
         pytest.skip(f"there is no {CHROMIUM}")
+    api.expect.set_options(timeout=60_000)  # a busy machine
     with api.sync_playwright() as p:
         # Docker has no user namespace for chromium's own sandbox
         chromium = p.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])

@@ -366,6 +366,11 @@ def test_a_model_that_runs_out_of_memory_says_so_on_the_page():
 
 @pytest.mark.parametrize("page", [["endless"]], indirect=True)
 def test_a_new_chat_forgets_the_answer_that_was_being_written(page, browser):
+    from playwright.sync_api import expect
+
+    def see(selector: str):
+        return expect(tab.locator(selector))
+
     with browser.new_context() as context:
         tab = context.new_page()
         tab.goto(f"http://127.0.0.1:{page.port}/")
@@ -373,21 +378,21 @@ def test_a_new_chat_forgets_the_answer_that_was_being_written(page, browser):
         tab.on("request", lambda r: asked.append(r.post_data) if r.post_data else None)
         tab.locator("#text").fill("my secret")
         tab.locator("#send").click()
-        tab.wait_for_function("document.querySelector('.model')?.textContent.length > 5")
+        see(".model").to_have_text(re.compile(".{6}"))
         tab.locator("#reset").click()
-        tab.wait_for_function("document.querySelector('#stop').disabled")
-        assert tab.locator("#log").inner_text() == ""
+        see("#stop").to_be_disabled()
+        see("#log").to_have_text("")
         tab.locator("#text").fill("hello")
         tab.locator("#send").click()
-        tab.wait_for_function("document.querySelector('.model')?.textContent.length > 5")
+        see(".model").to_have_text(re.compile(".{6}"))
         assert [json.loads(a)["messages"] for a in asked][-1] == [
             {"role": "user", "content": "hello"}
         ]
         tab.locator("#reset").click()
-        tab.wait_for_function("document.querySelector('#stop').disabled")
+        see("#stop").to_be_disabled()
         tab.locator("#text").fill("x" * 1_100_000)
         tab.locator("#send").click()
-        assert "longer than the server reads; begin a new chat" in tab.locator("#log").inner_text()
+        see("#log").to_contain_text("longer than the server reads; begin a new chat")
         assert len(asked) == 2
 
 

@@ -868,7 +868,7 @@ def test_bash_completes(work):
             assert (p.returncode, p.stdout, p.stderr) == (0, "", "")
         env = ENV | {"PATH": f"{BIN}{os.pathsep}{ENV['PATH']}"}
         cmd = ["bash", "-c", COMPLETE, "bash", script, name, *words]
-        p = subprocess.run(cmd, cwd=work, env=env, capture_output=True, text=True, timeout=60)
+        p = subprocess.run(cmd, cwd=work, env=env, capture_output=True, text=True, timeout=300)
         assert p.returncode == 0 and p.stderr == "", p.stderr
         return sorted(p.stdout.split())
 

@@ -190,5 +190,5 @@ def test_the_search_finds_what_a_reader_types(site, page):
     before = page.evaluate(count)  # links that the page has anyway
     page.keyboard.press("/")
     page.locator("input[type=search], .aa-Input").first.fill("tied embeddings")
-    page.wait_for_function(f"{count} > {before}", timeout=10_000)
+    page.wait_for_function(f"{count} > {before}")
     assert page.evaluate(count) > before

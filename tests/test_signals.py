@@ -239,7 +239,7 @@ except (KeyboardInterrupt, Stopped) as e:
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_a_signal_that_a_destructor_swallows_comes_again(name):
     cmd = [sys.executable, "-c", SWALLOW.format(name)]
-    p = subprocess.run(cmd, env=ENV, capture_output=True, text=True, timeout=50)
+    p = subprocess.run(cmd, env=ENV, capture_output=True, text=True, timeout=300)
     assert p.stderr == "" and str(128 + getattr(signal, name)) in p.stdout, p
 
 

@@ -502,7 +502,7 @@ SOME = ["lora", pytest.param("frozen", marks=pytest.mark.slow)]
 @pytest.mark.parametrize("kind", SOME)
 def test_killed_resume_ends_with_the_same_bits(place, tmp_path, kind):
     whole = process(place, tmp_path, f"whole-{kind}", kind)
-    out = whole.communicate(timeout=200)[0]
+    out = whole.communicate(timeout=600)[0]
     assert whole.returncode == 0, out[-2000:]
     hit = 0
     for step in ("step 1/", "step 30/"):  # killed a moment after these lines
@@ -514,7 +514,7 @@ def test_killed_resume_ends_with_the_same_bits(place, tmp_path, kind):
         hit += p.wait() == -signal.SIGKILL
         p.communicate()
     last = process(place, tmp_path, f"killed-{kind}", kind)
-    out = last.communicate(timeout=200)[0]
+    out = last.communicate(timeout=600)[0]
     assert last.returncode == 0 and hit == 2, out[-2000:]
     assert unlike(*(saved(place / "runs" / f"{name}-{kind}") for name in ("whole", "killed"))) == []
 
@@ -523,7 +523,7 @@ def test_killed_resume_ends_with_the_same_bits(place, tmp_path, kind):
 def test_two_ranks_train_as_one(place, tmp_path, kind):
     for n in (0, 2):
         p = process(place, tmp_path, f"ranks-{kind}-{n}", kind, n, max_steps=12, micro_batch=4)
-        out = p.communicate(timeout=200)[0]
+        out = p.communicate(timeout=600)[0]
         assert p.returncode == 0, out[-2000:]
     one, two = (saved(place / "runs" / f"ranks-{kind}-{n}")[checkpoint.MODEL] for n in (0, 2))
     assert one.keys() == two.keys() and any("lora_B" in name for name in one) == (kind == "lora")
