@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import warm
 
 from gpt2edu.cli.chat import Chat, Talk, fit
 from gpt2edu.cli.chat_web import POLICY, Server, page_of, refusal_of
@@ -56,9 +57,7 @@ def models(tmp_path_factory) -> Path:
 
 def piped(lines: str | bytes, *flags: str, place: Path) -> subprocess.CompletedProcess:
     data = lines if isinstance(lines, bytes) else lines.encode()
-    return subprocess.run(
-        [*CHAT, *flags], input=data, cwd=place, env=ENV, capture_output=True, timeout=120
-    )
+    return warm.run([*CHAT, *flags], input=data, cwd=place, env=ENV, text=False)
 
 
 # what the model sees

@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import warm
 
 from gpt2edu.cli import commands as cli
 from gpt2edu.cli import flags
@@ -44,8 +45,8 @@ ENV = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
 
 def sh(name, *args, cwd, **kw):
     "Run a console script."
-    cmd = [BIN / name, *map(str, args)] if isinstance(name, str) else [*name, *map(str, args)]
-    return subprocess.run(cmd, cwd=cwd, env=ENV, capture_output=True, text=True, timeout=1200, **kw)
+    head = [sys.executable, BIN / name] if isinstance(name, str) else name
+    return warm.run([*head, *args], cwd=cwd, env=ENV, timeout=1200, **kw)
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import warm
 
 import gpt2edu
 from gpt2edu.data import cache as prepare
@@ -638,7 +639,7 @@ def command(name, *args, cwd):
     run = [sys.executable, "-m", "gpt2edu.cli", name, *args]
     env = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     env |= {"PYTHONPATH": str(Path(gpt2edu.__file__).parents[1])}
-    return subprocess.run(run, cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
+    return warm.run(run, cwd=cwd, env=env)
 
 
 def test_one_document_one_line_and_a_poem_train(tmp_path):

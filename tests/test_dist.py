@@ -9,6 +9,7 @@ import time
 
 import pytest
 import torch
+import warm
 from small_runs import ENV, SET_BY_TORCHRUN, TORCHRUN
 from torch import nn
 
@@ -68,7 +69,7 @@ stop()
 
 
 def run(command, **env):
-    return subprocess.run(command, capture_output=True, text=True, env={**ENV, **env}, timeout=600)
+    return warm.run(command, env={**ENV, **env})
 
 
 def train(folder, nproc, micro, steps=12):

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+import warm
 
 from gpt2edu.cli import commands as cli
 from gpt2edu.cli.flags import parse
@@ -212,9 +213,7 @@ def under_torchrun(place, n, *args):
         sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={n}",
         "-m", "gpt2edu.cli", "eval",
     ]  # fmt: skip
-    return subprocess.run(
-        [*command, *args], cwd=place, env=env, capture_output=True, text=True, timeout=600
-    )
+    return warm.run([*command, *args], cwd=place, env=env)
 
 
 @pytest.mark.parametrize("n", [2, 3])

@@ -25,6 +25,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import warm
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from loopback_hub import SHA, serve, words, write_dataset, write_parquet
@@ -52,9 +53,7 @@ def command(*flags):
 
 
 def run(cwd, env, *flags, code=0):
-    p = subprocess.run(
-        command(*flags), cwd=cwd, env=env, capture_output=True, text=True, timeout=600
-    )
+    p = warm.run(command(*flags), cwd=cwd, env=env)
     assert p.returncode == code, p.stdout + p.stderr
     return p.stdout + p.stderr
 

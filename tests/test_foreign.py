@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+import warm
 from safetensors.torch import load_file
 from tokenizers import Tokenizer as Judge
 
@@ -275,7 +276,7 @@ def test_training_takes_our_exports_tokenizer(folder, tmp_path):
     small += " --max_steps 1 --choice_items 0 --val_tokens 64 --device cpu"
     args = ["train", "--dataset", "t.txt", "--tokenizer", "hf/tokenizer.json", *small.split()]
     command = [sys.executable, "-m", "gpt2edu.cli", *args]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=os.environ)
+    done = warm.run(command)
     assert done.returncode == 0, done.stderr
     assert Tokenizer.load(tmp_path / "runs" / "tiny").hash == get_tokenizer("hf").hash
 

@@ -19,6 +19,7 @@ import numpy
 import pytest
 import safetensors.torch
 import torch
+import warm
 from small_runs import ENV, TWO_RANKS, saved, unlike
 
 from gpt2edu.machine.signals import Stopped
@@ -293,7 +294,7 @@ def command(name, head=(), **other):
 
 def train(place, name, head=(), code=0, **other):
     line = command(name, head, **other)
-    done = subprocess.run(line, env=ENV, cwd=place, capture_output=True, text=True, timeout=600)
+    done = warm.run(line, env=ENV, cwd=place)
     assert done.returncode == code, done.stderr[-2000:]
     return done.stdout if code == 0 else done.stderr
 
@@ -380,7 +381,7 @@ def test_a_resumed_run_ends_with_the_very_weights(place, whole):
             f.unlink()
         path.rmdir()
     line = [*TRAIN, "--resume", "halves"]
-    done = subprocess.run(line, env=ENV, cwd=place, capture_output=True, text=True, timeout=600)
+    done = warm.run(line, env=ENV, cwd=place)
     assert done.returncode == 0 and "step 12" in done.stdout
     assert unlike(saved(place / "runs" / "whole"), saved(place / "runs" / "halves")) == []
 
@@ -389,7 +390,7 @@ def check_kills(place, whole, name, kills):
     rng, hit = random.Random(), 0
     for n in range(kills):
         line = command(name) if n == 0 else [*TRAIN, "--resume", name]
-        p = subprocess.Popen(line, env=ENV, cwd=place, stdout=subprocess.PIPE, text=True)
+        p = warm.start(line, env=ENV, cwd=place, stdout=warm.PIPE)
         for text in p.stdout:
             if text.startswith(("time:", "step ", "resume:")):
                 break
@@ -399,7 +400,7 @@ def check_kills(place, whole, name, kills):
         p.stdout.close()
     assert hit, "no kill came before the end"
     line = [*TRAIN, "--resume", name]
-    done = subprocess.run(line, env=ENV, cwd=place, capture_output=True, text=True, timeout=600)
+    done = warm.run(line, env=ENV, cwd=place)
     assert done.returncode == 0, done.stderr[-2000:]
     assert unlike(saved(place / "runs" / "whole"), saved(place / "runs" / name)) == []
 
@@ -469,7 +470,7 @@ def test_a_start_that_has_changed_is_refused(place, whole):
     try:
         safetensors.torch.save_file(tensors, path, metadata={"format": "pt"})
         line = [*TRAIN, "--resume", "moved", "--max_steps", "8"]
-        done = subprocess.run(line, env=ENV, cwd=place, capture_output=True, text=True, timeout=600)
+        done = warm.run(line, env=ENV, cwd=place)
     finally:
         path.write_bytes(raw)
     assert done.returncode == 2

@@ -6,7 +6,6 @@ Chapter 26, appendix 13a. Then what a run does with such a block: training, resu
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 import safetensors.torch
 import torch
 import transformers
+import warm
 from safetensors.torch import load_file, save_file
 
 from gpt2edu.data import cache
@@ -278,13 +278,7 @@ def command(*args, ranks=1):
     start = [sys.executable, "-m"]
     if ranks > 1:
         start += ["torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}", "-m"]
-    done = subprocess.run(
-        [*start, "gpt2edu.cli", *map(str, args)],
-        env=ENV,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = warm.run([*start, "gpt2edu.cli", *args], env=ENV)
     return done.returncode, done.stdout + done.stderr
 
 

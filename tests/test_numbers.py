@@ -1,13 +1,13 @@
 "Every numeric flag of every command with every odd number: one line or work, never a traceback."
 
 import signal
-import subprocess
 import sys
 from contextlib import contextmanager
 from pathlib import Path
 from typing import get_args, get_type_hints
 
 import pytest
+import warm
 
 from gpt2edu.cli import commands
 from gpt2edu.data.prepare import PrepareConfig
@@ -130,7 +130,7 @@ SAMPLE = [
 def test_through_the_real_process(command, name, value, code, base):
     args = [a for a in flags(command, name, value) if (command, a) != ("train", "--dry_run")]
     words = [sys.executable, "-m", "gpt2edu.cli", command.strip("_"), *args]
-    done = subprocess.run(words, cwd=base, capture_output=True, encoding="utf-8", timeout=300)
+    done = warm.run(words, cwd=base)
     assert done.returncode == code, done.stderr
     assert code == 0 or done.stderr.count("\n") == 1, done.stderr
     assert "Traceback" not in done.stderr and Path(base / "runs").is_dir()

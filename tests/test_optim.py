@@ -2,12 +2,12 @@
 
 import copy
 import math
-import subprocess
 import textwrap
 
 import numpy as np
 import pytest
 import torch
+import warm
 from small_runs import TWO_RANKS
 from torch import nn
 
@@ -324,6 +324,6 @@ SHARED = """
 def test_ranks_that_share_muons_products_take_the_same_step(tmp_path):
     script = tmp_path / "shared.py"
     script.write_text(textwrap.dedent(SHARED), encoding="utf-8")
-    done = subprocess.run([*TWO_RANKS, str(script)], capture_output=True, text=True, timeout=300)
+    done = warm.run([*TWO_RANKS, script])
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("equal") == done.stdout.count("5") == 2  # their lines may mix

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import warm
 from small_runs import kept_for_backward
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -379,12 +380,7 @@ def test_vocabulary_is_that_of_the_run(few_stories):
 
 
 def command(*args):
-    done = subprocess.run(
-        [sys.executable, "-m", "gpt2edu.cli", "plan", *args],
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    done = warm.run([sys.executable, "-m", "gpt2edu.cli", "plan", *args])
     return done.returncode, done.stdout, done.stderr
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import regex
 import torch
+import warm
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -152,7 +153,7 @@ def test_export_web_refuses_what_the_page_could_not_read(tmp_path):
 def test_the_command_writes_the_file_and_answers_a_mistake(tmp_path):
     def command(*flags):
         args = [sys.executable, "-m", "gpt2edu.cli", "export", *flags]
-        return subprocess.run(args, cwd=tmp_path, capture_output=True, text=True)
+        return warm.run(args, cwd=tmp_path)
 
     sizes = "--n_layer 1 --n_head 2 --n_embd 32 --block_size 32 --total_batch 256 --micro_batch 8"
     sizes += " --vocab_size 300 --val_tokens 2048 --max_steps 2 --eval_every 2 --save_every 2"

@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 import pytest
+import warm
 from small_runs import ENV, TORCHRUN, saved, unlike
 
 from gpt2edu.train import checkpoint
@@ -85,7 +86,7 @@ def command(place, nproc, name, *more, **other):
 
 def train(place, nproc, name, **other):
     line = command(place, nproc, name, **other)
-    done = subprocess.run(line, env=ENV, cwd=place, capture_output=True, text=True, timeout=600)
+    done = warm.run(line, env=ENV, cwd=place)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 
@@ -286,7 +287,7 @@ def test_other_data_ends_every_rank(one):
     content["state"]["data"]["train"][-1] = "0" * 64
     path.write_bytes(checkpoint.sealed(content))
     line = command(one, 2, "moved", resume="auto")
-    done = subprocess.run(line, env=ENV, cwd=one, capture_output=True, text=True, timeout=600)
+    done = warm.run(line, env=ENV, cwd=one)
     mine = [s for s in done.stderr.splitlines() if s.startswith("gpt2edu_train")]
     assert any("was trained on other data" in s and "expected 000000000000" in s for s in mine)
     codes = {int(c) for c in re.findall(r"exitcode\s*:\s*(-?\d+)", done.stderr)}
@@ -383,7 +384,7 @@ def split_runs(folder, kinds):
     kinds = {n: [p, again, CLOCK | flags | places] for n, (p, again, flags) in kinds.items()}
     line = [*TORCHRUN, "--standalone", "--nproc_per_node=2", folder / "split.py", folder]
     line = [*map(str, line), json.dumps(kinds)]
-    done = subprocess.run(line, env=ENV, cwd=folder, capture_output=True, text=True, timeout=600)
+    done = warm.run(line, env=ENV, cwd=folder)
     assert done.returncode == 0, done.stderr[-3000:]
 
 

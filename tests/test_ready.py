@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import warm
 
 from gpt2edu.model.gpt import GPT, GPTConfig
 from gpt2edu.model.pretrained import export
@@ -23,7 +24,7 @@ MUCH = ["--micro_batch", str(2**20), "--total_batch", str(2**27)]  # hundreds of
 
 def command(place, *args):
     line = [sys.executable, "-m", "gpt2edu.cli", "train", *map(str, args)]
-    return subprocess.run(line, cwd=place, capture_output=True, text=True, timeout=600)
+    return warm.run(line, cwd=place)
 
 
 @pytest.fixture

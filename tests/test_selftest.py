@@ -3,12 +3,12 @@
 The wrong device is the CPU, with one kernel that lies while the device's step is taken."""
 
 import os
-import subprocess
 import textwrap
 import time
 
 import pytest
 import torch
+import warm
 from small_runs import TWO_RANKS
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -480,7 +480,7 @@ def test_all_ranks_come_to_one_decision(tmp_path, wrong_rank):
     (tmp_path / "ranks.py").write_text(textwrap.dedent(RANKS), encoding="utf-8")
     cmd = [*TWO_RANKS, tmp_path / "ranks.py", str(wrong_rank)]
     env = os.environ | {"OMP_NUM_THREADS": "1"}
-    p = subprocess.run(cmd, capture_output=True, text=True, timeout=300, env=env)
+    p = warm.run(cmd, env=env)
     assert p.returncode == 0, p.stderr
     lines = p.stdout.splitlines()
     assert len(lines) == 2 and lines[0] == lines[1]

@@ -5,12 +5,12 @@ import json
 import random
 import re
 import signal
-import subprocess
 import sys
 import time
 
 import pytest
 import torch
+import warm
 from small_runs import ENV, TWO_RANKS, saved, unlike
 
 from gpt2edu.data import cache
@@ -122,7 +122,7 @@ def command(place, *more, head=(sys.executable,), **flags):
 
 def call(place, *more, **flags):
     line = command(place, *more, **flags)
-    return subprocess.run(line, env=ENV, cwd=place, capture_output=True, text=True, timeout=600)
+    return warm.run(line, env=ENV, cwd=place)
 
 
 def test_the_command_gives_the_same_bits_and_says_what_comes_next(place):
@@ -152,10 +152,9 @@ def test_two_ranks_equal_one(place):
 
 def test_killed_at_ten_moments_it_ends_with_the_same_bits(place):
     rng, folder, kills = random.Random(), place / "runs" / "killed", 0
-    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
     line = command(place, "--resume=auto", name="killed", save_every=1, eval_every=1)
     while True:
-        p = subprocess.Popen(line, env=ENV, cwd=place, **pipes)
+        p = warm.start(line, env=ENV, cwd=place, stderr=warm.PIPE)
         before, moment = checkpoint.latest(folder / "checkpoints"), rng.uniform(0, 3)
         began = time.monotonic()
         while kills < 10 and p.poll() is None:  # in turn before a step is done, and after one
@@ -186,7 +185,7 @@ def test_questions_of_ones_own(place, tmp_path):
 
 def test_the_command_judges_by_kind(place):
     line = [sys.executable, "-m", "gpt2edu.cli", "eval", "--run=runs/whole", "--choice_items=16"]
-    done = subprocess.run(line, env=ENV, cwd=place, capture_output=True, text=True, timeout=600)
+    done = warm.run(line, env=ENV, cwd=place)
     assert done.returncode == 0, done.stderr
     for name in ("exact", "thing", "unknown", "wording", "longer"):
         assert re.search(rf"^questions +plain +{name} +0\.\d+ ± 0\.\d+", done.stdout, re.M), name
@@ -239,7 +238,7 @@ def test_a_run_without_a_start_and_without_a_tokenizer_is_refused(place, tmp_pat
 
 def test_a_model_without_a_chat_is_not_asked(place):
     line = [sys.executable, "-m", "gpt2edu.cli", "eval", "--run=runs/base", "--tasks=questions"]
-    done = subprocess.run(line, env=ENV, cwd=place, capture_output=True, text=True, timeout=600)
+    done = warm.run(line, env=ENV, cwd=place)
     assert done.returncode == 2 and "has no chat template" in done.stderr
     assert len(done.stderr.strip().split("\n")) == 1
 

@@ -5,13 +5,13 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
+import warm
 from small_runs import TINY, saved, unlike
 from transformers import GPT2LMHeadModel
 
@@ -492,8 +492,7 @@ def process(place, tmp_path, name, kind, nproc=0, **other):
         head += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={nproc}"]
     args = [*head, tmp_path / "script.py", place / "runs" / name, *flags]
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    return subprocess.Popen([*map(str, args)], text=True, env=env, **pipes)
+    return warm.start(args, env=env, stdout=warm.PIPE, stderr=warm.STDOUT)
 
 
 SOME = ["lora", pytest.param("frozen", marks=pytest.mark.slow)]

@@ -15,7 +15,6 @@ import os
 import random
 import re
 import shutil
-import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -23,6 +22,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+import warm
 
 from gpt2edu.cli import commands
 from gpt2edu.data.prepare import PrepareConfig, prepare
@@ -754,7 +754,7 @@ def test_a_command_says_it_in_one_line(place, tmp_path, name, line, key):
         else:
             state.put(text)
         command = [sys.executable, "-m", "gpt2edu.cli", *line.split()]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        done = warm.run(command)
     finally:
         os.chdir(here)
     last = done.stderr.splitlines()

@@ -21,6 +21,7 @@ import time
 
 import pytest
 import torch
+import warm
 from small_runs import TINY, saved, unlike
 from torch.autograd import DeviceType
 from torch.autograd.profiler_util import FunctionEventAvg
@@ -633,9 +634,7 @@ def start(flags, folder, resume="new", *limit):
         *map(str, limit),
     ]  # fmt: skip
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    return subprocess.Popen(
-        args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env
-    )
+    return warm.start(args, env=env, stdout=warm.PIPE, stderr=warm.PIPE)
 
 
 @pytest.fixture(scope="module")

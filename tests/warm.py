@@ -1,0 +1,155 @@
+"""Python in processes that have PyTorch loaded already.
+
+A program that trains spends four seconds on loading PyTorch, its compiler and Matplotlib before it
+does anything. `multiprocessing`'s fork server loads them once for all tests of a worker. What it
+forks is a process of its own, with its own folder, environment, arguments, pipes and exit code.
+A test of how a program starts or ends, or of how much memory it takes, needs `subprocess` itself.
+"""
+
+import atexit
+import multiprocessing
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import tempfile
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.reduction import DupFd
+from pathlib import Path
+from subprocess import DEVNULL, PIPE, STDOUT, CompletedProcess, TimeoutExpired
+
+LOADED = ["torch", "torch._dynamo", "torch.distributed.run", "matplotlib.figure"]
+LOADED += ["matplotlib.backends.backend_agg", "gpt2edu.cli.commands", "gpt2edu.cli.chat"]
+LOADED += ["gpt2edu.train.trainer", "gpt2edu.train.log"]
+# what an interpreter or a library reads as it starts
+AT_THE_START = (
+    "PYTHON",
+    "LC_",
+    "LANG",
+    "LD_",
+    "MALLOC_",
+    "MPL",
+    "OMP_",
+    "MKL_",
+    "ONEDNN_",
+    "ATEN_",
+)
+LIBRARY = str(Path(__file__).parents[1])
+SERVER = multiprocessing.get_context("forkserver") if sys.platform == "linux" else None
+if SERVER:
+    SERVER.set_forkserver_preload(LOADED)
+
+
+def can_fork(line, env) -> bool:
+    "Whether this is Python, in an environment that the fork server could have had."
+    names = {n for n in env.keys() | os.environ.keys() if n.startswith(tuple(AT_THE_START))}
+    same = all(env.get(n) == os.environ.get(n) for n in names - {"PYTHONWARNINGS", "PYTHONPATH"})
+    same &= env.get("PYTHONPATH") in (os.environ.get("PYTHONPATH"), LIBRARY)
+    return SERVER is not None and same and line[0] == sys.executable
+
+
+def become(line, cwd, env, files):
+    "Be the process that this line would start."
+    for number, file in enumerate(files):
+        os.dup2(file.detach(), number)
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(env)
+    if "PYTHONWARNINGS" in env:
+        warnings.simplefilter(env["PYTHONWARNINGS"])
+    sys.stdin, sys.stdout = open(0, closefd=False), open(1, "w", closefd=False)
+    sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)
+    how, *rest = line[1:]
+    sys.path.insert(0, cwd if how in ("-m", "-c") else os.path.dirname(os.path.join(cwd, how)))
+    sys.argv = rest if how in ("-m", "-c") else [how, *rest]
+    try:
+        if how == "-m":
+            runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
+        elif how == "-c":
+            sys.argv[0] = "-c"
+            exec(compile(rest[0], "<string>", "exec"), {"__name__": "__main__"})  # noqa: S102
+        else:
+            runpy.run_path(how, run_name="__main__")
+    finally:
+        atexit._run_exitfuncs()
+
+
+class Popen:
+    "As `subprocess.Popen`, as far as the tests need it."
+
+    def __init__(self, line, cwd, env, input, stdout, stderr, text):
+        self.args = line
+        given = tempfile.TemporaryFile()
+        given.write(input if isinstance(input, bytes) else input.encode())
+        given.seek(0)
+        self.stdout = self.stderr = None
+        writers = [given]
+        for name, kind in (("stdout", stdout), ("stderr", stderr)):
+            if kind == PIPE:
+                r, w = os.pipe()
+                setattr(self, name, open(r) if text else open(r, "rb"))
+                writers.append(open(w, "w"))
+            elif kind == STDOUT:
+                writers.append(writers[-1])
+            else:
+                writers.append(open(os.devnull, "w"))
+        files = [DupFd(f.fileno()) for f in writers]
+        self.process = SERVER.Process(target=become, args=(line, str(cwd), dict(env), files))
+        self.process.start()
+        for file in writers:
+            file.close()
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    @property
+    def returncode(self):
+        return self.process.exitcode
+
+    def poll(self):
+        return self.process.exitcode
+
+    def wait(self, timeout=None):
+        self.process.join(timeout)
+        if self.process.exitcode is None:
+            raise TimeoutExpired(self.args, timeout)
+        return self.process.exitcode
+
+    def send_signal(self, number):
+        if self.poll() is None:
+            os.kill(self.process.pid, number)
+
+    def kill(self):
+        self.send_signal(signal.SIGKILL)
+
+    def communicate(self, timeout=None):
+        with ThreadPoolExecutor() as pool:
+            parts = [f and pool.submit(f.read) for f in (self.stdout, self.stderr)]
+            try:
+                self.wait(timeout)
+            except TimeoutExpired:
+                self.kill()
+                raise
+            return [part and part.result() for part in parts]
+
+
+def start(line, *, cwd=None, env=os.environ, stdout=DEVNULL, stderr=DEVNULL):
+    "Start Python: a fork where that is possible, else a program as any other."
+    line, cwd = [str(word) for word in line], cwd or os.getcwd()
+    if can_fork(line, env):
+        return Popen(line, cwd, env, "", stdout, stderr, True)
+    return subprocess.Popen(line, cwd=cwd, env=env, stdout=stdout, stderr=stderr, text=True)
+
+
+def run(line, *, cwd=None, env=os.environ, input="", timeout=600, text=True):
+    "As `subprocess.run` with `capture_output=True`."
+    line, cwd = [str(word) for word in line], cwd or os.getcwd()
+    if not can_fork(line, env):
+        options = {"cwd": cwd, "env": env, "input": input, "timeout": timeout, "text": text}
+        return subprocess.run(line, capture_output=True, **options)
+    p = Popen(line, cwd, env, input, PIPE, PIPE, text)
+    said = p.communicate(timeout)
+    return CompletedProcess(line, p.returncode, *said)
