@@ -5,6 +5,8 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import warm
+from jupyter_client.provisioning import local_provisioner
 from nbclient import NotebookClient
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -22,11 +24,12 @@ def outputs(cell):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
-def test_runs(path, tmp_path):
+def test_runs(path, tmp_path, monkeypatch):
     """Defect: cells marked `eval: false` were left out here, and Jupyter runs them.
 
     Four chapters stopped at one.
     """
+    monkeypatch.setattr(local_provisioner, "launch_kernel", warm.kernel)
     nb = nbformat.read(path, 4)
     NotebookClient(nb, timeout=HANGS, resources={"metadata": {"path": str(tmp_path)}}).execute()
     left = [p.name for p in tmp_path.iterdir()]

@@ -161,7 +161,7 @@ def test_the_command_writes_the_file_and_answers_a_mistake(tmp_path):
     text = "\n<|endoftext|>".join(s.text for s in stories(400))
     (tmp_path / "my.txt").write_text(text, encoding="utf-8")
     args = [sys.executable, "-m", "gpt2edu.cli", "train", "--dataset", "my.txt", "--name", "a"]
-    subprocess.run([*args, *sizes.split()], cwd=tmp_path, check=True, capture_output=True)
+    assert warm.run([*args, *sizes.split()], cwd=tmp_path).returncode == 0
     done = command("--web")
     assert done.returncode == 0, done.stderr
     assert "exports/a.safetensors" in done.stdout and "playground" in done.stdout

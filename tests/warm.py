@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.reduction import DupFd
@@ -22,7 +23,7 @@ from subprocess import DEVNULL, PIPE, STDOUT, CompletedProcess, TimeoutExpired
 
 LOADED = ["torch", "torch._dynamo", "torch.distributed.run", "matplotlib.figure"]
 LOADED += ["matplotlib.backends.backend_agg", "gpt2edu.cli.commands", "gpt2edu.cli.chat"]
-LOADED += ["gpt2edu.train.trainer", "gpt2edu.train.log"]
+LOADED += ["gpt2edu.train.trainer", "gpt2edu.train.log", "ipykernel.kernelapp"]
 # what an interpreter or a library reads as it starts
 AT_THE_START = (
     "PYTHON",
@@ -51,7 +52,8 @@ def can_fork(line, env) -> bool:
 
 
 def become(line, cwd, env, files):
-    "Be the process that this line would start."
+    "Be the process that this line would start, at the head of a session of its own."
+    os.setsid()
     for number, file in enumerate(files):
         os.dup2(file.detach(), number)
     os.chdir(cwd)
@@ -84,7 +86,7 @@ class Popen:
         given = tempfile.TemporaryFile()
         given.write(input if isinstance(input, bytes) else input.encode())
         given.seek(0)
-        self.stdout = self.stderr = None
+        self.stdin = self.stdout = self.stderr = None
         writers = [given]
         for name, kind in (("stdout", stdout), ("stderr", stderr)):
             if kind == PIPE:
@@ -122,6 +124,9 @@ class Popen:
         if self.poll() is None:
             os.kill(self.process.pid, number)
 
+    def terminate(self):
+        self.send_signal(signal.SIGTERM)
+
     def kill(self):
         self.send_signal(signal.SIGKILL)
 
@@ -141,7 +146,8 @@ def start(line, *, cwd=None, env=os.environ, stdout=DEVNULL, stderr=DEVNULL):
     line, cwd = [str(word) for word in line], cwd or os.getcwd()
     if can_fork(line, env):
         return Popen(line, cwd, env, "", stdout, stderr, True)
-    return subprocess.Popen(line, cwd=cwd, env=env, stdout=stdout, stderr=stderr, text=True)
+    pipes = {"stdout": stdout, "stderr": stderr, "text": True}
+    return subprocess.Popen(line, cwd=cwd, env=env, start_new_session=True, **pipes)
 
 
 def run(line, *, cwd=None, env=os.environ, input="", timeout=600, text=True):
@@ -153,3 +159,11 @@ def run(line, *, cwd=None, env=os.environ, input="", timeout=600, text=True):
     p = Popen(line, cwd, env, input, PIPE, PIPE, text)
     said = p.communicate(timeout)
     return CompletedProcess(line, p.returncode, *said)
+
+
+def kernel(line, *, cwd=None, env=os.environ, **_):
+    "In place of `jupyter_client`'s `launch_kernel`."
+    p = start(line, cwd=cwd, env=env)
+    while p.poll() is None and os.getpgid(p.pid) == os.getpgid(0):  # it will be told to stop, alone
+        time.sleep(0.001)
+    return p
