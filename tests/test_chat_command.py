@@ -209,7 +209,7 @@ def test_a_mistake_gives_one_line(models, flags, line):
 def test_a_closed_input_is_an_empty_one(models):
     words = [*CHAT, "--run", "stories", "--system", " "]
     line = shlex.join(words) + " <&-"
-    p = subprocess.run(line, shell=True, cwd=models, env=ENV, capture_output=True, timeout=120)
+    p = subprocess.run(line, shell=True, cwd=models, env=ENV, capture_output=True, timeout=300)
     assert (p.returncode, p.stdout, p.stderr) == (0, b"", b"")
 
 
@@ -246,7 +246,7 @@ class Terminal:
     def type(self, keys: str):
         # as late as a person: input() of CPython writes the prompt, and then goes to wait for keys;
         # a signal between the two is only acted on at the next key
-        time.sleep(0.5)
+        time.sleep(1.5)
         os.write(self.us, keys.encode())
 
     def ends(self) -> int:
@@ -256,7 +256,7 @@ class Terminal:
                     break
             except OSError:
                 break
-        return self.process.wait(30)
+        return self.process.wait(300)
 
 
 def test_ctrl_c_stops_the_answer_and_ctrl_d_the_chat(models):
@@ -315,7 +315,7 @@ class Page:
         self.port = int(re.search(r"http://127\.0\.0\.1:(\d+)/ \(Ctrl-C ends it\)", line)[1])
 
     def ask(self, method: str, path: str, body: bytes | None = None, **headers):
-        link = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        link = http.client.HTTPConnection("127.0.0.1", self.port, timeout=300)
         headers = {k.replace("_", "-"): v for k, v in headers.items()}
         link.request(method, path, body, headers)
         return link.getresponse()
@@ -331,7 +331,7 @@ def page(models, request):
     page = Page(models, "--run", run, *flags)
     yield page
     page.process.send_signal(signal.SIGINT)
-    assert page.process.wait(30) == 0
+    assert page.process.wait(300) == 0
     assert page.process.stderr.read() == "chat: ended\n"
 
 
@@ -372,6 +372,7 @@ def test_a_new_chat_forgets_the_answer_that_was_being_written(page, browser):
 
     with browser.new_context() as context:
         tab = context.new_page()
+        tab.set_default_timeout(180_000)
         tab.goto(f"http://127.0.0.1:{page.port}/")
         asked = []
         tab.on("request", lambda r: asked.append(r.post_data) if r.post_data else None)

@@ -84,13 +84,18 @@ def run(*command, **kw):
     return done.stdout
 
 
+NOT_CODE = shutil.ignore_patterns("__pycache__")  # the other worker may be writing there
+
+
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory):
     "A git repository with this tree, tagged; this repository's own state is the developer's."
     folder = tmp_path_factory.mktemp("repository")
     for name in ("gpt2edu", "pyproject.toml", "README.md", "LICENSE"):
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, folder / name)
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, folder / name, ignore=NOT_CODE)
+        else:
+            shutil.copy(ROOT / name, folder / name)
     git = ("git", "-C", folder, "-c", "user.name=test", "-c", "user.email=test@localhost")
     run("git", "init", "-q", "-b", "main", folder)
     run(*git, "add", "-A")

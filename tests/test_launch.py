@@ -77,7 +77,8 @@ class Place:
 
     def events(self, *kinds):
         log = self.folder / "runs" / "run" / "log.jsonl"
-        lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+        text = log.read_text(encoding="utf-8") if log.exists() else ""
+        lines = text[: text.rfind("\n") + 1].splitlines()  # the last may still be written
         return [e for e in map(json.loads, lines) if e["event"] in kinds]
 
     def wait_for_step(self, step):
@@ -199,7 +200,7 @@ def test_a_mistake_is_said_once_and_nothing_is_started(place, command, env, word
         SLURM_JOB_NODELIST="n", SLURM_JOB_ID="1", SLURM_NNODES="1", **env,
     )  # fmt: skip
     assert p.returncode == 2 and p.err.count("\n") == 1 and words in p.err
-    assert time.monotonic() - t0 < 100 and not (place.folder / "started").exists()
+    assert time.monotonic() - t0 < 300 and not (place.folder / "started").exists()
 
 
 # a run, in each of the three ways: started, told to stop, started again with the same line
@@ -234,7 +235,7 @@ def test_one_node_trains_is_stopped_and_goes_on(place):
 @LINUX
 def test_a_crash_begins_no_second_run(place):
     "torchrun starts its line again; that line has to go on with the run it began."
-    p = place.start(LAUNCH / "one_node.sh", *FLAGS, "--max_steps", "100", NPROC="2")
+    p = place.start(LAUNCH / "one_node.sh", *FLAGS, "--max_steps", "400", NPROC="2")
     place.wait_for_step(15)
     rank = Path(f"/proc/{p.pid}/task/{p.pid}/children").read_text(encoding="utf-8").split()[0]
     os.kill(int(rank), signal.SIGKILL)

@@ -31,7 +31,8 @@ def test_runs(path, tmp_path, monkeypatch):
     """
     monkeypatch.setattr(local_provisioner, "launch_kernel", warm.kernel)
     nb = nbformat.read(path, 4)
-    NotebookClient(nb, timeout=HANGS, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    here = {"metadata": {"path": str(tmp_path)}}
+    NotebookClient(nb, timeout=HANGS, iopub_timeout=120, resources=here).execute()
     left = [p.name for p in tmp_path.iterdir()]
     assert not left, f"the notebook leaves {left} in the working folder"
     for i, cell in enumerate(nb.cells):

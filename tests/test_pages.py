@@ -51,6 +51,7 @@ def site(tmp_path_factory):
 def page(browser):
     "A page that remembers what it complained about, and each address that it asked for."
     page = browser.new_page(reduced_motion="reduce")
+    page.set_default_timeout(180_000)  # a busy machine
     page.said, page.asked = [], []
     page.on("console", lambda m: m.type == "error" and page.said.append(m.text))
     page.on("pageerror", lambda e: page.said.append(str(e)))

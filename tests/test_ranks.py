@@ -222,7 +222,7 @@ def check_kills(place, kills, rng, want, **other):
         wait_for(
             lambda b=before: p.poll() is not None or checkpoint.latest(folder) not in (None, b)
         )
-        time.sleep(rng.uniform(0, 0.3))
+        time.sleep(rng.uniform(0, 0.1))
         if p.poll() is None and (ranks := children(p.pid)):
             os.kill(rng.choice(ranks), signal.SIGKILL)
             done += 1
@@ -261,8 +261,8 @@ def check_term(place, name, rng):
         assert p.returncode == 0 and err == "", (p.returncode, err)
     early = p.returncode == 143
     # ten times the usual: a guard against hanging, as all limits here
-    assert time.monotonic() - t0 < 50
-    told = out.splitlines()[-1].startswith("SIGTERM: ")
+    assert time.monotonic() - t0 < 300
+    told = any(s.startswith("SIGTERM: ") for s in out.splitlines()[-1:])
     assert ended or early or told or "next: gpt2edu_generate" in out
     train(place, 0, name, resume="auto")
     assert unlike(saved(place / "runs" / "one"), saved(place / "runs" / name)) == []

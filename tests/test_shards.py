@@ -627,7 +627,8 @@ def test_100m_tokens_cost_under_50_mb(tmp_path):
     assert min(resident("s = np.array(S.read_shard(sys.argv[1]))", path)) > 150
 
 
-def test_a_shard_is_scanned_again_only_when_it_has_changed(tmp_path):
+def test_a_shard_is_scanned_again_only_when_it_has_changed(tmp_path, monkeypatch):
+    monkeypatch.setattr(S, "FRESH", 600 * 10**9)  # a slow disk takes seconds to write it
     tokenizer = Tokenizer.train(["a few words of text"], 260, "few")
     S.write_shards(["some text " * 50] * 20, tokenizer, tmp_path, "d", val_tokens=100)
 

@@ -196,8 +196,8 @@ def test_nohup_stays_deaf_to_sighup(place, tmp_path):
     signal_off = {"preexec_fn": lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)}
     p = begin(place, tmp_path, COMMANDS["train"], True, **signal_off)
     assert not is_caught(p.pid, signal.SIGHUP)
-    while "step 1/" not in p.stdout.readline():
-        pass
+    while "step 1/" not in (line := p.stdout.readline()):
+        assert line
     p.send_signal(signal.SIGHUP)
     time.sleep(0.3)
     assert p.poll() is None
@@ -209,8 +209,8 @@ def test_nohup_stays_deaf_to_sighup(place, tmp_path):
 def test_a_closed_terminal_and_a_second_sigterm_save(place, tmp_path):
     (tmp_path / "t.txt").hardlink_to(place / "t.txt")
     p = begin(place, tmp_path, COMMANDS["train"], False)
-    while "step 1/" not in p.stdout.readline():
-        pass
+    while "step 1/" not in (line := p.stdout.readline()):
+        assert line
     for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGTERM):
         p.send_signal(number)
     out, err = p.communicate(timeout=300)

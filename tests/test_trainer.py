@@ -656,7 +656,7 @@ def check_kills(flags, want, folder, kills, rng):
         p = start(flags, folder, "resume")
         while (line := p.stdout.readline()) and line != "ready\n":
             pass
-        time.sleep(rng.uniform(0, 0.5))
+        time.sleep(rng.uniform(0, 0.2))
         p.kill()
         hit += p.wait() == -signal.SIGKILL
         p.communicate()
@@ -685,9 +685,8 @@ def test_killed_ten_times_resume_ends_with_the_very_weights(long, tmp_path):
 def test_a_signal_saves_and_ends_in_order(long, tmp_path, number):
     flags, want = long
     p = start(flags, tmp_path / "a")
-    while p.stdout.readline() != "ready\n":
-        pass
-    time.sleep(0.15)
+    while not (line := p.stdout.readline()).startswith("step 1/"):
+        assert line
     p.send_signal(number)
     out, err = p.communicate(timeout=600)
     assert p.returncode == 0 and err == ""
@@ -706,8 +705,8 @@ def test_a_run_stopped_while_its_data_are_prepared_can_begin_again(long, tmp_pat
     flags, want = long
     flags = flags | {"data_dir": str(tmp_path / "d")}
     p = start(flags, tmp_path / "a")
-    while not p.stdout.readline().startswith("data:"):
-        pass
+    while not (line := p.stdout.readline()).startswith("data:"):
+        assert line
     time.sleep(random.uniform(0, 0.1))
     p.send_signal(number)
     _, err = p.communicate(timeout=600)
@@ -796,7 +795,7 @@ def test_a_live_plot_moves_in_a_kernel_and_leaves_one_picture(data_dir, tmp_path
     flags = TINY | {"data_dir": str(data_dir), "dataset": ("pydocs",), "vocab_size": 300}
     code = NOTEBOOK.format(flags=flags, folder=str(tmp_path / "live"))
     nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
-    client = Counting(nb, timeout=600)
+    client = Counting(nb, timeout=600, iopub_timeout=120)
     client.execute()
     assert client.seen.count("update_display_data") >= 10
     outputs = nb.cells[0].outputs

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -41,6 +42,15 @@ LIBRARY = str(Path(__file__).parents[1])
 SERVER = multiprocessing.get_context("forkserver") if sys.platform == "linux" else None
 if SERVER:
     SERVER.set_forkserver_preload(LOADED)
+ONE_AT_A_TIME = threading.Lock()  # to start one looks after all others
+ALIVE = []
+
+
+@atexit.register
+def end_all():
+    "Of a test that failed; else this process would wait for them."
+    for p in ALIVE:
+        p.kill()
 
 
 def can_fork(line, env) -> bool:
@@ -48,7 +58,8 @@ def can_fork(line, env) -> bool:
     names = {n for n in env.keys() | os.environ.keys() if n.startswith(tuple(AT_THE_START))}
     same = all(env.get(n) == os.environ.get(n) for n in names - {"PYTHONWARNINGS", "PYTHONPATH"})
     same &= env.get("PYTHONPATH") in (os.environ.get("PYTHONPATH"), LIBRARY)
-    return SERVER is not None and same and line[0] == sys.executable
+    plain = line[1] in ("-m", "-c") or not line[1].startswith("-")
+    return SERVER is not None and same and line[0] == sys.executable and plain
 
 
 def become(line, cwd, env, files):
@@ -99,7 +110,9 @@ class Popen:
                 writers.append(open(os.devnull, "w"))
         files = [DupFd(f.fileno()) for f in writers]
         self.process = SERVER.Process(target=become, args=(line, str(cwd), dict(env), files))
-        self.process.start()
+        with ONE_AT_A_TIME:
+            self.process.start()
+        ALIVE.append(self)
         for file in writers:
             file.close()
 
@@ -109,16 +122,22 @@ class Popen:
 
     @property
     def returncode(self):
-        return self.process.exitcode
+        return self.poll()
 
     def poll(self):
-        return self.process.exitcode
+        with ONE_AT_A_TIME:
+            code = self.process.exitcode
+        if code is not None and self in ALIVE:
+            ALIVE.remove(self)
+        return code
 
     def wait(self, timeout=None):
-        self.process.join(timeout)
-        if self.process.exitcode is None:
-            raise TimeoutExpired(self.args, timeout)
-        return self.process.exitcode
+        end = None if timeout is None else time.monotonic() + timeout
+        while (code := self.poll()) is None:
+            if end and time.monotonic() > end:
+                raise TimeoutExpired(self.args, timeout)
+            time.sleep(0.005)
+        return code
 
     def send_signal(self, number):
         if self.poll() is None:

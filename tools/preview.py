@@ -21,6 +21,7 @@ from latex2mathml.converter import convert
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("_quarto.yml", "index.qmd", "404.qmd", "book", "nbs", "tools", "README.md", "LICENSE")
 PARTS += ("constraints.txt", "CITATION.cff")
+NOT_CODE = shutil.ignore_patterns("__pycache__")  # other processes may be writing there
 
 
 # what smalldocs would ask other hosts for: the site does not
@@ -55,8 +56,10 @@ def render(site: Path):
         work = Path(place) / "project"
         work.mkdir()
         for name in PARTS:
-            copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copyfile
-            copy(ROOT / name, work / name)
+            if (ROOT / name).is_dir():
+                shutil.copytree(ROOT / name, work / name, ignore=NOT_CODE)
+            else:
+                shutil.copyfile(ROOT / name, work / name)
 
         def filtered(path):
             with open(path, "rb") as notebook:
