@@ -76,12 +76,11 @@ def become(line, cwd, env, files):
     sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)
     how, *rest = line[1:]
     sys.path.insert(0, cwd if how in ("-m", "-c") else os.path.dirname(os.path.join(cwd, how)))
-    sys.argv = rest if how in ("-m", "-c") else [how, *rest]
+    sys.argv = {"-m": rest, "-c": ["-c", *rest[1:]]}.get(how, [how, *rest])
     try:
         if how == "-m":
             runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
         elif how == "-c":
-            sys.argv[0] = "-c"
             exec(compile(rest[0], "<string>", "exec"), {"__name__": "__main__"})  # noqa: S102
         else:
             runpy.run_path(how, run_name="__main__")
