@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import warm
 
 from gpt2edu.data import cache
 from gpt2edu.machine import atomic
@@ -27,9 +28,8 @@ TRAIN = f"train --dataset t.txt --device cpu --choice_items 0 {SIZES}"
 
 def shell(line: str, folder: Path, **env) -> subprocess.CompletedProcess:
     "Run `it COMMAND …` in a shell; `it` is python -m gpt2edu."
-    it = f'it() {{ {sys.executable} -m gpt2edu "$@"; }}; '
-    options = {"cwd": folder, "env": ENV | env, "capture_output": True, "text": True}
-    return subprocess.run(["bash", "-c", it + line], timeout=300, **options)
+    it = f"{sys.executable} -m gpt2edu"
+    return warm.shell(re.sub(r"\bit (?=[a-z])", f"{it} ", line), cwd=folder, env=ENV | env)
 
 
 @pytest.fixture(scope="module")

@@ -1080,7 +1080,7 @@ def test_a_token_is_in_no_exception(how, status, tmp_path):
         if status in (401, 403):  # tokens of other servers have another form
             env["HF_TOKEN"] = env["HF_TOKEN"].replace("hf_", "api-")
         cmd = [sys.executable, "-c", ASK_THE_HUB, str(tmp_path / "model")]
-        p = subprocess.run(cmd, env=hub.env | env, capture_output=True, text=True, timeout=300)
+        p = warm.run(cmd, env=hub.env | env)
     assert p.returncode == 0 and p.stdout.count("refused: ") == 6, p.stdout + p.stderr
     assert how == "token on two lines" or len(hub.requests) >= 4
     # the client's own log, on standard error, names addresses as they are
@@ -1094,21 +1094,13 @@ def test_without_a_network(tmp_path):
     env = NO_PROXY | {"HF_ENDPOINT": "http://127.0.0.1:9"}
     code = "from gpt2edu.cli import commands\nfrom gpt2edu.data import hub\n"
     code += "hub.GREETING = 0.5\ncommands.main(['prepare'])"
-    p = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True
-    )
+    p = warm.run([sys.executable, "-c", code], cwd=tmp_path, env=env)
     assert (
         p.returncode == 2
         and p.stderr.count("\n") == 1
         and "asking http://127.0.0.1:9 for HuggingFaceFW/fineweb-edu: no answer" in p.stderr
     )
-    p = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env=env | {"HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-    )
+    p = warm.run([sys.executable, "-c", code], cwd=tmp_path, env=env | {"HF_HUB_OFFLINE": "1"})
     assert p.returncode == 2 and "HF_HUB_OFFLINE is set" in p.stderr and p.stderr.count("\n") == 1
 
 
@@ -1120,7 +1112,7 @@ def test_a_server_whose_name_is_unknown(tmp_path):
         ("generate --run gpt2", "not in the cache"),
     ):
         line = [sys.executable, "-m", "gpt2edu.cli", *args.split()]
-        p = subprocess.run(line, cwd=tmp_path, env=env, capture_output=True, text=True)
+        p = warm.run(line, cwd=tmp_path, env=env)
         assert (
             p.returncode == 2
             and p.stderr.count("\n") == 1

@@ -5,7 +5,6 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -292,10 +291,7 @@ PARTS = [f"Paragraph {i}. " + "The quick brown fox jumps over the dog. " * 30 fo
 def shell(line, **env):
     "Type a line in a shell, with `python -m gpt2edu.cli` for `gpt2edu_`."
     line = line.replace("gpt2edu_", f"{sys.executable} -m gpt2edu.cli ", 1)
-    done = subprocess.run(
-        ["bash", "-c", line], capture_output=True, text=True, timeout=300, env=os.environ | env
-    )
-    return done
+    return warm.shell(line, env=os.environ | env)
 
 
 def test_the_next_lines_are_quoted_and_name_the_run(tmp_path, monkeypatch):

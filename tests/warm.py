@@ -179,6 +179,17 @@ def run(line, *, cwd=None, env=os.environ, input="", timeout=600, text=True):
     return CompletedProcess(line, p.returncode, *said)
 
 
+def shell(line, *, cwd=None, env=os.environ):
+    "Type a line in bash. Where it is no more than one command of Python, bash takes it apart only."
+    options = {"cwd": cwd, "env": env, "capture_output": True, "text": True}
+    if not set("|&;<>") & set(line):
+        apart = subprocess.run(["bash", "-c", f"printf '%s\\0' {line}"], check=True, **options)
+        words = apart.stdout.split("\0")[:-1]
+        if words[0] == sys.executable:
+            return run(words, cwd=cwd, env=env)
+    return subprocess.run(["bash", "-c", line], timeout=300, **options)
+
+
 def kernel(line, *, cwd=None, env=os.environ, **_):
     "In place of `jupyter_client`'s `launch_kernel`."
     p = start(line, cwd=cwd, env=env)
