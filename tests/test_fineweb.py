@@ -231,7 +231,10 @@ class TestWorkers:
 def alive(pid):
     "Whether it runs: one that nobody has waited for yet does not."
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return (
+            Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+            != "Z"
+        )
     except OSError:
         return False
 

@@ -216,7 +216,8 @@ def test_a_page_has_title_description_and_whole_cards(path):
     number = site.number(path)
     assert (f'title: "{number} · ' in matter) == bool(number)
     assert re.search(r'^description: "[^"].+"$', matter, re.M)
-    assert ("search: false" in matter) == (path.parent.name == "exercises")
+    kinds = {k for c in nb["cells"] for o in c.get("outputs", []) for k in o.get("data", {})}
+    assert not kinds & {"text/html", "application/javascript"}, "Quarto would load jQuery for it"
     prose = re.sub(r"(?ms)^```.*?^```$", "", text_of(nb, ("markdown",)))
     manuscript = f"/edit/main/book/{path.parent.name}/{path.stem}.md"
     assert (f"[Edit this page]({site.REPOSITORY}{manuscript})" in prose) == (path in CHAPTERS)
@@ -382,6 +383,16 @@ def rendered(tmp_path):
             '<meta property="og:image" content="https://example.org/x/y/card.png">',
             "<h1>a</h1>",
             "index.html: shows a picture that is not there when it is shared: https",
+        ),
+        (
+            '<meta property="og:image" content="https://example.org/x/y/a.svg">',
+            "<h1>a</h1>",
+            "index.html: shows a picture when it is shared that most places do not: https",
+        ),
+        (
+            '<meta property="og:title" content="a"><meta property="og:description" content="">',
+            "<h1>a</h1>",
+            "index.html: shows no title or no description when it is shared",
         ),
         (f"<!--{HEAVY}-->", "<h1>a</h1>", "index.html: weighs 2,"),
     ],

@@ -72,8 +72,9 @@ def become(line, cwd, env, files):
     os.environ.update(env)
     if "PYTHONWARNINGS" in env:
         warnings.simplefilter(env["PYTHONWARNINGS"])
-    sys.stdin, sys.stdout = open(0, closefd=False), open(1, "w", closefd=False)
-    sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)
+    own = {"encoding": "utf-8", "closefd": False}
+    sys.stdin, sys.stdout = open(0, **own), open(1, "w", **own)
+    sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", **own)
     how, *rest = line[1:]
     sys.path.insert(0, cwd if how in ("-m", "-c") else os.path.dirname(os.path.join(cwd, how)))
     sys.argv = {"-m": rest, "-c": ["-c", *rest[1:]]}.get(how, [how, *rest])
@@ -101,12 +102,12 @@ class Popen:
         for name, kind in (("stdout", stdout), ("stderr", stderr)):
             if kind == PIPE:
                 r, w = os.pipe()
-                setattr(self, name, open(r) if text else open(r, "rb"))
-                writers.append(open(w, "w"))
+                setattr(self, name, open(r, encoding="utf-8") if text else open(r, "rb"))
+                writers.append(open(w, "wb"))
             elif kind == STDOUT:
                 writers.append(writers[-1])
             else:
-                writers.append(open(os.devnull, "w"))
+                writers.append(open(os.devnull, "wb"))
         files = [DupFd(f.fileno()) for f in writers]
         self.process = SERVER.Process(target=become, args=(line, str(cwd), dict(env), files))
         with ONE_AT_A_TIME:

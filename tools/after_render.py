@@ -104,13 +104,52 @@ def one_heading(site: Path):
     home.write_text(re.sub(block, "", text), encoding="utf-8")
 
 
+def own_words(text: str) -> str:
+    "What a shared link shows: the page's own title and description. Of a notebook Quarto has none."
+    for key, found in (
+        ("title", re.search(r"<title>(.*?)</title>", text, re.S)),
+        ("description", re.search(r'<meta name="description" content="([^"]*)"', text)),
+    ):
+        if found:
+            tag = rf'(<meta (?:property|name)="(?:og|twitter):{key}" content=")[^"]*'
+            text = re.sub(tag, lambda m, words=found[1]: m[1] + words.replace('"', "&quot;"), text)
+    return text
+
+
+def marked(text: str, place: str) -> str:
+    "Mark where a page belongs in the bar at the top. Quarto marks the first entry on every page."
+
+    def entry(found):
+        to = os.path.normpath(f"{os.path.dirname(place)}/{found[1]}".lstrip("/"))
+        if to == place:
+            return f'<a class="nav-link active" href="{found[1]}" aria-current="page"'
+        if to == "book/course.html" and place.startswith("nbs/"):
+            return f'<a class="nav-link active" href="{found[1]}" aria-current="true"'
+        return f'<a class="nav-link" href="{found[1]}"'
+
+    links = r'<a class="nav-link(?: active)?" href="([^"]*)"(?: aria-current="\w+")?'
+    return re.sub(links, entry, text)
+
+
+def polish(site: Path):
+    "Repair what Quarto writes into the head and the bar of each page."
+    for page in site.rglob("*.html"):
+        if "site_libs" not in page.parts:
+            place = str(page.relative_to(site)).replace(os.sep, "/")
+            text = page.read_text(encoding="utf-8")
+            page.write_text(marked(own_words(text), place), encoding="utf-8")
+
+
 def main():
     site = Path(
         sys.argv[1] if len(sys.argv) > 1 else os.environ.get("QUARTO_PROJECT_OUTPUT_DIR", "_site")
     )
     take_along(site)
-    one_page(site)
     one_heading(site)
+    polish(site)
+    # `quarto preview` and `quarto render FILE` render some pages: then there is no whole course
+    if os.environ.get("QUARTO_PROJECT_RENDER_ALL") or "QUARTO_PROJECT_OUTPUT_DIR" not in os.environ:
+        one_page(site)
 
 
 if __name__ == "__main__":

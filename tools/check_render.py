@@ -2,8 +2,9 @@
 
 Why: the render with Quarto is looked at in one place only, the workflow that publishes it. This
 says in one line each what is wrong there: a page without a title of its own or a description, two
-first headings, a file that another host serves, a link or an anchor that leads nowhere, an image
-without words, a page heavier than 1.5 MB, a page that the sitemap does not know.
+first headings, nothing to show where its address is shared, a file that another host serves, a
+link or an anchor that leads nowhere, an image without words, a page heavier than 1.5 MB, a page
+that the sitemap does not know.
 
 python tools/check_render.py _site    one line per finding; exit code 1 if there is any
 
@@ -22,6 +23,7 @@ WHOLE = "print.html"  # the whole course on one page, heavier than a page may be
 HEAVY = 1_500_000  # bytes of a page with all that it loads, as a server sends them
 TEXT = {".html", ".css", ".js", ".svg", ".json"}  # a server compresses these
 LOADS = {"script": "src", "img": "src", "link": "href", "source": "src", "iframe": "src"}
+SHARED = {"og:title", "og:description", "twitter:title", "twitter:description"}
 NOT_LOADED = {"canonical", "prev", "next", "alternate", "search"}  # what a <link> only mentions
 
 
@@ -32,6 +34,7 @@ class Page(HTMLParser):
         super().__init__()
         self.links, self.loads, self.ids, self.silent = [], [], set(), []
         self.card = ""  # the address of the picture that a shared link shows
+        self.shared = []  # the sentences that it shows
         self.h1, self.description, self.redirect, self.noindex = 0, "", False, False
         self.feed(text)
 
@@ -50,6 +53,8 @@ class Page(HTMLParser):
         self.noindex |= tag == "meta" and "noindex" in a.get("content", "")
         if tag == "meta" and a.get("property") == "og:image":
             self.card = a.get("content", "")
+        if tag == "meta" and a.get("property", a.get("name")) in SHARED:
+            self.shared.append(a.get("content", ""))
         self.redirect |= tag == "meta" and a.get("http-equiv", "").lower() == "refresh"
 
 
@@ -88,6 +93,10 @@ def of_text(page: Page):
         yield f"has {page.h1} first headings, expected 1"
     if not page.description:
         yield "has no description"
+    if not all(page.shared):
+        yield "shows no title or no description when it is shared"
+    if page.card.endswith(".svg"):
+        yield f"shows a picture when it is shared that most places do not: {page.card}"
     yield from (f"has an image without words: {src}" for src in page.silent)
 
 

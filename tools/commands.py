@@ -81,7 +81,8 @@ def fill(match):
     )
     rows = [head, ["---"] * len(head), *(presets() if name == "PRESETS" else flags(found))]
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    table = table if name == "PRESETS" else f"::: {{.flags}}\n\n{table}\n\n:::"
+    kind = "wide" if name == "PRESETS" else "flags"
+    table = f"::: {{.{kind}}}\n\n{table}\n\n:::"
     return f"<!-- table: {match[1]} -->\n\n{table}\n\n<!-- end -->"
 
 

@@ -108,8 +108,11 @@ def sidebar() -> str:
 def checks() -> str:
     "The section of the pages that check the exercises."
     names = sorted(p.stem for p in (ROOT / "book" / "exercises").glob("*.md"))
-    lines = ["      - section: Checks of the exercises", "        contents:"]
-    return "\n".join([*lines, *(f"          - nbs/exercises/{name}.ipynb" for name in names)])
+    lines = ["          - section: Checks of the exercises", "            contents:"]
+    for name in names:
+        lines.append(f'              - text: "Checks: {name.replace("_", " ")}"')
+        lines.append(f"                href: nbs/exercises/{name}.ipynb")
+    return "\n".join(lines)
 
 
 def course(name: str) -> str:

@@ -3,11 +3,11 @@
 A notebook is written for Jupyter and Colab. On its page
 
 - title and description stand in front matter, with the chapter's number;
-- exercise checks stay out of the search;
 - the line of facts links Colab, the notebook and the manuscript, and loads no image from elsewhere;
 - a figure comes first and its code is folded below it;
 - an exercise is one card, and its solution is folded together with its output;
-- a diagram becomes part of the page, so that it follows the page's light and dark theme.
+- a diagram becomes part of the page, so that it follows the page's light and dark theme;
+- a quiz is raw HTML, or Quarto would load jQuery and RequireJS for it from another host.
 
 Quarto starts it in the notebook's folder, with the notebook on standard input. Only the standard
 library is used: the machine that renders has Python and nothing else.
@@ -53,8 +53,6 @@ def front_matter(text: str, path: Path) -> tuple[dict, str]:
     lines = [f"title: {quoted(' · '.join(filter(None, [number(path), title])))}"]
     if first["goal"]:
         lines.append(f"description: {quoted(first['goal'])}")
-    if path.parent.name == "exercises":
-        lines.append("search: false")
     return markdown("\n".join(["---", *lines, "---\n"]), "raw"), text[first.end() :]
 
 
@@ -78,6 +76,16 @@ def inlined(text: str, path: Path) -> str:
         return f'```{{=html}}\n<figure class="diagram">{drawing}</figure>\n```'
 
     return DIAGRAM.sub(svg, text)
+
+
+def raw(output: dict) -> dict:
+    "An output in HTML as Markdown that holds it: where Quarto sees text/html, it loads jQuery."
+    data = output.get("data", {})
+    if "text/html" not in data:
+        return output
+    rest = {kind: value for kind, value in data.items() if kind != "text/html"}
+    block = f"```{{=html}}\n{''.join(data['text/html'])}\n```\n"
+    return output | {"data": rest | {"text/markdown": block.splitlines(keepends=True)}}
 
 
 def folded_figure(text: str) -> str:
@@ -141,6 +149,7 @@ def page(nb: dict, path: Path) -> dict:
             text = inlined(source(cell), path)
         elif cell["cell_type"] == "code":
             text = folded_figure(source(cell))
+            cell["outputs"] = [raw(output) for output in cell["outputs"]]
         else:
             continue
         cell["source"] = text.splitlines(keepends=True)
