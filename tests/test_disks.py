@@ -117,6 +117,7 @@ def test_a_planted_lock_is_not_followed(place, tmp_path):
 
 # file systems without a flush of folders, from a library that is loaded before the system's
 
+SELDOM = [pytest.param(why, marks=pytest.mark.slow) for why in ("ENOTSUP", "EPERM", "ENOSYS")]
 REFUSES = """
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -131,7 +132,7 @@ int fsync(int fd) {
 
 
 @pytest.mark.skipif(not shutil.which("gcc") or sys.platform != "linux", reason="needs gcc, Linux")
-@pytest.mark.parametrize("why", ["EINVAL", "ENOTSUP", "EPERM", "ENOSYS"])
+@pytest.mark.parametrize("why", ["EINVAL", *SELDOM])
 def test_a_file_system_that_flushes_no_folders(place, tmp_path, why):
     (tmp_path / "f.c").write_text(REFUSES, encoding="utf-8")
     shim = tmp_path / "f.so"

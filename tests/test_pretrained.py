@@ -6,7 +6,6 @@ Transformers opens what we write, gives our logits, ids, texts; the hub is HTTP.
 import hashlib
 import json
 import os
-import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+import warm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
@@ -488,7 +488,7 @@ def in_a_process(script, home, **env):
     }
     clean |= {"HF_HOME": str(home), "NO_PROXY": "127.0.0.1", "OMP_NUM_THREADS": "1"} | env
     command = [sys.executable, "-c", script]
-    done = subprocess.run(command, env=clean, cwd=home, capture_output=True, text=True, timeout=600)
+    done = warm.run(command, env=clean, cwd=home)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 

@@ -55,10 +55,10 @@ def test_the_error_is_about_that_of_repeated_experiments():
     def runs():
         return TRUE.loss(N, D) * np.exp(rng.normal(0, 0.01, len(N)))
 
-    repeated = np.std([fit(N, D, runs(), start).E for _ in range(25)])
+    repeated = np.std([fit(N, D, runs(), start).E for _ in range(12)])
     losses = runs()
     law = fit(N, D, losses, start)
-    resampled = np.std([other.E for other in bootstrap(law, N, D, losses, times=25)])
+    resampled = np.std([other.E for other in bootstrap(law, N, D, losses, times=12)])
     assert 0.4 < resampled / repeated < 2.5
     again = bootstrap(law, N, D, losses, times=3)
     assert again == bootstrap(law, N, D, losses, times=3) != bootstrap(law, N, D, losses, 3, seed=1)
