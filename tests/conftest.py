@@ -27,7 +27,9 @@ settings.load_profile("same")
 QUICK = "attention generate loader metrics model plan release repo shards site tokenizer".split()
 
 
-CHROMIUM = Path("/usr/bin/chromium")
+# Debian's, or what GitHub's machines have
+BROWSERS = [Path("/usr/bin/chromium"), Path("/usr/bin/google-chrome")]
+CHROMIUM = next((path for path in BROWSERS if path.exists()), BROWSERS[0])
 
 
 @pytest.fixture(scope="module")

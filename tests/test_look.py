@@ -219,6 +219,7 @@ def test_a_page_has_title_description_and_whole_cards(path):
     kinds = {k for c in nb["cells"] for o in c.get("outputs", []) for k in o.get("data", {})}
     assert not kinds & {"text/html", "application/javascript"}, "Quarto would load jQuery for it"
     prose = re.sub(r"(?ms)^```.*?^```$", "", text_of(nb, ("markdown",)))
+    assert "On the website" not in prose  # it is the website
     manuscript = f"/edit/main/book/{path.parent.name}/{path.stem}.md"
     assert (f"[Edit this page]({site.REPOSITORY}{manuscript})" in prose) == (path in CHAPTERS)
     assert not re.search(r"^# ", prose, re.M), "a second first heading"
@@ -362,6 +363,11 @@ def rendered(tmp_path):
             "",
             '<h1>a</h1><a href="404.html#no">x</a>',
             "index.html: links to no anchor: 404",
+        ),
+        (
+            "",
+            '<h1>a</h1><a href="https://x.org/edit/main/nbs/a.ipynb">x</a>',
+            "index.html: offers to edit a notebook",
         ),
         ("", '<h1>a</h1><img src="a.svg">', "index.html: has an image without words: a.svg"),
         (

@@ -11,9 +11,9 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from conftest import CHROMIUM
 
 ROOT = Path(__file__).resolve().parent.parent
-CHROMIUM = Path("/usr/bin/chromium")
 SIZES = {1280: 800, 390: 844}  # width: height of a laptop's window and of a phone
 # pages on which the colours of both themes are judged: one of each kind
 KINDS = """index.html book/playground.html book/course.html book/commands.html book/glossary.html
@@ -21,7 +21,7 @@ KINDS = """index.html book/playground.html book/course.html book/commands.html b
     nbs/tough/ch19_trainer.html""".split()
 GROUPS = ("", "book", "nbs/easy", "nbs/medium", "nbs/tough", "nbs/exercises")
 
-pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Debian's chromium")
+pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason="needs chromium")
 
 
 def tool(name):

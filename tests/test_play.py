@@ -279,8 +279,15 @@ def test_greedy_continuations_are_pytorchs(page, model, tokenizer, prompts):
     run += "p => [...gpt2edu.generate(m, p, { temperature: 0, maxTokens: 40 })]) }"
     got = page.evaluate(run, prompts)
     assert len(got) == 200 and sum(map(len, got)) > 5000
-    # where two logits are equal to the last bits, another order of summing may choose the other
-    assert sum(a != b for a, b in zip(got, columns, strict=True)) <= 1
+    for prompt, mine, theirs in zip(ids, got, columns, strict=True):
+        if mine != theirs:  # allowed where two logits tie, and the order of summing decides
+            same = next(
+                i for i, pair in enumerate(zip(mine, theirs, strict=False)) if len({*pair}) > 1
+            )
+            with torch.no_grad():
+                logits = model(torch.tensor([prompt + theirs[:same]]))[0][0, -1]
+            first, second = logits.topk(2).values
+            assert first - second < 1e-4, (prompt, mine, theirs)
 
 
 def test_logits_are_pytorchs(page, model, tokenizer, prompts):
@@ -519,6 +526,8 @@ VERDICTS = [
     ("gpt2-124m", "val", "19073", "3.2", "✓ right: runs over 10B tokens"),
     ("gpt2-124m", "val", "5000", "2.1", "✗ lower than any published run"),
     ("gpt2-124m", "val", "5000", "3.6", "? possible"),
+    ("gpt2-774m", "val", "60000", "2.7", "? possible"),
+    ("gpt2-1558m", "val", "300000", "2.5", "? possible"),
     ("tiny", "train", "100", "nan", "✗ nan: the learning rate is too high"),
 ]
 

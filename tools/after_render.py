@@ -131,13 +131,18 @@ def marked(text: str, place: str) -> str:
     return re.sub(links, entry, text)
 
 
+def editable(text: str) -> str:
+    "Let a page be edited where it is written: a notebook is made from its manuscript."
+    return re.sub(r"/edit/main/nbs/([\w/]+)\.ipynb", r"/edit/main/book/\1.md", text)
+
+
 def polish(site: Path):
-    "Repair what Quarto writes into the head and the bar of each page."
+    "Repair what Quarto writes into the head, the bar and the margin of each page."
     for page in site.rglob("*.html"):
         if "site_libs" not in page.parts:
             place = str(page.relative_to(site)).replace(os.sep, "/")
             text = page.read_text(encoding="utf-8")
-            page.write_text(marked(own_words(text), place), encoding="utf-8")
+            page.write_text(editable(marked(own_words(text), place)), encoding="utf-8")
 
 
 def main():

@@ -124,7 +124,8 @@ def written() -> dict[Path, str]:
     about = "Every function and class, room by room, with the section that builds it."
     head = ['title: "API reference"', f'description: "{about}"', "toc: false"]
     out, index = {}, ["---", *head, "---", ""]
-    index += ["Every function and class of the library, with the section in which you build it."]
+    all_but = "Every function and class of the library but the checks of the exercises"
+    index += [f"{all_but}, with the section in which you build it."]
     index += ["The signatures are those of the source; their comments give shapes and units.", ""]
     for room, what in rooms.items():
         about = f'description: "{what[0].upper()}{what[1:]}: every function and class."'

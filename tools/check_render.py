@@ -122,6 +122,8 @@ def of_links(site: Path, path: Path, page: Page, root: str, pages: dict[Path, Pa
     "What is wrong with where a page leads."
     for link in page.links:
         parts = urlsplit(link)
+        if "/edit/main/nbs/" in link:
+            yield f"offers to edit a notebook, which is made from its manuscript: {link}"
         if parts.scheme or parts.netloc:
             continue
         to = target(site, path, link, root)

@@ -203,6 +203,8 @@ def first_losses() -> dict[str, dict[str, float]]:
     "Compute what each preset's first loss should be: ln V and a little (chapter 9)."
     out = {}
     for name in PRESETS:
+        if preset(name).init_from:  # begins from weights that know something
+            continue
         V, C = (896 if name in ("tiny", "small-cpu") else 50_304), preset(name).n_embd
         out[name] = {
             "ln_v": round(math.log(V), 3),

@@ -7,6 +7,7 @@ A notebook is written for Jupyter and Colab. On its page
 - a figure comes first and its code is folded below it;
 - an exercise is one card, and its solution is folded together with its output;
 - a diagram becomes part of the page, so that it follows the page's light and dark theme;
+- a figure stands where a tool will, for a browser without JavaScript;
 - a quiz is raw HTML, or Quarto would load jQuery and RequireJS for it from another host.
 
 Quarto starts it in the notebook's folder, with the notebook on standard input. Only the standard
@@ -21,6 +22,9 @@ from pathlib import Path
 
 REPOSITORY = "https://github.com/gpt2edu/gpt2edu"
 BADGE = re.compile(r'<a href="(https://colab\.[^"]+)"><img [^>]*></a>')
+TOOL = re.compile(
+    r"^On the website, a tool stands here: \[(.+)\]\((.*/playground\.qmd#\w+)\)\.$", re.M
+)
 DIAGRAM = re.compile(r"^!\[([^\]]+)\]\(([./]*book/diagrams/[\w-]+\.svg)\)$", re.M)
 FIRST_LINES = re.compile(r"# (?P<title>.+)\n+(?:> (?P<goal>.+)\n*)?")
 EXERCISE = re.compile(r"(?:\*\*|### )(\d+\. .+?)(?:\.\*\*)?\n")  # both ways of writing one
@@ -76,6 +80,20 @@ def inlined(text: str, path: Path) -> str:
         return f'```{{=html}}\n<figure class="diagram">{drawing}</figure>\n```'
 
     return DIAGRAM.sub(svg, text)
+
+
+def static(text: str, path: Path) -> str:
+    "Put a figure where a tool will stand: a browser without JavaScript keeps it."
+
+    def figure(found):
+        kind = found[2].rpartition("#")[2]
+        playground = path.parent / "../../book/playground.qmd"
+        places = playground.read_text(encoding="utf-8")
+        image = re.search(rf"!\[([^\]]*)\]\(play/{kind}\.svg\)", places)
+        link = f"On the playground: [{found[1]}]({found[2]}). The tool itself needs JavaScript."
+        return f"![{image[1]}](../../book/play/{kind}.svg)\n\n{link}" if image else link
+
+    return TOOL.sub(figure, text)
 
 
 def raw(output: dict) -> dict:
@@ -146,7 +164,7 @@ def page(nb: dict, path: Path) -> dict:
     cells = [matter, markdown(facts(rest, path)), *nb["cells"][1:]]
     for cell in cells:
         if cell["cell_type"] == "markdown":
-            text = inlined(source(cell), path)
+            text = static(inlined(source(cell), path), path)
         elif cell["cell_type"] == "code":
             text = folded_figure(source(cell))
             cell["outputs"] = [raw(output) for output in cell["outputs"]]
