@@ -24,7 +24,7 @@ from subprocess import DEVNULL, PIPE, STDOUT, CompletedProcess, TimeoutExpired
 
 LOADED = ["torch", "torch._dynamo", "torch.distributed.run", "matplotlib.figure"]
 LOADED += ["matplotlib.backends.backend_agg", "gpt2edu.cli.commands", "gpt2edu.cli.chat"]
-LOADED += ["gpt2edu.train.trainer", "gpt2edu.train.log", "ipykernel.kernelapp"]
+LOADED += ["gpt2edu.train.trainer", "gpt2edu.train.log"]
 # what an interpreter or a library reads as it starts
 AT_THE_START = (
     "PYTHON",

@@ -411,7 +411,7 @@ def curve() -> Drawing:
     d.shapes.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="var(--d-mark)"/>')
     d.text(x, y - 12, f"{done['val_loss']:.2f}", "k b", "end")
     d.text(52, 30, "loss, nats per token", "m", "start")
-    d.text(210, 304, f"{last} steps, {done['seconds']:.0f} seconds on two cores", "m")
+    d.text(210, 304, f"{last} steps on two cores of a CPU", "m")
     return d
 
 
