@@ -366,7 +366,7 @@ def rendered(tmp_path):
         ),
         (
             "",
-            '<h1>a</h1><a href="https://x.org/edit/main/nbs/a.ipynb">x</a>',
+            '<h1>a</h1><a href="https://github.dev/x/y/blob/main/nbs/a.ipynb">x</a>',
             "index.html: offers to edit a notebook",
         ),
         ("", '<h1>a</h1><img src="a.svg">', "index.html: has an image without words: a.svg"),

@@ -132,8 +132,9 @@ def marked(text: str, place: str) -> str:
 
 
 def editable(text: str) -> str:
-    "Let a page be edited where it is written: a notebook is made from its manuscript."
-    return re.sub(r"/edit/main/nbs/([\w/]+)\.ipynb", r"/edit/main/book/\1.md", text)
+    "Let a notebook's page be edited where it is written: Quarto offers the notebook itself."
+    notebook = r"https://github\.dev/([\w/-]+)/blob/main/nbs/([\w/]+)\.ipynb"
+    return re.sub(notebook, r"https://github.com/\1/edit/main/book/\2.md", text)
 
 
 def polish(site: Path):

@@ -122,7 +122,7 @@ def of_links(site: Path, path: Path, page: Page, root: str, pages: dict[Path, Pa
     "What is wrong with where a page leads."
     for link in page.links:
         parts = urlsplit(link)
-        if "/edit/main/nbs/" in link:
+        if parts.netloc == "github.dev":
             yield f"offers to edit a notebook, which is made from its manuscript: {link}"
         if parts.scheme or parts.netloc:
             continue

@@ -89,9 +89,11 @@ def static(text: str, path: Path) -> str:
         kind = found[2].rpartition("#")[2]
         playground = path.parent / "../../book/playground.qmd"
         places = playground.read_text(encoding="utf-8")
-        image = re.search(rf"!\[([^\]]*)\]\(play/{kind}\.svg\)", places)
+        image = re.search(rf"!(\[[^\]]*\])\(play/{kind}\.svg\)(\{{.*\}})", places)
         link = f"On the playground: [{found[1]}]({found[2]}). The tool itself needs JavaScript."
-        return f"![{image[1]}](../../book/play/{kind}.svg)\n\n{link}" if image else link
+        if not image:
+            return link
+        return f"!{image[1]}(../../book/play/{kind}.svg){image[2]}\n\n{link}"
 
     return TOOL.sub(figure, text)
 
