@@ -46,6 +46,7 @@ SMALL = """--dataset stories.txt --vocab_size 300 --n_layer 1 --n_head 2 --n_emb
 PREPARE = {"dataset": ("stories.txt",), "tokenizer": "train", "vocab_size": 300, "num_proc": 1}
 PREPARE |= {"shard_size": 20_000}
 LLAMA = {"position": "rope", "norm": "rms", "mlp": "swiglu", "bias": False, "n_kv_head": 1}
+FIRST = '{"question": "Who?", "answer": "Mia."}'
 QUESTION = {"question": "Who?", "answer": "Mia.", "story": "Mia slept.", "kind": "sleep"}
 SCALER = {"scale": 65536.0, "growth_factor": 2.0, "backoff_factor": 0.5, "growth_interval": 2000}
 SCALER |= {"_growth_tracker": 3}
@@ -194,7 +195,7 @@ def place(tmp_path_factory):
         lora.add_lora(model, 2, 4.0, ("c_attn", "mlp.c_proj"), draw)
         lora.save_adapter(model, "adapter", "export", tokenizer.n_vocab)
         export(GPT(GPTConfig(1, 2, 16, 32, tokenizer.n_vocab, **LLAMA), draw), tokenizer, "llama")
-        Path("own.jsonl").write_text(f"\n{json.dumps(QUESTION)}", encoding="utf-8")
+        Path("own.jsonl").write_text(f"{FIRST}\n{json.dumps(QUESTION)}", encoding="utf-8")
         prepare(PrepareConfig(**PREPARE, out="half"))
         whole = json.loads(Path("half/manifest.json").read_bytes())
         begun = {k: v for k, v in whole.items() if k not in ("totals", "complete")}
@@ -362,6 +363,7 @@ class TheirLlama(TheirConfig):
     file = Path("llama/config.json")
     free = ("max_position_embeddings",)  # it has no table of positions
     also = (*TheirConfig.also, "n_head", "n_kv_head", "intermediate_size", "layers, expected")
+    also = (*also, "head_dim=", "of a GPT-2 again")  # as which any other type of model is read
 
     def read(self):
         model, tokenizer = from_pretrained("llama")
@@ -409,8 +411,7 @@ class OwnQuestion(State):
         return json.loads(Path(self.file).read_bytes().splitlines()[1])
 
     def put(self, text):
-        lines = [json.dumps({"question": "Who?", "answer": "Mia."}), text.replace("\n", "")]
-        Path(self.file).write_text("\n".join(lines), encoding="utf-8")
+        Path(self.file).write_text(f"{FIRST}\n" + text.replace("\n", ""), encoding="utf-8")
 
     def read(self):
         return read_questions(self.file)

@@ -77,7 +77,7 @@ def targets(
     for part in parts:
         if not any(f".{name}".endswith(f".{part}") for name in layers):
             raise ValueError(
-                f"lora_parts={part!r} names no layer of a block; expected some of "
+                f"lora_parts={part[:40]!r} names no layer of a block; expected some of "
                 f"{', '.join((*PARTS, HEAD))}"
             )
     return {n: m for n, m in layers.items() if f".{n}".endswith(tuple(f".{p}" for p in parts))}
@@ -275,7 +275,8 @@ def load_adapter(
     config = read_adapter(folder)
     saved, header = read_sides(folder / WEIGHTS)
     other = f"{folder} is an adapter for another model"
-    fix = f"open it beside {config.get('base_model_name_or_path') or 'the model it was trained on'}"
+    base = (config.get("base_model_name_or_path") or "the model it was trained on")[:200]
+    fix = f"open it beside {base}"
     if part := check_base(model, header):
         raise ValueError(f"{other}: {part} beside it were not these; {fix}")
     try:
