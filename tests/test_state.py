@@ -363,7 +363,12 @@ class TheirLlama(TheirConfig):
     file = Path("llama/config.json")
     free = ("max_position_embeddings",)  # it has no table of positions
     also = (*TheirConfig.also, "n_head", "n_kv_head", "intermediate_size", "layers, expected")
-    also = (*also, "head_dim=", "of a GPT-2 again")  # as which any other type of model is read
+    also = (
+        *also,
+        "head_dim=",
+        "mlp_bias=",
+        "of a GPT-2 again",
+    )  # as which any other type of model is read
 
     def read(self):
         model, tokenizer = from_pretrained("llama")
