@@ -52,6 +52,7 @@ def models(tmp_path_factory) -> Path:
     export(*story_model(), place / "stories")
     export(*parrot(" a"), place / "endless")
     export(*parrot("\x1b", 256), place / "escape")
+    export(*parrot("\n", 256), place / "lines")
     return place
 
 
@@ -132,14 +133,18 @@ def test_a_question_without_an_answer_is_forgotten(capsys):
 # through a pipe
 
 
-def test_a_pipe_gets_one_answer_a_line_and_nothing_else(models):
+def test_line_n_of_a_pipes_output_answers_line_n_of_its_input(models):
     asked = "Who has the kite?\n\n/rest\n" + "The end. " * 100 + "\nWhere is it?"
     flags = ("--run", "stories", "--max_tokens", "6")
     p = piped(asked, *flags, place=models)
     out, err = p.stdout.decode().splitlines(), p.stderr.decode().splitlines()
-    assert p.returncode == 0 and len(out) == 2 and all(line.strip() for line in out), (out, err)
+    assert p.returncode == 2, err
+    assert [bool(line.strip()) for line in out] == [True, False, False, False, True], (out, err)
+    assert [out[i] for i in (1, 2, 3)] == [""] * 3
     cut = "(max_tokens is reached)"
-    assert err[0] == cut and err[4] == cut and len(err) == 5
+    assert err[0] == cut and err[4] == cut and len(err) == 6
+    why = "3 of 5 lines were refused, for the reasons above; mend them and ask again"
+    assert err[5] == f"gpt2edu_chat: {why}"
     assert err[1] == "(the message is empty; type a question, or /help)"
     assert err[2] == "(unknown command /rest; expected one of /help, /reset, /system, /quit)"
     assert re.fullmatch(
@@ -148,6 +153,12 @@ def test_a_pipe_gets_one_answer_a_line_and_nothing_else(models):
         err[3],
     )
     assert piped(asked, *flags, place=models).stdout == p.stdout
+
+
+def test_an_answer_of_several_lines_is_one_line_of_a_pipes_output(models):
+    flags = ("--run", "lines", "--max_tokens", "3")
+    p = piped("Where?\nWho?\n", *flags, place=models)
+    assert (p.returncode, p.stdout) == (0, b"   \n" * 2), p.stderr
 
 
 def test_old_turns_are_dropped_and_it_is_said(models):
@@ -169,15 +180,15 @@ def test_system_reset_and_quit(models):
     lines = ["(system: Be short.)", "(system: Be short.)", "(system: off)"]
     refused = "(/system: message 1.content is "
     said = p.stderr.decode().splitlines()
-    assert (p.returncode, p.stdout, said[:3], said[4:]) == (0, b"", lines, ["(forgotten)"])
-    assert said[3].startswith(refused)
+    assert (p.returncode, p.stdout, said[:3], said[4]) == (2, b"", lines, "(forgotten)")
+    assert said[3].startswith(refused) and "1 of 6 lines were refused" in said[5]
 
 
 def test_no_control_character_reaches_the_output(models):
     p = piped(
         b"\x1b[31m red \xff\n/\x1b[2J\n", "--run", "escape", "--max_tokens", "3", place=models
     )
-    assert p.returncode == 0 and p.stdout.decode() == "\ufffd\ufffd\ufffd\n"
+    assert p.returncode == 2 and p.stdout.decode() == "\ufffd\ufffd\ufffd\n\n"
     assert b"\x1b" not in p.stderr and "unknown command /\ufffd[2J" in p.stderr.decode()
 
 

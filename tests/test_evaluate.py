@@ -485,6 +485,11 @@ def test_malformed_items_name_file_and_line(there, tmp_path, capsys, name):
             b"PAR1\xff\xfe\x00",
             ", line 1: not UTF-8 at byte 4; convert it first",
         ),
+        (
+            json.dumps(ITEMS[0]).encode() + b"\n\xff",
+            f", line 2: not UTF-8 at byte {len(json.dumps(ITEMS[0])) + 1}; convert it first",
+        ),
+        (json.dumps(ITEMS[0]).encode("utf-16"), ": is UTF-16; convert it to UTF-8 first"),
     ],
 )
 def test_broken_files(there, tmp_path, capsys, content, message):

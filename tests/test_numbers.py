@@ -1,5 +1,6 @@
 "Every numeric flag of every command with every odd number: one line or work, never a traceback."
 
+import io
 import signal
 import sys
 from contextlib import contextmanager
@@ -9,10 +10,12 @@ from typing import get_args, get_type_hints
 import pytest
 import warm
 
-from gpt2edu.cli import commands
+from gpt2edu.cli import chat, commands
 from gpt2edu.data.prepare import PrepareConfig
 from gpt2edu.evaluate.report import EvalConfig
+from gpt2edu.model.pretrained import export, from_pretrained
 from gpt2edu.plan.report import PlanConfig
+from gpt2edu.text.chat import with_chat
 from gpt2edu.train.config import TrainConfig
 
 VALUES = ("0", "-1", "1e400", "nan", "inf", "true", "", "1" + "0" * 30, "1.5")
@@ -20,6 +23,7 @@ TEXT = "\n\n".join(f"Paragraph {i}. " + "The quick brown fox jumps. " * 30 for i
 SMALL = {"n_layer": 1, "n_head": 2, "n_embd": 16, "block_size": 32, "total_batch": 256}
 SMALL |= {"micro_batch": 8, "optimizer": "adamw", "choice_items": 0, "val_tokens": 512}
 SMALL |= {"vocab_size": 300, "max_steps": 1, "device": "cpu", "dataset": "t.txt"}
+QUICK = {"device": "cpu", "choice_items": 4, "dry_run": None}
 # the dataclass of a command's flags, and what makes it quick; `work` is for the slow series
 COMMANDS = {
     "train": (TrainConfig, SMALL | {"dry_run": None}),
@@ -28,6 +32,16 @@ COMMANDS = {
     "generate": (commands.GenerateConfig, {"run": "base", "max_tokens": 3, "device": "cpu"}),
     "eval_": (EvalConfig, {"model": "base", "tasks": "val", "device": "cpu"}),
     "export": (commands.ExportConfig, {"run": "base"}),
+    "chat": (chat.ChatConfig, {"run": "talker", "max_tokens": 3, "device": "cpu"}),
+    # where the newer flags have an effect
+    "train by questions": (TrainConfig, {"preset": "tiny-sft"} | QUICK),
+    "train by reward": (TrainConfig, {"preset": "tiny-grpo", "init_from": "talker"} | QUICK),
+    "train an adapter": (TrainConfig, {"preset": "tiny-lora"} | QUICK),
+}
+ONLY = {
+    "train by questions": "conversations choice_items block_size total_batch micro_batch",
+    "train by reward": "group answer_tokens updates clip kl conversations micro_batch",
+    "train an adapter": "lora_rank lora_alpha n_layer n_head n_embd block_size",
 }
 
 
@@ -37,7 +51,15 @@ def numeric(kind):
     return [name for name, hint in hints.items() if {int, float} & {hint, *get_args(hint)}]
 
 
-FLAGS = [(command, name) for command, (kind, _) in COMMANDS.items() for name in numeric(kind)]
+def tried(command):
+    "List the flags that are tried: of a variant, those that mean something there."
+    every = numeric(COMMANDS[command][0])
+    some = ONLY[command].split() if command in ONLY else every
+    assert set(some) <= set(every)
+    return some
+
+
+FLAGS = [(command, name) for command in COMMANDS for name in tried(command)]
 
 
 def flags(command, name, value):
@@ -76,18 +98,21 @@ def base(tmp_path_factory):
         commands.train(
             [w for k, v in (SMALL | {"name": "base"}).items() for w in (f"--{k}", f"{v}")]
         )
+        tokenizer = with_chat(from_pretrained("tiny")[1])
+        export(from_pretrained("tiny", tokenizer.n_vocab)[0], tokenizer, "talker")
     return folder
 
 
 def try_values(command, name, capsys, seconds, more=()):
     "Run a command with each of the values; count those that it takes."
-    taken = []
+    taken, run = [], chat.chat if command == "chat" else getattr(commands, command.split()[0])
     for value in VALUES:
         args = [a for a in flags(command, name, value) if a not in more]
         capsys.readouterr()
-        with an_end(seconds):
+        with an_end(seconds), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "stdin", io.StringIO("Who?\n"))
             try:
-                getattr(commands, command)(args)
+                run(args)
                 taken.append(value)
             except SystemExit as e:
                 err = capsys.readouterr().err
@@ -122,6 +147,7 @@ SAMPLE = [
     ("prepare", "shard_size", "1.5", 2),
     ("generate", "temperature", "nan", 2),
     ("eval_", "batch_size", "9e18", 2),
+    ("chat", "top_p", "nan", 2),
     ("train", "warmup_steps", "0", 0),
 ]
 

@@ -13,7 +13,9 @@ from gpt2edu.text.questions import (
     NOBODY_KNOWS,
     SPLITS,
     WORDINGS,
+    Question,
     exam,
+    hold_out,
     questions,
     questions_about,
     read_questions,
@@ -105,6 +107,14 @@ BAD = {
     '{"question": "Who?", "answer": 3}': "answer is 3",
     '{"question": "Who?", "answer": "I.", "reply": "no"}': "reply is a key that does not belong",
     '["Who?", "I."]': "the whole is",
+    '{"question": "a", "answer": "b", "kind": "a\\nval_loss 0.1"}': 'kind is "a\\nval_loss 0.1"',
+    '{"question": "a", "answer": "b", "kind": "\\u202ea"}': "kind is",
+    '{"question": "a", "answer": "b", "kind": "a.b"}': 'kind is "a.b", expected letters, digits, ',
+    '{"question": "a", "answer": "b", "kind": "exact"}': 'kind is "exact", expected another word',
+    '{"question": "a", "answer": "b", "kind": "held-out"}': 'kind is "held-out", expected another',
+    '{"question": "a", "answer": "b", "kind": "error"}': 'kind is "error", expected another word',
+    '{"question": "a", "answer": "b", "kind": "x_error"}': 'kind is "x_error", expected another',
+    '{"question": "a", "answer": "b", "kind": "%s"}' % ("k" * 41): 'kind is "kkkk',
     '{"question": "Who?"': "not JSON",
     '{"question": "a", "answer": "b", "answer": "c"}': "not JSON (the key 'answer' is there twice)",
     '{"question": "a", "answer": "\\ud83d"}': 'answer is "\\ud83d", expected text',
@@ -120,6 +130,57 @@ def test_a_bad_line_is_named(tmp_path, line):
         read_questions(file)
     assert str(e.value).startswith(f"{file}, line 2: {BAD[line]}")
     assert "\n" not in str(e.value)
+
+
+def test_plain_kinds_are_taken(tmp_path):
+    file = tmp_path / "own.jsonl"
+    kinds = ["how many", "Grösse", "two-step_2", "terror", "k" * 40, " "]
+    rows = [{"question": "a", "answer": "b", "kind": kind} for kind in kinds]
+    file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    assert [q.kind for q in read_questions(file)] == [*kinds[:-1], "file"]
+
+
+def test_a_wrong_byte_is_named_by_its_place_in_the_file(tmp_path):
+    file = tmp_path / "own.jsonl"
+    good = b'{"question": "a", "answer": "b"}\r\n'
+    for start in (b"", b"\xef\xbb\xbf"):
+        raw = start + good + b"\n" + b'  {"question": "\xe9", "answer": "b"}\n'
+        file.write_bytes(raw)
+        with pytest.raises(ValueError) as e:
+            read_questions(file)
+        at = raw.index(b"\xe9")
+        assert str(e.value) == f"{file}, line 3: not UTF-8 at byte {at}; convert it first"
+
+
+def test_utf_16_is_named(tmp_path):
+    file = tmp_path / "own.jsonl"
+    file.write_text('{"question": "a", "answer": "b"}\n', encoding="utf-16")
+    with pytest.raises(ValueError) as e:
+        read_questions(file)
+    assert str(e.value) == f"{file}: is UTF-16; convert it to UTF-8 first"
+
+
+def asked(words: str) -> list[Question]:
+    return [Question("file", "", word, word) for word in words.split()]
+
+
+def test_every_tenth_question_is_held_out():
+    for n in (2, 9, 10, 19, 20, 35):
+        found = asked(" ".join(map(str, range(n))))
+        train, held = hold_out(found, "f")
+        assert held == (found[9::10] if n > 9 else found[-1:])
+        assert train == [q for q in found if q not in held]
+
+
+def test_equal_questions_are_on_one_side():
+    found = asked("a b c d e f g h i j k j a j")
+    train, held = hold_out(found, "f")
+    assert [q.question for q in held] == ["j"] * 3
+    assert [q.question for q in train] == list("abcdefghika")
+    train, held = hold_out(asked("a b b"), "f")
+    assert [q.question for q in (*train, *held)] == ["a", "b", "b"] and len(held) == 2
+    with pytest.raises(ValueError, match="f: holds one question, expected two at least"):
+        hold_out(asked("a a a"), "f")
 
 
 def test_no_file_and_an_empty_one(tmp_path):

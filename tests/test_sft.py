@@ -15,6 +15,7 @@ from small_runs import ENV, TWO_RANKS, saved, unlike
 
 from gpt2edu.data import cache
 from gpt2edu.evaluate.answers import answers, grade
+from gpt2edu.evaluate.report import EvalConfig, evaluate
 from gpt2edu.evaluate.tasks import TASKS
 from gpt2edu.text.chat import CHAT, is_chat
 from gpt2edu.text.questions import exam, questions_about
@@ -181,6 +182,19 @@ def test_questions_of_ones_own(place, tmp_path):
     assert f"data: {own}, 18 questions, and 2 held out" in done.stdout
     last = RunLog(place / "runs" / "own" / "log.jsonl").read()[-1]
     assert last["event"] == "done" and last["exact_match"] is not None
+    # its own file, also under another name: what was held out; another file: all of it
+    (tmp_path / "copy.jsonl").write_bytes(own.read_bytes())
+    (tmp_path / "other.jsonl").write_text(rows(12), encoding="utf-8")
+    for name, n in (("own", 2), ("copy", 2), ("other", 12)):
+        said, file = [], tmp_path / f"{name}.jsonl"
+        config = EvalConfig(
+            model=str(place / "runs" / "own"), questions=str(file), device="cpu", choice_items=5
+        )
+        assert evaluate(config, said.append)["questions"]["exact"]["n"] == n, name
+        note = f"questions: 2 held-out ones of {file}; the run was trained on the others"
+        assert (note in said) == (n == 2)
+    limited = dataclasses.replace(config, limit=3)
+    assert evaluate(limited)["questions"]["exact"]["n"] == 3
 
 
 def test_the_command_judges_by_kind(place):

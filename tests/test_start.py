@@ -1,5 +1,6 @@
 """A run that begins with the weights of another model."""
 
+import copy
 import dataclasses
 import json
 import os
@@ -409,6 +410,46 @@ def test_an_adapter_opens_wherever_its_run_lies(place, tmp_path, monkeypatch, ca
             command([flag, "second"])
         err = capsys.readouterr().err
         assert e.value.code == 2 and "names itself as its base model; write the" in err, err
+
+
+def test_an_adapter_knows_the_table_and_the_last_norm_of_its_base(place, tmp_path):
+    folder, _, base, _ = adapted(place, tmp_path, lora.PARTS)
+    tokenizer = Tokenizer.load(place / "runs" / "base")
+    for name in ("transformer.ln_f.weight", "transformer.wte.weight"):
+        model, _ = from_pretrained(base)
+        with torch.no_grad():
+            model.get_parameter(name)[tokenizer.n_vocab - 1 if "wte" in name else 0] += 1
+        with pytest.raises(ValueError, match="the token table, last norm or head beside it were"):
+            lora.load_adapter(model, folder)
+    model, _ = from_pretrained(base, padded(tokenizer.n_vocab + 200))  # spare rows may differ
+    lora.load_adapter(model, folder)
+    # one of before has the first hash only
+    path = folder / "adapter_model.safetensors"
+    tensors = safetensors.torch.load(path.read_bytes())
+    header = {"format": "pt", "base_sha256": lora.base_hash(from_pretrained(base)[0])}
+    path.write_bytes(safetensors.torch.save(tensors, header))
+    lora.load_adapter(from_pretrained(base)[0], folder)
+
+
+def test_an_adapter_knows_a_head_of_its_bases_own(tmp_path):
+    shape = GPTConfig(1, 2, 16, 32, 300, tied=False)
+    base = GPT(shape, torch.Generator().manual_seed(0))
+    draw = torch.Generator().manual_seed(1)
+    lora.save_adapter(lora.add_lora(copy.deepcopy(base), 2, 4.0, generator=draw), tmp_path)
+    lora.load_adapter(copy.deepcopy(base), tmp_path)
+    with torch.no_grad():
+        base.lm_head.weight[299, 0] += 1
+    with pytest.raises(ValueError, match="the token table, last norm or head beside it were"):
+        lora.load_adapter(base, tmp_path)
+
+
+def test_an_adapter_of_no_layer_is_refused(place, tmp_path):
+    folder, _, base, _ = adapted(place, tmp_path)
+    file = folder / "adapter_config.json"
+    config = json.loads(file.read_text(encoding="utf-8")) | {"target_modules": []}
+    file.write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"target_modules is \[\], expected names of layers"):
+        lora.load_adapter(from_pretrained(base)[0], folder)
 
 
 def test_an_adapter_for_another_model_is_refused(place, tmp_path):

@@ -28,7 +28,10 @@ from gpt2edu.cli import commands
 from gpt2edu.data.prepare import PrepareConfig, prepare
 from gpt2edu.data.shards import open_shards
 from gpt2edu.machine.state import loads
-from gpt2edu.model.pretrained import from_pretrained
+from gpt2edu.model import lora
+from gpt2edu.model.gpt import GPT, GPTConfig
+from gpt2edu.model.pretrained import export, from_pretrained
+from gpt2edu.text.questions import read_questions
 from gpt2edu.text.tokenizer import Tokenizer, get_tokenizer
 from gpt2edu.train import checkpoint
 from gpt2edu.train.log import RunLog, plot_loss
@@ -42,6 +45,9 @@ SMALL = """--dataset stories.txt --vocab_size 300 --n_layer 1 --n_head 2 --n_emb
 --val_tokens 2048 --choice_items 0 --dtype fp32 --device cpu --compile off --name new""".split()
 PREPARE = {"dataset": ("stories.txt",), "tokenizer": "train", "vocab_size": 300, "num_proc": 1}
 PREPARE |= {"shard_size": 20_000}
+LLAMA = {"position": "rope", "norm": "rms", "mlp": "swiglu", "bias": False, "n_kv_head": 1}
+FIRST = '{"question": "Who?", "answer": "Mia."}'
+QUESTION = {"question": "Who?", "answer": "Mia.", "story": "Mia slept.", "kind": "sleep"}
 SCALER = {"scale": 65536.0, "growth_factor": 2.0, "backoff_factor": 0.5, "growth_interval": 2000}
 SCALER |= {"_growth_tracker": 3}
 ANSWER = {
@@ -184,6 +190,12 @@ def place(tmp_path_factory):
         with contextlib.redirect_stdout(io.StringIO()):
             commands.train(SMALL)
             commands.export(["--run", str(RUN), "--out", "export"])
+        model, tokenizer = from_pretrained("export")
+        draw = torch.Generator().manual_seed(0)
+        lora.add_lora(model, 2, 4.0, ("c_attn", "mlp.c_proj"), draw)
+        lora.save_adapter(model, "adapter", "export", tokenizer.n_vocab)
+        export(GPT(GPTConfig(1, 2, 16, 32, tokenizer.n_vocab, **LLAMA), draw), tokenizer, "llama")
+        Path("own.jsonl").write_text(f"{FIRST}\n{json.dumps(QUESTION)}", encoding="utf-8")
         prepare(PrepareConfig(**PREPARE, out="half"))
         whole = json.loads(Path("half/manifest.json").read_bytes())
         begun = {k: v for k, v in whole.items() if k not in ("totals", "complete")}
@@ -347,6 +359,69 @@ class TheirConfig(State):
         return self.place.weights(model), model.config, tokenizer.hash
 
 
+class TheirLlama(TheirConfig):
+    file = Path("llama/config.json")
+    free = ("max_position_embeddings",)  # it has no table of positions
+    also = (*TheirConfig.also, "n_head", "n_kv_head", "intermediate_size", "layers, expected")
+    also = (
+        *also,
+        "head_dim=",
+        "mlp_bias=",
+        "of a GPT-2 again",
+    )  # as which any other type of model is read
+
+    def read(self):
+        model, tokenizer = from_pretrained("llama")
+        return self.place.weights(model), model.config, tokenizer.hash
+
+
+class Adapter(State):
+    file = Path("adapter/adapter_config.json")
+    free = ("lora_alpha", "base_model_name_or_path")
+    also = ("is an adapter for another model",)
+
+    def read(self):
+        model, _ = from_pretrained("export")
+        lora.load_adapter(model, "adapter")
+        scales = [layer.scale for layer in lora.lora_layers(model).values()]
+        return self.place.weights(model), scales
+
+
+class AdapterHeader(Adapter):
+    "What the file of the matrices says about the base model."
+
+    file = Path("adapter/adapter_model.safetensors")
+    free = ()
+    also = ("is an adapter for another model", "is not a whole safetensors file")
+
+    def __init__(self, place):
+        super().__init__(place)
+        raw = Path(self.file).read_bytes()
+        n = int.from_bytes(raw[:8], "little")
+        self.header, self.data = json.loads(raw[8 : 8 + n]), raw[8 + n :]
+
+    def content(self):
+        return self.header["__metadata__"]
+
+    def put(self, text):
+        header = json.dumps(self.header | {"__metadata__": "@@"}).replace('"@@"', text).encode()
+        Path(self.file).write_bytes(len(header).to_bytes(8, "little") + header + self.data)
+
+
+class OwnQuestion(State):
+    file = Path("own.jsonl")
+    free = ("question", "answer", "story", "kind")
+
+    def content(self):
+        return json.loads(Path(self.file).read_bytes().splitlines()[1])
+
+    def put(self, text):
+        Path(self.file).write_text(f"{FIRST}\n" + text.replace("\n", ""), encoding="utf-8")
+
+    def read(self):
+        return read_questions(self.file)
+
+
 class Answer(State):
     free = ("size", "config_name", "sha", "configs")  # another card is as good
     also = ("a/b has no", "a/b, config", "no parquet file")
@@ -378,6 +453,10 @@ STATES = {
     "their tokenizer.json": TheirTokenizer,
     "their tokenizer_config.json": TheirSettings,
     "their config.json": TheirConfig,
+    "their Llama's config.json": TheirLlama,
+    "adapter_config.json": Adapter,
+    "adapter_model.safetensors": AdapterHeader,
+    "own.jsonl": OwnQuestion,
     "answer": Answer,
 }
 
@@ -393,7 +472,8 @@ def state(place, request, monkeypatch):
     monkeypatch.chdir(place.root)
     root = place.root
     files = {p: p.read_bytes() for p in root.rglob("*.json*") if p.is_file()}
-    files |= {p: p.read_bytes() for p in (*place.step.iterdir(), root / Unfinished.file)}
+    others = (root / Unfinished.file, root / AdapterHeader.file)
+    files |= {p: p.read_bytes() for p in (*place.step.iterdir(), *others)}
     yield STATES[request.param](place)
     place.answer = json.dumps(ANSWER)
     for path, raw in files.items():
@@ -506,7 +586,8 @@ ENCODINGS = {
     "no object": (b"[]", r"the whole is \[\], expected an object"),
     "zeros": (bytes(100), "not JSON|not a manifest"),
 }
-FILES = [name for name in STATES if name not in ("state.json", "optim.safetensors", "answer")]
+SEALED = ("state.json", "optim.safetensors", "adapter_model.safetensors")
+FILES = [name for name in STATES if name not in (*SEALED, "answer", "own.jsonl")]
 
 
 @pytest.mark.parametrize("how", ENCODINGS)

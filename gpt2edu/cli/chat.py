@@ -3,8 +3,8 @@
 # Made by tools/book.py from ../../book/tough/ch24d_chat.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['HELP', 'KEYS', 'Fitted', 'fit', 'same_start', 'Chat', 'CtrlC', 'Talk', 'ChatConfig',
-           'open_chat', 'chat']
+__all__ = ['HELP', 'KEYS', 'Fitted', 'fit', 'same_start', 'Chat', 'CtrlC', 'word_of', 'Talk',
+           'ChatConfig', 'open_chat', 'chat']
 
 # %% ../../nbs/tough/ch24d_chat.ipynb #9355345d
 import contextlib
@@ -169,6 +169,11 @@ HELP = {
 KEYS = "Ctrl-C stops an answer. A message that begins with / gets a space before it."
 
 
+def word_of(line: str) -> str:  # "" for a message
+    "Take the first word of a line that is for the program."
+    return line.split(maxsplit=1)[0] if line.startswith("/") else ""
+
+
 class Talk:
     "A conversation in a terminal, or through a pipe."
 
@@ -183,6 +188,18 @@ class Talk:
         self.prompt = prompt
         self.messages = []  # without the system message
         self.keys = CtrlC()
+        self.lines = self.refused = 0  # that were read; that were not obeyed or answered
+
+    def write(self, text: str):
+        "Write a piece of an answer; through a pipe, an answer is one line."
+        text = visible(text)
+        sys.stdout.write(text if self.prompt else text.replace("\n", " "))
+        sys.stdout.flush()
+
+    def end_line(self):
+        "End an answer."
+        sys.stdout.write("\n")
+        sys.stdout.flush()
 
     def ask(self, text: str):
         "Print the answer to a message, and keep both. ValueError, one line."
@@ -198,13 +215,11 @@ class Talk:
         said = []
         for piece in self.chat.answer(ids):
             said.append(piece)
-            sys.stdout.write(visible(piece))
-            sys.stdout.flush()
+            self.write(piece)
             if self.keys.pressed:
                 self.chat.cut = "stopped"
                 break
-        sys.stdout.write("\n")
-        sys.stdout.flush()
+        self.end_line()
         answer = "".join(said)
         if answer.strip():
             self.messages = [*asked, {"role": "assistant", "content": answer}]
@@ -215,10 +230,16 @@ class Talk:
         "Say something that neither side has said."
         complain(f"({line})")
 
+    def refuse(self, line: str, e: ValueError):
+        "Say why a line is refused; through a pipe, a question keeps its line of the output."
+        self.refused += 1
+        self.note(in_one_line(e))
+        if not (self.prompt or word_of(line) in HELP):
+            self.end_line()
+
     def obey(self, line: str) -> bool:  # whether to go on
         "Do what a line that begins with / says. ValueError, one line."
-        word, rest = [*line.split(maxsplit=1), ""][:2]
-        rest = rest.strip()
+        word, rest = word_of(line), line[len(word_of(line)) :].strip()
         if word not in HELP:
             raise ValueError(f"unknown command {word}; expected one of {', '.join(HELP)}")
         if word == "/help":
@@ -246,6 +267,7 @@ class Talk:
                         if self.prompt:
                             complain("")
                         return
+                    self.lines += 1
                     if line.startswith("/"):
                         if not self.obey(line):
                             return
@@ -257,7 +279,7 @@ class Talk:
                     complain("")
                     self.note("/quit or Ctrl-D ends the chat")
                 except ValueError as e:
-                    self.note(in_one_line(e))
+                    self.refuse(line, e)
 
 # %% ../../nbs/tough/ch24d_chat.ipynb #4dfb2cf2
 @dataclass(frozen=True)
@@ -320,4 +342,10 @@ def chat(args: list[str]):
         complain(f"chat: {name}, context of {found.longest} tokens; /help says what can be typed")
     if hasattr(sys.stdin, "reconfigure"):
         sys.stdin.reconfigure(errors="replace")
-    Talk(found, config.system.strip(), "> " if typed else "").loop()
+    talk = Talk(found, config.system.strip(), "> " if typed else "")
+    talk.loop()
+    if talk.refused and not typed:
+        raise ValueError(
+            f"{talk.refused} of {talk.lines} lines were refused, for the reasons above; "
+            "mend them and ask again"
+        )

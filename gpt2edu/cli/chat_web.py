@@ -1,4 +1,4 @@
-"""The same conversation in a browser, from a small server that only you can reach."""
+"""The same conversation in a browser, from a server that only programs on this machine reach."""
 
 # Made by tools/book.py from ../../book/tough/ch24e_chat_web.md: edit that, then `make book`.
 

@@ -3,11 +3,12 @@
 # Made by tools/book.py from ../../book/tough/ch18b_report.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['EVERY', 'CONVENTIONS', 'ModelName', 'EvalConfig', 'choose_tasks', 'wanted', 'run_of',
-           'check_out', 'questions', 'check_batch', 'load_subject', 'ask', 'text_of', 'validation',
-           'evaluate', 'figures']
+__all__ = ['EVERY', 'CONVENTIONS', 'ModelName', 'EvalConfig', 'choose_tasks', 'wanted',
+           'run_of_adapter', 'run_of', 'check_out', 'questions', 'check_batch', 'load_subject',
+           'ask', 'text_of', 'validation', 'evaluate', 'figures']
 
 # %% ../../nbs/tough/ch18b_report.ipynb #310f745e
+import contextlib
 import json
 import math
 import time
@@ -109,7 +110,18 @@ def wanted(config: EvalConfig, run: TrainConfig | None) -> Wanted:
     "Collect which questions the flags ask for."
     conventions = CONVENTIONS[config.convention]
     asked = config.questions or (run.questions if run else None)
-    return Wanted(config.data, conventions, config.limit, config.choice_items, asked)
+    begun = run or run_of_adapter(config)
+    trained = begun.questions if begun else None
+    return Wanted(config.data, conventions, config.limit, config.choice_items, asked, trained)
+
+
+def run_of_adapter(config: EvalConfig) -> TrainConfig | None:
+    "Read the config of the run in whose folder an adapter lies; None for any other model."
+    place = model_place(config.model, config.out_dir)
+    if isinstance(place, str) or not is_adapter(place):
+        return None
+    with contextlib.suppress(ValueError, OSError):  # it may lie elsewhere
+        return read_config(place.absolute().parent)
 
 # %% ../../nbs/tough/ch18b_report.ipynb #89a7ce81
 def run_of(config: EvalConfig) -> TrainConfig | None:
@@ -272,6 +284,8 @@ def evaluate(
         machine = f"{device.describe(subject.device)}; {precision}; ranks: {ranks.world_size}"
         tell(f"model: {name}, {n:,} parameters; {machine}")
         for task in (TASKS[t] for t in tasks if t in TASKS):
+            if note := task.note(wanted(config, run), items[task.name]):
+                tell(note)
             by = [c for c in CONVENTIONS[config.convention] if c in task.conventions]
             asked = {c: ask(task, subject, items[task.name], c, tell) for c in by or ("plain",)}
             found[task.name] = asked if len(task.conventions) > 1 else asked["plain"]

@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['HUB', 'TASKS', 'read_items', 'hub_items', 'get_items', 'Wanted', 'Subject',
-           'is_stories', 'Task', 'HellaSwag', 'StoryChoice', 'Answers']
+           'is_stories', 'Task', 'HellaSwag', 'StoryChoice', 'same_file', 'Answers']
 
 # %% ../../nbs/tough/ch18c_tasks.ipynb #4021372d
+import filecmp
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from gpt2edu.text.corpus import is_hub_name, reachable, story_items
 from gpt2edu.text.questions import GRAMMAR, Question, exam, hold_out, read_questions
-from gpt2edu.text.files import BOM, row_of, whole_lines
+from gpt2edu.text.files import rows_of
 from gpt2edu.machine.state import without_secrets
 from gpt2edu.train.config import TrainConfig
 
@@ -31,16 +32,12 @@ def read_items(
     from gpt2edu.evaluate.hellaswag import check_item
 
     items = []
-    with open(path, "rb") as f:
-        for n, line in enumerate(whole_lines(f, path), start=1):
-            if len(items) == limit:
-                break
-            if line := line.removeprefix(BOM).strip():
-                where = f"{path}, line {n}"
-                item = row_of(line, where)
-                for convention in conventions:
-                    check_item(item, convention, where)
-                items.append(item)
+    for where, item in rows_of(path):
+        for convention in conventions:
+            check_item(item, convention, where)
+        items.append(item)
+        if len(items) == limit:
+            break
     if not items:
         raise ValueError(
             f"{path}: holds no items; expected one object with HellaSwag's fields a line"
@@ -109,6 +106,7 @@ class Wanted(NamedTuple):
     limit: int | None = None  # the first ones only
     choice_items: int = 400  # stories, or questions about them
     questions: str | None = None  # a .jsonl file; "stories" or None: the grammar's
+    trained: str | None = None  # the questions that the model was trained on, as above
 
 
 class Subject(NamedTuple):
@@ -153,6 +151,10 @@ class Task:
     def items(self, wanted: Wanted) -> list[dict]:
         "Fetch the questions. ValueError, FileNotFoundError, OSError: one line."
         raise NotImplementedError
+
+    def note(self, wanted: Wanted, items: list) -> str:
+        "Say what the figures leave out; nothing by default."
+        return ""
 
     def start(self, tokenizer) -> list[int]:
         "Return the ids to put before each context."
@@ -231,6 +233,16 @@ class StoryChoice(Task):
         return f"{accuracy:.3f} ± {error:.3f} of {run.choice_items} items; chance 0.250"
 
 # %% ../../nbs/tough/ch18c_tasks.ipynb #f0cfcee6
+def same_file(
+    name: str,
+    other: str | None,  # may be gone
+) -> bool:
+    "Whether two names are those of one file, or of two with the same bytes."
+    if other is None or Path(name).resolve() == Path(other).resolve():
+        return other is not None
+    return Path(other).is_file() and filecmp.cmp(name, other, shallow=False)
+
+
 class Answers(Task):
     "Questions about stories, or from a file, answered in the model's own words."
 
@@ -248,7 +260,16 @@ class Answers(Task):
         n = min(wanted.choice_items, wanted.limit or wanted.choice_items)
         if wanted.questions in (None, GRAMMAR):
             return exam(n)
-        return hold_out(read_questions(wanted.questions), wanted.questions)[1][:n]
+        found = read_questions(wanted.questions)
+        if same_file(wanted.questions, wanted.trained):
+            return hold_out(found, wanted.questions)[1][:n]
+        return found[: wanted.limit]
+
+    def note(self, wanted: Wanted, items: list[Question]) -> str:
+        if wanted.questions in (None, GRAMMAR) or not same_file(wanted.questions, wanted.trained):
+            return ""
+        which = f"{len(items):,} held-out ones of {wanted.questions}"
+        return f"questions: {which}; the run was trained on the others"
 
     def encode(self, items: list[Question], tokenizer) -> list[Question]:
         return items  # graded as text

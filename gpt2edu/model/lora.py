@@ -5,12 +5,14 @@
 # %% auto #0
 __all__ = ['PARTS', 'HEAD', 'ADAPTER', 'WEIGHTS', 'PREFIX', 'LoRALinear', 'targets',
            'replace_layer', 'add_lora', 'lora_layers', 'merge_lora', 'AdapterConfig', 'base_hash',
-           'save_adapter', 'read_adapter', 'read_sides', 'load_adapter']
+           'hash_of_base', 'save_adapter', 'read_adapter', 'Header', 'read_sides', 'check_base',
+           'load_adapter']
 
 # %% ../../nbs/medium/ch13a_lora.ipynb #f469981f
 import hashlib
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, NotRequired, TypedDict
@@ -22,9 +24,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gpt2edu.machine.atomic import write_atomically
-from gpt2edu.machine.state import read_json, shown
+from gpt2edu.machine.state import Hash, check, read_json, shown
 from gpt2edu.model.gpt import GPT
 from gpt2edu.model.linear import Linear
+from gpt2edu.model.pretrained import TABLES
 
 PARTS = ("c_attn", "attn.c_proj", "c_fc", "mlp.c_proj")  # the four matrices of a block
 HEAD = "lm_head"  # the matrix that makes logits; an adapter can sit there too
@@ -74,7 +77,7 @@ def targets(
     for part in parts:
         if not any(f".{name}".endswith(f".{part}") for name in layers):
             raise ValueError(
-                f"lora_parts={part!r} names no layer of a block; expected some of "
+                f"lora_parts={part[:40]!r} names no layer of a block; expected some of "
                 f"{', '.join((*PARTS, HEAD))}"
             )
     return {n: m for n, m in layers.items() if f".{n}".endswith(tuple(f".{p}" for p in parts))}
@@ -148,10 +151,20 @@ class AdapterConfig(TypedDict):
 
 
 def base_hash(model: GPT) -> str:  # SHA-256, hex
-    "Name the weights of the base model: those of the blocks and both tables."
+    "Name the weights of the base model: those of the blocks and the position table."
+    return hash_of_base(model, ("transformer.h.", "transformer.wpe"))
+
+
+def hash_of_base(
+    model: GPT,
+    parts: tuple[str, ...] = ("",),  # how the names of the parameters begin
+    rows: int | None = None,  # of the token table and of a head; None: all
+) -> str:  # SHA-256, hex
+    "Name the weights of the base model, all of them by default."
     digest = hashlib.sha256()
     for name, t in sorted(model.named_parameters()):
-        if ".lora_" not in name and name.startswith(("transformer.h.", "transformer.wpe")):
+        if ".lora_" not in name and name.startswith(parts):
+            t = t[:rows] if name in TABLES else t
             copy = t.detach().cpu().float().clone()  # a split model frees the tensor itself later
             digest.update(copy.numpy().tobytes())
     return digest.hexdigest()
@@ -162,6 +175,7 @@ def save_adapter(
     folder: str | Path,
     base: str | None = None,  # where the base model is found
     n_vocab: int | None = None,  # ids that the tokenizer knows; the rows of an exported head
+    n_base: int | None = None,  # of these, the ids that the base model knew; None: all of them
 ) -> Path:
     "Write the adapter in the layout of `peft`. OSError, one line."
     folder = Path(folder)
@@ -179,7 +193,10 @@ def save_adapter(
             matrix = matrix[:n_vocab] if (name, side) == (HEAD, "lora_B") else matrix
             matrix = matrix.clone()
             tensors[f"{PREFIX}{name}.{side}.weight"] = matrix
-    raw = save(tensors, metadata={"format": "pt", "base_sha256": base_hash(model)})
+    rows = n_base or n_vocab or len(model.lm_head.weight)
+    header = {"format": "pt", "base_sha256": base_hash(model)}
+    header |= {"base_rows": str(rows), "whole_sha256": hash_of_base(model, rows=rows)}
+    raw = save(tensors, metadata=header)
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / WEIGHTS, raw)
     write_atomically(folder / ADAPTER, (json.dumps(config, indent=2) + "\n").encode())
@@ -196,10 +213,23 @@ def read_adapter(folder: str | Path) -> dict:  # an `AdapterConfig`
     for key, want in can.items():
         if (got := config.get(key, want)) != want:
             raise ValueError(f"{path}: {key} is {shown(got)}, expected {shown(want)}: plain LoRA")
+    if not config["target_modules"]:
+        raise ValueError(
+            f"{path}: target_modules is [], expected names of layers, such as c_attn; "
+            "save the adapter again"
+        )
     return config
 
 
-def read_sides(path: Path) -> tuple[dict[str, Tensor], str | None]:  # fp32; hash of the base
+class Header(TypedDict):
+    "What we wrote about the base model; peft writes none of it, and we once less."
+
+    base_sha256: NotRequired[Hash]  # of the blocks and the position table
+    whole_sha256: NotRequired[Hash]  # of all weights
+    base_rows: NotRequired[Annotated[str, re.compile(r"[1-9][0-9]{0,9}")]]  # of the tables, in it
+
+
+def read_sides(path: Path) -> tuple[dict[str, Tensor], dict]:  # fp32; a `Header`
     "Read an adapter's matrices. ValueError, FileNotFoundError: one line."
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; expected {ADAPTER} and {WEIGHTS}")
@@ -214,9 +244,26 @@ def read_sides(path: Path) -> tuple[dict[str, Tensor], str | None]:  # fp32; has
                 if not found[name].isfinite().all():
                     what = f"{shown(name)} holds a number that is not finite"
                     raise ValueError(f"{path}: {what}; train the adapter again")
-            return found, (file.metadata() or {}).get("base_sha256")
+            header = file.metadata() or {}
     except SafetensorError as e:
         raise ValueError(f"{path} is not a whole safetensors file ({e}); save it again") from None
+    try:
+        return found, check(header, Header, others=True)
+    except ValueError as e:
+        raise ValueError(f"{path}: {e}; save the adapter again") from None
+
+
+def check_base(
+    model: GPT,
+    header: dict,  # a `Header`
+) -> str:  # what differs; "" if nothing does
+    "Compare a model with the one that an adapter was made for, as far as its header knows it."
+    if header.get("base_sha256") not in (None, base_hash(model)):
+        return "the weights"
+    rows, whole = int(header.get("base_rows", 0)), header.get("whole_sha256")
+    if whole is None or not 0 < rows <= len(model.lm_head.weight):
+        return ""  # an export has no spare rows
+    return "" if hash_of_base(model, rows=rows) == whole else "the token table, last norm or head"
 
 
 def load_adapter(
@@ -226,11 +273,12 @@ def load_adapter(
     "Put a saved adapter beside a model's layers. ValueError, FileNotFoundError: one line."
     folder = Path(folder)
     config = read_adapter(folder)
-    saved, made_for = read_sides(folder / WEIGHTS)
+    saved, header = read_sides(folder / WEIGHTS)
     other = f"{folder} is an adapter for another model"
-    fix = f"open it beside {config.get('base_model_name_or_path') or 'the model it was trained on'}"
-    if made_for not in (None, base_hash(model)):
-        raise ValueError(f"{other}: the weights beside it were not these; {fix}")
+    base = (config.get("base_model_name_or_path") or "the model it was trained on")[:200]
+    fix = f"open it beside {base}"
+    if part := check_base(model, header):
+        raise ValueError(f"{other}: {part} beside it were not these; {fix}")
     try:
         names = targets(model, tuple(config["target_modules"]))
     except ValueError as e:

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['EOT', 'LARGE', 'LONGEST', 'BOM', 'BUFFER', 'PACKED_PAGE', 'PACKED_GROUP', 'unheard',
            'typed', 'encoding_of', 'not_utf8', 'whole_lines', 'first_wrong_byte', 'short_lines',
-           'cut_text', 'read_txt', 'arrow', 'left_out', 'column_texts', 'row_of', 'text_of',
-           'long_text_of', 'read_jsonl', 'Table', 'broken', 'text_column', 'Sealed',
+           'cut_text', 'read_txt', 'arrow', 'left_out', 'column_texts', 'row_of', 'rows_of',
+           'text_of', 'long_text_of', 'read_jsonl', 'Table', 'broken', 'text_column', 'Sealed',
            'check_contents', 'open_table', 'check_column', 'read_group', 'read_parquet',
            'read_file', 'read_strings']
 
@@ -194,6 +194,23 @@ def row_of(
     except ValueError as e:
         why = getattr(e, "msg", e)  # a JSONDecodeError also names a place
         raise ValueError(f"{where}: not JSON ({why}); expected one object a line") from None
+
+
+def rows_of(
+    path: str | Path,  # .jsonl, of a few megabytes
+    strict: bool = False,  # as for `row_of`
+) -> Iterator[tuple[str, Any]]:  # file and line, for messages; what the line holds
+    "Parse the lines of a .jsonl file, blank ones left out. ValueError, one line."
+    if encoding_of(Path(path)) == "utf-16":
+        raise ValueError(f"{path}: is UTF-16; convert it to UTF-8 first")
+    at = 0
+    with open(path, "rb") as f:
+        for n, line in enumerate(whole_lines(f, path), start=1):
+            rest = line.removeprefix(BOM).lstrip()
+            if rest:
+                where = f"{path}, line {n}"
+                yield where, row_of(rest.rstrip(), where, at + len(line) - len(rest), strict)
+            at += len(line)
 
 
 def text_of(line: bytes, text_key: str, where: str, at: int = 0) -> str:

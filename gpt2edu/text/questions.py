@@ -4,17 +4,19 @@
 
 # %% auto #0
 __all__ = ['FACTS', 'KINDS', 'WORDINGS', 'NOBODY_KNOWS', 'SHORT', 'LONG', 'SPLITS', 'OFTEN',
-           'GRAMMAR', 'world_of', 'Fact', 'missing', 'Question', 'questions_about', 'questions',
-           'exam', 'Row', 'question_of', 'read_questions', 'hold_out']
+           'PLAIN', 'TAKEN', 'GRAMMAR', 'world_of', 'Fact', 'missing', 'Question',
+           'questions_about', 'questions', 'exam', 'Row', 'question_of', 'read_questions',
+           'hold_out']
 
 # %% ../../nbs/easy/ch03g_questions.ipynb #a555704b
 import random
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, NotRequired, TypedDict
 
-from gpt2edu.machine.state import Filled, check
-from gpt2edu.text.files import BOM, row_of, whole_lines
+from gpt2edu.machine.state import Filled, check, shown
+from gpt2edu.text.files import rows_of
 from gpt2edu.text.grammar import Grammar, amount
 from gpt2edu.text.stories import Reader, World, Writer, tell
 
@@ -218,6 +220,10 @@ class Row(TypedDict):
     kind: NotRequired[str]
 
 
+PLAIN = re.compile(r"[\w -]{1,40}")  # what a kind may be: it names a figure of the log
+TAKEN = {"exact", *SPLITS}  # names of other figures
+
+
 def question_of(
     row: Any,  # what a line of the file holds
     where: str,  # names the line in messages
@@ -229,7 +235,13 @@ def question_of(
         fields = '"story" and "kind" may be missing'
         expected = f'expected {{"story": "…", "question": "…", "answer": "…"}}; {fields}'
         raise ValueError(f"{where}: {e}; {expected}") from None
-    kind = row.get("kind") or "file"
+    kind = row.get("kind", "").strip() or "file"
+    if not PLAIN.fullmatch(kind):
+        what = "letters, digits, spaces, - or _, at most 40"
+        raise ValueError(f"{where}: kind is {shown(kind)}, expected {what}")
+    if kind in TAKEN or f"_{kind}".endswith("_error"):
+        what = "another word: a figure has that name"
+        raise ValueError(f"{where}: kind is {shown(kind)}, expected {what}")
     return Question(kind, row.get("story", ""), row["question"].strip(), row["answer"].strip())
 
 
@@ -239,12 +251,7 @@ def read_questions(
     "Read questions from a file. ValueError, FileNotFoundError: one line, with file and line."
     if not Path(path).is_file():
         raise FileNotFoundError(f"no file {path}; expected a .jsonl file with a question a line")
-    found = []
-    with open(path, "rb") as f:
-        for n, line in enumerate(whole_lines(f, path), start=1):
-            if line := line.removeprefix(BOM).strip():
-                where = f"{path}, line {n}"
-                found.append(question_of(row_of(line, where, strict=True), where))
+    found = [question_of(row, where) for where, row in rows_of(path, strict=True)]
     if not found:
         raise ValueError(f"{path}: holds no questions; expected one object a line")
     return found
@@ -258,7 +265,8 @@ def hold_out(
     name: str,  # of the file, for the message
 ) -> tuple[list[Question], list[Question]]:  # to train with, to judge by
     "Hold out every tenth question, at least one. ValueError, one line, for a single one."
-    if len(found) < 2:
+    asked = list(dict.fromkeys(q.prompt for q in found))
+    if len(asked) < 2:
         raise ValueError(f"{name}: holds one question, expected two at least: one is held out")
-    chosen = range(9, len(found), 10) if len(found) > 9 else [len(found) - 1]
-    return [q for i, q in enumerate(found) if i not in chosen], [found[i] for i in chosen]
+    chosen = {*(asked[9::10] or asked[-1:])}
+    return [q for q in found if q.prompt not in chosen], [q for q in found if q.prompt in chosen]

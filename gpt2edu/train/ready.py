@@ -147,7 +147,8 @@ def wanted_by(config: TrainConfig):  # a `Wanted`
     from gpt2edu.evaluate.tasks import Wanted
 
     c = config
-    return Wanted(data=c.hellaswag, choice_items=c.choice_items, questions=c.questions)
+    named = {"questions": c.questions, "trained": c.questions}
+    return Wanted(data=c.hellaswag, choice_items=c.choice_items, **named)
 
 
 def check_questions(config: TrainConfig) -> Iterator[str]:

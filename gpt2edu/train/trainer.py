@@ -27,6 +27,7 @@ from gpt2edu.data.packing import Batch
 from gpt2edu.machine.atomic import write_atomically
 from gpt2edu.machine.signals import undisturbed
 from gpt2edu.text.chat import answer_text
+from gpt2edu.text.tokenizer import CHAT
 from gpt2edu.evaluate.answers import replies
 from gpt2edu.evaluate.tasks import TASKS, Subject, is_stories
 from gpt2edu.evaluate.validation import bigram_and_floor, validation_loss
@@ -558,7 +559,9 @@ class Trainer:
             why = "other tokens or another context than the model that it began with"
             self.say(f"adapter: not written: the run has {why}; use the run, {typed(self.folder)}")
             return
-        where = save_adapter(self.model, self.folder / "adapter", c.init_from, tokenizer.n_vocab)
+        n = tokenizer.n_vocab
+        old = min(tokenizer.special.get(token, n) for token in CHAT)  # ids of the base model
+        where = save_adapter(self.model, self.folder / "adapter", c.init_from, n, old)
         if c.questions:  # its tokenizer has four ids more
             tokenizer.save(where)
         self.say(f"adapter: {where}")
