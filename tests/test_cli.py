@@ -19,6 +19,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -27,9 +28,13 @@ import warm
 
 from gpt2edu.cli import commands as cli
 from gpt2edu.cli import flags
+from gpt2edu.cli.chat import ChatConfig
 from gpt2edu.data import cache as prepare
+from gpt2edu.data.prepare import PrepareConfig
+from gpt2edu.evaluate.report import EvalConfig
 from gpt2edu.model.gpt import GPT, GPTConfig
 from gpt2edu.model.pretrained import export
+from gpt2edu.plan.report import PlanConfig
 from gpt2edu.text import corpus
 from gpt2edu.text.tokenizer import Tokenizer, get_tokenizer
 from gpt2edu.train import config as plan
@@ -569,6 +574,55 @@ def test_flags_win_over_the_file_and_the_file_over_the_preset(tmp_path):
     assert type(read("--config", file, "--lr=2").lr) is type(config.lr) is float
 
 
+# flags that take text but no place, and those whose ~ is read with the place itself
+WORDS = "freeze lora_parts text_key separator name subset split part prompt tasks system"
+READ_LATER = ("dataset", "shards", "tokenizer")
+COMMANDS = (
+    plan.TrainConfig, PlanConfig, PrepareConfig, cli.GenerateConfig, cli.ExportConfig, EvalConfig,
+    ChatConfig, flags.General, cli.TrainFlags,
+)  # fmt: skip
+
+
+def texts(kind):
+    "The fields of a dataclass that may hold any text."
+    hints = get_type_hints(kind)
+    return [k for k, hint in hints.items() if {str, tuple[str, ...]} & {hint, *get_args(hint)}]
+
+
+@pytest.mark.parametrize("kind", COMMANDS, ids=lambda kind: kind.__name__)
+def test_a_tilde_is_the_home_directory_in_every_place(kind, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    names = set(texts(kind)) - {"push_to_hub", *WORDS.split(), *READ_LATER}
+    assert names <= flags.PLACES
+    if kind in (flags.General, cli.TrainFlags):  # --config and --resume, which come first
+        return
+    horizon = kind(max_steps=1) if issubclass(kind, plan.TrainConfig) else None
+    for name in names:
+        more = ["--questions", "x.jsonl"] if name == "reward" else []
+        Path("home.toml").write_text(f'{name} = "~/x y"\n', encoding="utf-8")
+        for args in ([f"--{name}=~/x y"], [f"--{name}", "~/x y"], ["--config=~/home.toml"]):
+            config, _ = flags.parse_both(kind, flags.General, [*more, *args], "x", horizon)
+            assert getattr(config, name) == str(tmp_path / "x y"), (name, args)
+
+
+def test_a_tilde_is_read_before_a_run_is_looked_for(work, monkeypatch):
+    monkeypatch.setenv("HOME", str(work))
+    monkeypatch.setenv("USERPROFILE", str(work))
+    found = cli.read_train_flags(["--resume=~/runs/first"])
+    assert found[1] == work / "runs" / "first"
+    assert cli.read_train_flags(["--resume=first", "--out_dir=~/runs"])[1] == found[1]
+    config = read("--init_from=~/runs/first", "--out_dir=~/other")
+    assert (config.init_from, config.out_dir) == (str(found[1]), str(work / "other"))
+    assert config.n_embd == 32
+
+
+def test_a_run_on_questions_can_be_told_to_read_a_text():
+    config = read("--preset", "tiny-sft", "--dataset", "x.txt", "--questions", "None")
+    assert config.questions is None and config.dataset == ("x.txt",)
+
+
 def test_values_that_only_go_together(tmp_path):
     "A check of several values sees the file and the flags together."
     (file := tmp_path / "a.json").write_text('{"n_head": 7, "max_steps": 5}', encoding="utf-8")
@@ -1102,6 +1156,15 @@ BAD = {
         "train --resume first --preset small-cpu",
         "runs/first",
         "preset='tiny', not 'small-cpu'",
+    ),
+    "a flag that changes nothing": (
+        "train --lora_parts c_attn",
+        "--lora_parts changes nothing without --lora_rank; add that, or leave --lora_parts out",
+    ),
+    "a text beside questions": (
+        "train --preset tiny-sft --dataset short.txt",
+        "--dataset names a text, and questions=stories are learned in place of one",
+        "or add --questions None",
     ),
     "name taken": ("train --name first", "runs/first", "--resume"),
     "not writable": ("train --out_dir empty.txt", "empty.txt", "--out_dir"),

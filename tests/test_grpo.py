@@ -443,6 +443,7 @@ def test_two_ranks_are_one(place, whole):
             "gpt2edu_train --preset tiny-sft",
         ),
         ({"clip": 1.5}, "clip=1.5 must be above 0 and below 1; try 0.2"),
+        ({"group": 1}, "group=1 leaves an answer nothing to be compared with, so nothing is"),
     ],
     ids=lambda v: "-".join(f"{k}" for k in v) if isinstance(v, dict) else None,
 )
@@ -477,6 +478,34 @@ def test_a_start_that_has_changed_is_refused(place, whole):
         path.write_bytes(raw)
     assert done.returncode == 2
     assert "init_from=chat is not the model that the run began with" in done.stderr
+
+
+def resumed(t) -> list[str]:
+    "What a run says about its reward when it is resumed."
+    t.close()
+    said = []
+    grpo.RewardTrainer(t.config, t.folder, resume=True, say=said.append).close()
+    return [line for line in said if "has changed" in line]
+
+
+def test_a_reward_that_has_changed_is_named_at_a_resume(place, monkeypatch):
+    old = (place / "mine.py").read_text(encoding="utf-8")
+    (place / "own.py").write_text(old, encoding="utf-8")
+    t = trainer(place, "mended", monkeypatch, reward="own.py:short", max_steps=4)
+    t.train_step()
+    t.save()
+    assert resumed(t) == []
+    (place / "own.py").write_text(old + "\n# mended", encoding="utf-8")
+    assert resumed(t) == ["resume: own.py has changed since step 1; it judges from here"]
+
+
+def test_a_state_without_a_reward_still_loads(place, monkeypatch):
+    (place / "own.py").write_bytes((place / "mine.py").read_bytes())
+    t = trainer(place, "older", monkeypatch, reward="own.py:short", max_steps=4)
+    t.reward_hash = None
+    t.train_step()
+    t.save()
+    assert resumed(t) == []
 
 
 def test_chapter_25_shows_the_record():

@@ -13,13 +13,14 @@ import torch
 import warm
 from small_runs import ENV, TWO_RANKS, saved, unlike
 
+from gpt2edu.cli.commands import read_train_flags
 from gpt2edu.data import cache
 from gpt2edu.evaluate.answers import answers, grade
 from gpt2edu.evaluate.report import EvalConfig, evaluate
 from gpt2edu.evaluate.tasks import TASKS
 from gpt2edu.text.chat import CHAT, is_chat
 from gpt2edu.text.questions import exam, questions_about
-from gpt2edu.train import checkpoint
+from gpt2edu.train import checkpoint, setup
 from gpt2edu.train.config import preset
 from gpt2edu.train.log import RunLog
 from gpt2edu.train.runs import load_run, read_config
@@ -37,6 +38,7 @@ SFT = {
     "warmup_steps": 2, "eval_every": 6, "save_every": 3, "sample_every": 6, "choice_items": 12,
     "device": "cpu", "dtype": "fp32", "compile": "off",
 }  # fmt: skip
+LITTLE = 96  # tokens of a context that some of the stories do not fit
 
 
 @pytest.fixture(scope="module")
@@ -204,6 +206,25 @@ def test_the_command_judges_by_kind(place):
     for name in ("exact", "thing", "unknown", "wording", "longer"):
         assert re.search(rf"^questions +plain +{name} +0\.\d+ ± 0\.\d+", done.stdout, re.M), name
     assert "validation loss" not in done.stdout  # it was trained on no text
+
+
+def test_more_stories_than_memory_holds_are_refused_before_any_is_written():
+    flags = ["--preset", "tiny-sft", "--conversations"]
+    with pytest.raises(ValueError, match="must be 1,000,000 or less; try 12000"):
+        read_train_flags([*flags, "1e18"])
+    assert read_train_flags([*flags, "1e6"])[0].conversations == 1_000_000
+
+
+def test_stories_that_are_too_long_are_counted(place, tmp_path):
+    said, config = [], begin(place, block_size=LITTLE, total_batch=16 * LITTLE)
+    data = setup.open_questions(config, place / "runs" / "whole", said.append)
+    lines = [line for line in said if line.startswith("data: left out ")]
+    what = rf"data: left out (\d+) of (60|400) stories, too long .* block_size={LITTLE} tokens"
+    left = {int(m[2]): int(m[1]) for m in (re.fullmatch(what, line) for line in lines)}
+    assert left == {60: 60 - data.train.documents, 400: 400 - data.val.documents}
+    said.clear()
+    setup.open_questions(begin(place, conversations=9), place / "runs" / "whole", said.append)
+    assert said[0] == "data: questions about 9 stories" and "of 9 stories" not in "".join(said)
 
 
 def test_nobody_is_judged_by_nothing():

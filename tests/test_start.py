@@ -93,6 +93,53 @@ def test_sizes_and_tokenizer_come_from_the_start(place):
     assert big.total_batch % (big.micro_batch * 1024) == 0
 
 
+def test_a_run_says_where_its_weights_come_from(place, tmp_path):
+    said = []
+    Trainer(begin(place), tmp_path / "next", say=said.append).run()
+    assert f"start: {place / 'runs' / 'base'}" in said
+    config = preset("tiny", **TINY, questions="stories", conversations=20)
+    config = start.fitted(config, "tiny", place / "runs")
+    Trainer(config, tmp_path / "other", say=said.append).close()
+    assert "start: tiny, stored with the package" in said
+    said.clear()
+    Trainer(begin(place), tmp_path / "next", resume=True, say=said.append).close()
+    assert said and not [line for line in said if line.startswith("start: ")]
+
+
+def rates(*flags):
+    config = commands.read_train_flags(list(flags))[0]
+    (line,) = [x for x in commands.describe_plan(config) if "rates below" in x] or [""]
+    return (config.lr, config.min_lr, config.muon_lr), line
+
+
+def test_trained_weights_get_lower_rates_where_none_is_given(place, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found, line = rates("--init_from", "tiny")
+    assert found == (0.002, 0.0001, 0.002)
+    assert line == (
+        "plan: trained weights, so rates below preset tiny's: "
+        "lr 0.002, min_lr 0.0001, muon_lr 0.002"
+    )
+    assert rates("--init_from", "gpt2")[0] == pytest.approx((1.5e-4, 1.5e-5, 1.5e-4))
+    of_gpt2 = rates("--init_from", "gpt2", "--preset", "gpt2-124m")[0]
+    assert of_gpt2 == pytest.approx((1.5e-4, 1.5e-5, 1.5e-4))
+    asked = ("--init_from", "tiny", "--questions", "stories")
+    assert rates(*asked)[0] == (0.004, 0.0002, 0.004)
+    assert rates("--init_from", "tiny", "--lr", "0.005")[0] == (0.005, 0.0004, 0.012)
+    # a file of flags gives rates too; an adapter, a preset of its own and a resume keep theirs
+    Path("a.toml").write_text("lr = 0.008", encoding="utf-8")
+    usual = ((0.008, 0.0004, 0.012), "")
+    assert rates("--init_from", "tiny", "--config", "a.toml") == usual
+    assert rates("--init_from", "tiny", "--lora_rank", "2") == usual
+    assert rates() == usual
+    for name in ("tiny-sft", "tiny-lora"):
+        config = preset(name)
+        assert rates("--preset", name) == ((config.lr, config.min_lr, config.muon_lr), "")
+        assert rates("--preset", name, "--init_from", "tiny")[0][0] == config.lr
+    Trainer(begin(place), tmp_path / "runs" / "old").close()
+    assert rates("--resume", "old") == usual
+
+
 def test_resume_of_a_run_with_a_start_is_bit_exact(place, tmp_path):
     whole = Trainer(begin(place), tmp_path / "whole")
     whole.run()
@@ -316,6 +363,25 @@ def test_peft_opens_our_adapter(place, tmp_path, parts):
         assert torch.allclose(merged(idx).logits, logits, rtol=0, atol=1e-5)
 
 
+def test_an_adapter_of_the_stored_model_opens_beside_a_run_of_its_name(place, tmp_path):
+    model, _ = from_pretrained(runs.STORED / "tiny")
+    lora.add_lora(model, 2, 8.0, generator=torch.Generator().manual_seed(1))
+    for name, p in model.named_parameters():
+        if "lora_B" in name:
+            p.data.normal_(0, 0.1, generator=torch.Generator().manual_seed(2))
+    folder = lora.save_adapter(model, tmp_path / "runs/tiny-lora/adapter", "tiny")
+    idx = torch.randint(200, (2, 32), generator=torch.Generator().manual_seed(1))
+    want = model.eval()(idx)[0]
+    shutil.copytree(place / "runs" / "base", tmp_path / "runs" / "tiny")
+    found, _ = load_model(str(folder), tmp_path / "runs")
+    assert torch.allclose(found(idx)[0], want, atol=1e-5)
+    assert start.start_sizes(str(folder), tmp_path / "runs")["n_layer"] == 2
+    # an adapter of the run still belongs to the run
+    mine, _ = load_run(tmp_path / "runs" / "tiny")
+    folder = lora.save_adapter(lora.add_lora(mine, 2, 8.0), tmp_path / "runs/mine/adapter", "tiny")
+    assert load_model(str(folder), tmp_path / "runs")[0].config.n_layer == 1
+
+
 def test_we_open_an_adapter_of_peft(place, tmp_path):
     peft = pytest.importorskip("peft")
     _, _, base, idx = adapted(place, tmp_path)
@@ -483,6 +549,7 @@ def test_an_adapter_for_another_model_is_refused(place, tmp_path):
         ({"lora_rank": 2, "init_from": None}, "adapts trained weights, and none are named"),
         ({"lora_rank": 2, "freeze": ("wte",)}, "leave --freeze out"),
         ({"lora_rank": -1}, "lora_rank=-1 must be 0 or more"),
+        ({"lora_rank": 2, "lora_alpha": 0.0}, "lora_alpha=0.0 multiplies all that"),
         ({"lora_rank": 2, "lora_alpha": -1.0}, "lora_alpha=-1.0 must be a number, 0 or more"),
     ],
 )

@@ -449,6 +449,17 @@ def test_a_profile_tells_where_the_time_goes_and_changes_nothing(config, tmp_pat
     assert {"data", "forward", "backward", "optimizer", "aten::addmm"} <= names
 
 
+def test_a_profile_that_cannot_be_written_does_not_end_the_run(config, tmp_path):
+    said, few = [], {"max_steps": 12, "choice_items": 0, "eval_every": 99}
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "profile").touch()
+    _, done = run(dataclasses.replace(config, profile=3, **few), tmp_path / "a", say=said.append)
+    path = tmp_path / "a" / "profile" / "trace.json"
+    line = f"profile: cannot write {path} (File exists); training continues without it"
+    assert done and line in said
+    assert [x for x in said if x.startswith("profile: data ")]
+
+
 @pytest.mark.parametrize("steps", [2, 5, 8])
 def test_a_profile_says_that_a_run_was_too_short_for_it(config, tmp_path, steps):
     said, few = [], {"max_steps": steps, "choice_items": 0, "eval_every": 99}

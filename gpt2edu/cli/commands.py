@@ -3,11 +3,11 @@
 # Made by tools/book.py from ../../book/tough/ch21_commands.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['MOST_TEXTS', 'LATER', 'PlanFlags', 'TrainFlags', 'run_to_resume', 'preset_from',
-           'check_as_begun', 'check_name', 'read_train_flags', 'describe_plan', 'say',
-           'say_or_go_on', 'check_all', 'train', 'train_here', 'plan', 'prepare', 'GenerateConfig',
-           'generator_of', 'write_text', 'smaller', 'generate', 'ExportConfig', 'title', 'export',
-           'eval_', 'main']
+__all__ = ['IDLE', 'INSTEAD', 'RATES', 'MOST_TEXTS', 'LATER', 'PlanFlags', 'TrainFlags',
+           'run_to_resume', 'preset_from', 'check_as_begun', 'check_name', 'check_idle',
+           'read_train_flags', 'describe_plan', 'say', 'say_or_go_on', 'check_all', 'train',
+           'train_here', 'plan', 'prepare', 'GenerateConfig', 'generator_of', 'write_text',
+           'smaller', 'generate', 'ExportConfig', 'title', 'export', 'eval_', 'main']
 
 # %% ../../nbs/tough/ch21_commands.ipynb #80cacbf1
 import os
@@ -55,7 +55,7 @@ from gpt2edu.train.runs import (
     new_run,
     read_config,
 )
-from gpt2edu.train.start import fitted
+from gpt2edu.train.start import fitted, gentle, trains_on
 from gpt2edu.cli.settings import as_flags
 from gpt2edu.machine.signals import Stopped
 from gpt2edu.train.interrupts import stop_signals
@@ -141,6 +141,29 @@ def check_name(name: str | None, folder: Path | None, resume: str | None):
         )
 
 
+IDLE = {"lora_parts": "lora_rank", "lora_alpha": "lora_rank", "grow": "init_from"}
+IDLE |= dict.fromkeys(("group", "answer_tokens", "updates", "clip", "kl"), "reward")
+INSTEAD = ("dataset", "shards")  # of a text, which questions replace
+RATES = ("lr", "min_lr", "muon_lr")
+
+
+def check_idle(config: TrainConfig, typed: set[str]):
+    "Refuse a flag that would change nothing in a new run. ValueError, one line."
+    of_preset = PRESETS[config.preset]
+    for name, needed in IDLE.items():
+        usual = (getattr(TrainConfig, name), of_preset.get(name))
+        if (name in typed or getattr(config, name) not in usual) and not getattr(config, needed):
+            raise ValueError(
+                f"--{name} changes nothing without --{needed}; add that, or leave --{name} out"
+            )
+    for name in INSTEAD:
+        if name in typed and config.questions:
+            raise ValueError(
+                f"--{name} names a text, and questions={config.questions} are learned in place "
+                f"of one; leave --{name} out, or add --questions None"
+            )
+
+
 def read_train_flags(
     args: list[str],
     prog: str = "gpt2edu_train",
@@ -173,6 +196,10 @@ def read_train_flags(
 
     if folder:
         check_as_begun(folder, default, config, typed)
+    else:
+        check_idle(config, typed)
+        if not {*RATES} & {*typed, *from_file}:
+            config = gentle(config)
     check_name(values.get("name"), folder, resume)
     if config.num_epochs == 0:
         raise ValueError(
@@ -182,7 +209,7 @@ def read_train_flags(
 
 
 def describe_plan(config: TrainConfig) -> list[str]:
-    "Describe a run in two lines: its model and its batch."
+    "Describe a run in two lines, its model and its batch; a third has rates that were lowered."
     vocab = rows_of_table(config)
     n, flops = parameters(config, vocab), token_flops(config, vocab)
     some = config.freeze or config.lora_rank
@@ -196,10 +223,14 @@ def describe_plan(config: TrainConfig) -> list[str]:
     if config.reward:
         step = f"{config.total_batch // config.block_size:,} questions a step, "
         step += f"{config.group} answers to each, reward {config.reward}"
-    return [
+    lines = [
         f"plan: preset {config.preset}, {n:,} parameters{part}, {flops / 1e9:.3f} GFLOP per token",
         f"plan: {step}; {end}",
     ]
+    if trains_on(config) and config.lr < preset(config.preset).lr:
+        rates = ", ".join(f"{name} {getattr(config, name):g}" for name in RATES)
+        lines.append(f"plan: trained weights, so rates below preset {config.preset}'s: {rates}")
+    return lines
 
 
 def say(line: str):

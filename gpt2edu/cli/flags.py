@@ -3,11 +3,11 @@
 # Made by tools/book.py from ../../book/tough/ch21a_flags.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['SHELLS', 'Switch', 'WRONG_WORD', 'NO_NUMBER', 'NUMBERS', 'ENDS', 'CONTROL', 'General',
-           'Report', 'versions', 'take_flag', 'is_rule', 'one_line', 'whole_number', 'with_file',
-           'colours', 'check_shell', 'side_by_side', 'parse_both', 'parse', 'strict', 'answer',
-           'prepare_output', 'visible', 'complain', 'in_one_line', 'run_and_flush', 'settle_output',
-           'is_out_of_memory', 'verdict', 'command']
+__all__ = ['SHELLS', 'Switch', 'WRONG_WORD', 'NO_NUMBER', 'NUMBERS', 'PLACES', 'ENDS', 'CONTROL',
+           'General', 'Report', 'versions', 'take_flag', 'is_rule', 'one_line', 'whole_number',
+           'at_home', 'with_file', 'colours', 'check_shell', 'side_by_side', 'parse_both', 'parse',
+           'strict', 'answer', 'prepare_output', 'visible', 'complain', 'in_one_line',
+           'run_and_flush', 'settle_output', 'is_out_of_memory', 'verdict', 'command']
 
 # %% ../../nbs/tough/ch21a_flags.ipynb #b1561f72
 import contextlib
@@ -136,19 +136,44 @@ def whole_number(info):
         return spec(1, "INT", read, lambda x: type(x) is int, lambda x: [str(x)])
 
 # %% ../../nbs/tough/ch21a_flags.ipynb #f3dd82d6
+# flags that name a file or a folder, or may name one
+PLACES = frozenset(
+    """config resume run model out_dir data_dir out init_from questions reward hellaswag
+    data""".split()
+)
+
+
+def at_home(
+    args: list[str],
+) -> list[str]:  # --out_dir=~/runs becomes --out_dir=/home/mia/runs
+    "Write the home directory for a ~ that the shell has left in a place."
+    found, is_place = [], False
+    for arg in args:
+        if arg.startswith("--"):
+            flag, eq, value = arg.partition("=")
+            is_place = flag[2:].replace("-", "_") in PLACES
+            arg = f"{flag}={os.path.expanduser(value)}" if eq and is_place else arg
+        elif is_place:
+            arg = os.path.expanduser(arg)
+        found.append(arg)
+    return found
+
+
 def with_file(
     kind: type,  # a dataclass
     args: list[str],
     prog: str,
 ) -> tuple[dict[str, Any], list[str]]:  # what the file of --config sets; the other arguments
     "Take --config out of the arguments and read its file. ValueError, OSError: one line."
-    path, args = take_flag(args, "config", "")
+    path, args = take_flag(at_home(args), "config", "")
     if path == "":
         raise ValueError(
             "--config got no file; "
             "name a .toml or .json file of flags, for example --config run.toml"
         )
-    return ({} if path is None else read_settings(path, kind, prog)), args
+    values = {} if path is None else read_settings(path, kind, prog)
+    there = {k: v for k, v in values.items() if k in PLACES and isinstance(v, str)}
+    return values | {k: os.path.expanduser(v) for k, v in there.items()}, args
 
 
 @contextlib.contextmanager

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['GPT2_RUN', 'GPT2_350M', 'GPT2_774M', 'GPT2_1558M', 'PRESETS', 'SAMPLE_TOKENS',
-           'HORIZONS', 'MOST_ITEMS', 'MOST_LISTED', 'MODEL_SIZES', 'MAY_CHANGE', 'LATER', 'NEWER',
-           'PEAK_SIZES', 'FromPreset', 'TrainConfig', 'batch_advice', 'preset', 'count_params',
-           'tensor_shapes', 'in_part', 'trained_shapes', 'padded', 'flops_per_token', 'token_flops',
-           'flops_again', 'horizon', 'portion', 'optimizer_bytes', 'kept_for_scores',
-           'trained_bytes', 'kept_bytes', 'measure_peak', 'mfu']
+           'HORIZONS', 'MOST_ITEMS', 'MOST_TALKS', 'MOST_LISTED', 'MODEL_SIZES', 'MAY_CHANGE',
+           'LATER', 'NEWER', 'PEAK_SIZES', 'FromPreset', 'TrainConfig', 'batch_advice', 'preset',
+           'count_params', 'tensor_shapes', 'in_part', 'trained_shapes', 'padded',
+           'flops_per_token', 'token_flops', 'flops_again', 'horizon', 'portion', 'optimizer_bytes',
+           'kept_for_scores', 'trained_bytes', 'kept_bytes', 'measure_peak', 'mfu']
 
 # %% ../../nbs/tough/ch15_accounting.ipynb #f2c924c9
 import time
@@ -158,10 +158,13 @@ def _check_numbers(c: TrainConfig) -> None:
         raise ValueError(f"val_overlap={c.val_overlap} must be below 1; try 0.5")
     if c.choice_items > MOST_ITEMS:
         raise ValueError(f"choice_items={c.choice_items} must be {MOST_ITEMS:,} or less; try 400")
+    if c.conversations > MOST_TALKS:
+        got = f"conversations={c.conversations}"
+        raise ValueError(f"{got} must be {MOST_TALKS:,} or less; try {TrainConfig.conversations}")
 
 
 def _check_reward(c: TrainConfig) -> None:
-    "Refuse a reward without questions, with answers of no end, or of a model that is split."
+    "Refuse a reward without questions, of one answer or of endless ones, or of a split model."
     if not c.reward:
         return
     if not c.questions:
@@ -172,6 +175,11 @@ def _check_reward(c: TrainConfig) -> None:
     for name, most in {"group": 1000, "answer_tokens": c.block_size, "updates": 100}.items():
         if getattr(c, name) > most:
             raise ValueError(f"{name}={getattr(c, name)} must be {most} or less")
+    if c.group < 2:
+        raise ValueError(
+            "group=1 leaves an answer nothing to be compared with, so nothing is learned; "
+            f"try --group {TrainConfig.group}"
+        )
     if c.shard:
         raise ValueError(
             f"reward={c.reward} asks the model in every step, and shard=True splits it; "
@@ -205,18 +213,28 @@ def _check_batch(c: TrainConfig) -> None:
         )
 
 
+def _check_adapter(c: TrainConfig) -> None:
+    "Refuse an adapter of nothing, and one that would add nothing."
+    if c.init_from is None:
+        raise ValueError(
+            f"lora_rank={c.lora_rank} adapts trained weights, and none are named; "
+            "add --init_from, for example --init_from tiny"
+        )
+    if c.freeze:
+        raise ValueError("an adapter freezes all weights by itself; leave --freeze out")
+    if not c.lora_alpha:
+        raise ValueError(
+            "lora_alpha=0.0 multiplies all that the adapter adds by 0, so nothing is learned; "
+            f"try --lora_alpha {TrainConfig.lora_alpha:g}"
+        )
+
+
 def _check_trained(c: TrainConfig) -> None:
     "Refuse an adapter of nothing, and parts that are none or all."
     if not (c.freeze or c.lora_rank):
         return
     if c.lora_rank:
-        if c.init_from is None:
-            raise ValueError(
-                f"lora_rank={c.lora_rank} adapts trained weights, and none are named; "
-                "add --init_from, for example --init_from tiny"
-            )
-        if c.freeze:
-            raise ValueError("an adapter freezes all weights by itself; leave --freeze out")
+        _check_adapter(c)
     if c.n_layer > MOST_LISTED:
         raise ValueError(
             f"n_layer={c.n_layer} must be {MOST_LISTED:,} or less to freeze some of the blocks or "
@@ -353,6 +371,7 @@ PRESETS = {
 SAMPLE_TOKENS = 64  # of a sample that is written while the ranks wait
 HORIZONS = ("max_steps", "max_tokens", "num_epochs")
 MOST_ITEMS = 1_000_000  # the standard error is at most 0.0005 then
+MOST_TALKS = 1_000_000  # stories whose questions are held in memory
 MOST_LISTED = 10_000  # blocks, where their parameters are told apart
 # of the model; the vocabulary is the tokenizer's
 MODEL_SIZES = ("n_layer", "n_head", "n_embd", "block_size", *GPT2_BLOCK)

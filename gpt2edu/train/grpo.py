@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['REWARDS', 'MOST_REWARD', 'FAR', 'Rows', 'lay_prompts', 'sample_groups', 'log_probs',
            'advantages', 'kl_estimate', 'grpo_loss', 'exact', 'severe', 'where_it_failed',
-           'load_reward', 'verdict', 'question_at', 'draws_of', 'Round', 'hash_of', 'draw_reward',
-           'find_reward', 'RewardTrainer']
+           'load_reward', 'verdict', 'question_at', 'draws_of', 'Round', 'hash_of', 'reward_file',
+           'draw_reward', 'find_reward', 'RewardTrainer']
 
 # %% ../../nbs/tough/ch19f_grpo.ipynb #7b8a7989
 import hashlib
@@ -303,6 +303,13 @@ def hash_of(
         digest.update(p.detach().numpy().tobytes())
     return digest.hexdigest()
 
+
+def reward_file(
+    name: str,  # as for `load_reward`
+) -> Path | None:  # None: it is a word of `REWARDS`
+    "Name the file that holds a reward."
+    return None if name in REWARDS else Path(name.rpartition(":")[0])
+
 # %% ../../nbs/tough/ch19f_grpo.ipynb #91c8b2de
 def draw_reward(log: RunLog, name: str):  # a matplotlib Figure
     "Draw the mean reward and the distance to the start."
@@ -337,6 +344,8 @@ class RewardTrainer(Trainer):
         "Build the parts of a `Trainer`, find the reward and keep a copy of the start."
         c = self.config
         self.reward, self.own = find_reward(c), []
+        file = reward_file(c.reward)
+        self.reward_hash = file and hashlib.sha256(file.read_bytes()).hexdigest()
         if c.questions != GRAMMAR:
             self.own = hold_out(read_questions(c.questions), c.questions)[0]
         self.seen = []  # since the last line of the log: the figures of each step
@@ -360,11 +369,12 @@ class RewardTrainer(Trainer):
             self.first_model.to(self.device)
 
     def state(self) -> dict:
-        "Gather what a `Trainer` needs, and the hash of the start."
-        return super().state() | {"start": self.first_hash}
+        "Gather what a `Trainer` needs, and the hashes of the start and of the reward's file."
+        own = {"reward": self.reward_hash} if self.reward_hash else {}
+        return super().state() | {"start": self.first_hash} | own
 
     def check_saved(self, path: Path, state: dict):
-        "Refuse a start that has changed since the run began. ValueError, one line."
+        "Refuse a start that has changed since the run began, ValueError; name a changed reward."
         self.load_first()
         if (was := state.get("start")) != self.first_hash:
             name = self.config.init_from
@@ -373,6 +383,9 @@ class RewardTrainer(Trainer):
                 f"({self.first_hash[:12]}, expected {str(was)[:12]}); restore it, "
                 "or begin another run"
             )
+        if state.get("reward", self.reward_hash) != self.reward_hash:  # older runs have none
+            file = reward_file(self.config.reward)
+            self.say(f"resume: {file} has changed since step {state['step']}; it judges from here")
 
     def fits(self, q: Question) -> bool:
         "Whether the context holds a question and the longest answer."

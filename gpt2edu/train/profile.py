@@ -99,15 +99,25 @@ class Profiler:
         trace.stop()
         for line in costliest(trace.key_averages(), self.device.type):
             self.say(f"profile: {line}")
-        self.folder.mkdir(exist_ok=True)
-        path, temp = self.folder / "trace.json", temporary(self.folder / "trace.json")
+        path = self.folder / "trace.json"
+        try:
+            self.write(trace, path)
+        except OSError as e:
+            why = e.strerror or e
+            self.say(f"profile: cannot write {path} ({why}); training continues without it")
+        else:
+            self.say(f"profile: {path} opens in ui.perfetto.dev")
+
+    def write(self, trace, path: Path):
+        "Write a trace, whole or not at all. OSError."
+        path.parent.mkdir(exist_ok=True)
+        temp = temporary(path)
         try:
             trace.export_chrome_trace(str(temp))
             os.replace(temp, path)
         finally:
-            with suppress(FileNotFoundError):
+            with suppress(OSError):
                 temp.unlink()
-        self.say(f"profile: {path} opens in ui.perfetto.dev")
 
 # %% ../../nbs/tough/ch19e_profile.ipynb #21e34902
 def shares(

@@ -30,7 +30,7 @@ from gpt2edu.train.config import (
     trained_bytes,
 )
 from gpt2edu.train.log import check_tracker
-from gpt2edu.train.start import check_start, find_start
+from gpt2edu.train.start import check_start, describe_start
 
 # %% ../../nbs/tough/ch19d_ready.ipynb #67e8eee7
 def share_step(
@@ -221,7 +221,7 @@ def check(
         yield from check_processes(config, ranks)
     if config.init_from and folder is None:
         check_start(config)
-        yield f"start: {find_start(config.init_from, config.out_dir)}"
+        yield describe_start(config)
     check_tracker(config.tracker)
     yield check_disk(config, folder or Path(config.out_dir))
     yield check_data(config)

@@ -6,9 +6,9 @@
 __all__ = ['OPENAI', 'STORED', 'ADAPTER', 'OLDER', 'FIXED', 'AboveZero', 'is_exported',
            'is_adapter', 'check_is_run', 'written', 'elsewhere', 'runs_in', 'latest_run',
            'other_name', 'find_run', 'is_stored', 'model_place', 'auto_run', 'holds_run', 'new_run',
-           'read_config', 'Adapted', 'base_of', 'followed', 'Read', 'Scaler', 'RunState',
-           'check_state', 'begun_source', 'check_sizes', 'load_run', 'taught', 'load_adapted',
-           'load_model']
+           'read_config', 'Adapted', 'fits_stored', 'base_of', 'followed', 'Read', 'Scaler',
+           'RunState', 'check_state', 'begun_source', 'check_sizes', 'load_run', 'taught',
+           'load_adapted', 'load_model']
 
 # %% ../../nbs/tough/ch17a_runs.ipynb #9c06b0bb
 import glob
@@ -194,6 +194,14 @@ class Adapted(TypedDict):
     base_model_name_or_path: NotRequired[str | None]
 
 
+def fits_stored(adapter: Path, name: str) -> bool:
+    "Whether an adapter was trained on the stored model of a name. ValueError, FileNotFoundError."
+    from gpt2edu.model.lora import WEIGHTS, base_hash, read_sides
+    from gpt2edu.model.pretrained import from_pretrained
+
+    return read_sides(adapter / WEIGHTS)[1] == base_hash(from_pretrained(STORED / name)[0])
+
+
 def base_of(folder: Path, out_dir: str | Path) -> str | Path:  # as `model_place`
     "Find the base model of an adapter. FileNotFoundError, ValueError: one line."
     path = folder / ADAPTER
@@ -202,14 +210,16 @@ def base_of(folder: Path, out_dir: str | Path) -> str | Path:  # as `model_place
         if not (base := said.get("base_model_name_or_path")):
             raise FileNotFoundError("it names none")
         try:
-            return model_place(base, folder.resolve().parent.parent)
+            found = model_place(base, folder.resolve().parent.parent)
         except (FileNotFoundError, ValueError):
-            return model_place(base, out_dir)
+            found = model_place(base, out_dir)
     except FileNotFoundError as e:
         raise FileNotFoundError(
             f"{folder} is an adapter, and its base model is not here ({e}); "
             f"write its place into {path}, base_model_name_or_path"
         ) from None
+    both = is_stored(base) and found != STORED / base  # a run has the name of a stored model
+    return STORED / base if both and fits_stored(folder, base) else found
 
 
 def followed(place: str | Path, out_dir: str | Path) -> list[str | Path]:
@@ -264,6 +274,7 @@ class RunState(TypedDict):
     rng: dict[str, str]
     scaler: dict[str, Any]  # empty, or a `Scaler`
     start: NotRequired[Hash]  # of the weights of `init_from`, where a resume reads them again
+    reward: NotRequired[Hash]  # of the file of `--reward`
     threads: NotRequired[AboveZero]
     ranks: NotRequired[AboveZero]
 

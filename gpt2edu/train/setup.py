@@ -192,6 +192,9 @@ def open_questions(
                 f"{c.questions}: the question {q.question[:40]!r} does not fit block_size="
                 f"{c.block_size} tokens with its story and answer; shorten it"
             )
+        if long := talks.count(None):
+            left = f"left out {long:,} of {len(talks):,} stories"
+            say(f"data: {left}, too long with a question for block_size={c.block_size} tokens")
         packed.append(PackedSet(filter(None, talks), c.block_size, c.questions))
     name = Path(f"questions-{packed[0].sha256[0][:12]}")
     return Data(name, tokenizer, *packed, {}, samples)
@@ -320,6 +323,8 @@ def build(
         return begun_with(folder, resume)
 
     begun = dist.from_rank0(ranks, begin)
+    if c.init_from and not begun:
+        say(start.describe_start(c))
     machine = choose_machine(c, ranks, say)
     kind, width = machine.device.type, machine.dtype.itemsize
     check_memory(c, kind, width, memory_of(machine.device), B, ranks.world_size)

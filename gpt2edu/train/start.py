@@ -3,9 +3,9 @@
 # Made by tools/book.py from ../../book/tough/ch17b_start.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['find_start', 'adapts_head', 'start_sizes', 'tokenizer_name', 'adapter_fits',
-           'own_tokenizer', 'fitted', 'check_start', 'longer', 'other_tokens', 'choose_trained',
-           'load_start']
+__all__ = ['find_start', 'describe_start', 'adapts_head', 'start_sizes', 'tokenizer_name',
+           'adapter_fits', 'own_tokenizer', 'fitted', 'trains_on', 'gentle', 'check_start',
+           'longer', 'other_tokens', 'choose_trained', 'load_start']
 
 # %% ../../nbs/tough/ch17b_start.ipynb #ded25e96
 from dataclasses import replace
@@ -16,7 +16,7 @@ from gpt2edu.model.heads import divisors
 from gpt2edu.text.chat import with_chat
 from gpt2edu.text.tokenizer import Tokenizer, encode_piece, get_tokenizer
 from gpt2edu.model.variants import GPT2_BLOCK
-from gpt2edu.train.config import MODEL_SIZES, PRESETS, TrainConfig, in_part, padded
+from gpt2edu.train.config import MODEL_SIZES, PRESETS, TrainConfig, in_part, padded, preset
 from gpt2edu.train.runs import (
     ADAPTER,
     OPENAI,
@@ -46,6 +46,14 @@ def find_start(
             f"{', '.join(OPENAI)}, {stored}; "
             f"train a run with: gpt2edu_train{which}{elsewhere(out_dir)}"
         ) from None
+
+
+def describe_start(config: TrainConfig) -> str:
+    "Say which weights a run begins with. FileNotFoundError, one line."
+    place = find_start(config.init_from, config.out_dir)
+    if isinstance(place, str) or place.parent != STORED:
+        return f"start: {place}"
+    return f"start: {place.name}, stored with the package"
 
 # %% ../../nbs/tough/ch17b_start.ipynb #13cd6f56
 def adapts_head(place: str | Path) -> bool:
@@ -137,6 +145,26 @@ def fitted(
     new = replace(config, init_from=name, out_dir=str(out_dir), **sizes, **batch)
     has_one = tokenizer_name(name, out_dir) is not None
     return own_tokenizer(new) if has_one else new
+
+# %% ../../nbs/tough/ch17b_start.ipynb #b7dd4559
+def trains_on(config: TrainConfig) -> bool:
+    "Whether a run changes trained weights, and its preset's rates are made for random ones."
+    c = config
+    return bool(c.init_from) and not c.lora_rank and "init_from" not in PRESETS[c.preset]
+
+
+def gentle(config: TrainConfig) -> TrainConfig:
+    "Lower the rates of a run that begins with trained weights."
+    c = config
+    if not trains_on(c):
+        return c
+    share = 16 if c.reward else 2 if c.questions else 4
+    sizes = ("n_layer", "n_head", "n_embd")
+    plain = (preset(name) for name in PRESETS if "init_from" not in PRESETS[name])
+    alike = (p for p in plain if all(getattr(p, k) == getattr(c, k) for k in sizes))
+    made = next(alike, c)  # how such weights are made
+    lr, min_lr = min(c.lr, made.lr / share), min(c.min_lr, made.min_lr / share)
+    return replace(c, lr=lr, min_lr=min_lr, muon_lr=min(c.muon_lr, made.lr / share))
 
 # %% ../../nbs/tough/ch17b_start.ipynb #140f36bd
 def check_start(config: TrainConfig):
