@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from gpt2edu.data import cache
 from gpt2edu.model.gpt import GPT, GPTConfig
-from gpt2edu.model.llama import their_names
+from gpt2edu.model.llama import find_layout, their_names
 from gpt2edu.model.pretrained import export, from_pretrained
 from gpt2edu.text.corpus import stories
 from gpt2edu.text.tokenizer import Tokenizer
@@ -125,24 +126,82 @@ def test_transformers_generates_the_same_ids(tokenizer, tmp_path):
     assert [i for (i,) in generate(model, ids, 20, temperature=0)] == want
 
 
-@pytest.mark.parametrize(
-    "flags,words",
-    [
-        ({"norm": "rms"}, "norm=rms beside position=learned cannot be exported"),
-        ({"mlp": "swiglu"}, "mlp=swiglu beside position=learned cannot be exported"),
-        ({"qk_norm": True}, "qk_norm=True beside position=learned cannot be exported"),
-        ({"bias": False}, "bias=False beside position=learned cannot be exported"),
-        ({"n_kv_head": 2}, "n_kv_head=2 beside position=learned cannot be exported"),
-        ({"position": "rope"}, "norm=layer beside position=rope cannot be exported"),
-        (BLOCK | {"mlp": "relu2"}, "mlp=relu2 beside position=rope cannot be exported"),
-        (BLOCK | {"qk_norm": True}, "bias=True beside qk_norm=True cannot be exported"),
-    ],
-)
-def test_what_no_layout_holds_is_refused_by_its_field(flags, words, tokenizer, tmp_path):
+BETWEEN = [
+    ({"norm": "rms"}, "norm=rms beside position=learned, and GPT2LMHeadModel has norm=layer"),
+    ({"mlp": "swiglu"}, "mlp=swiglu beside position=learned, and GPT2LMHeadModel has mlp=gelu"),
+    ({"qk_norm": True}, "qk_norm=True beside position=learned, and GPT2LMHeadModel has qk_norm=F"),
+    ({"bias": False}, "bias=False beside position=learned, and GPT2LMHeadModel has bias=True"),
+    ({"n_kv_head": 2}, "n_kv_head=2 beside position=learned, and GPT2LMHeadModel has n_kv_head=n"),
+    ({"position": "rope"}, "norm=layer beside position=rope, and LlamaForCausalLM has norm=rms"),
+    (BLOCK | {"mlp": "relu2"}, "mlp=relu2 beside position=rope, and LlamaForCausalLM has mlp=sw"),
+    (BLOCK | {"qk_norm": True}, "bias=True beside qk_norm=True, and Qwen3ForCausalLM has bias=F"),
+    (BLOCK | {"mlp": "relu2", "tied": False, "n_kv_head": 1}, "mlp=relu2 beside position=rope"),
+]
+
+
+@pytest.mark.parametrize("flags,words", BETWEEN, ids=[str(c[0]) for c in BETWEEN])
+def test_what_no_class_computes_comes_back_bit_for_bit(flags, words, tokenizer, tmp_path):
+    "In our own layout, which transformers refuses by its name."
+    model = random_model(flags, tokenizer.n_vocab + 19)
+    kind, why = find_layout(model.config)
+    assert kind == "gpt2edu" and words in why and "\n" not in why
+    folder = export(model, tokenizer, tmp_path / "m")
+    ours, same = from_pretrained(folder)
+    assert same.hash == tokenizer.hash
+    assert ours.config == replace(model.config, vocab_size=tokenizer.n_vocab)
+    for name, tensor in model.state_dict().items():
+        rows = tokenizer.n_vocab if name in ("transformer.wte.weight", "lm_head.weight") else None
+        assert torch.equal(ours.state_dict()[name], tensor[:rows]), name
+    assert (ours.lm_head.weight is ours.transformer.wte.weight) == model.config.tied
+    ids = torch.randint(tokenizer.n_vocab, (2, 40), generator=torch.Generator().manual_seed(1))
+    near(ours(ids)[0], model(ids)[0][..., : tokenizer.n_vocab])
+    again = export(ours, same, tmp_path / "again")
+    for file in ("config.json", "model.safetensors", "tokenizer.json"):
+        assert (again / file).read_bytes() == (folder / file).read_bytes()
+    with pytest.raises(ValueError, match="gpt2edu"):
+        transformers.AutoModelForCausalLM.from_pretrained(folder)
+
+
+OWN_BAD = [
+    ({"rotary": True}, "config.json: rotary is a key that does not belong there; export the model"),
+    ({"norm": "batch"}, 'norm is "batch", expected "layer" or "rms"; export the model again'),
+    ({"qk_norm": 1}, "qk_norm is 1, expected true or false"),
+    ({"bias": None}, "bias is missing, expected true or false"),
+    ({"n_layer": 0}, "config.json: n_layer=0 must be a whole number, 1 or more"),
+    ({"n_head": "4"}, 'n_head is "4", expected a whole number; export the model again'),
+    ({"n_head": 5}, "n_head=5 must divide n_embd=48"),
+    ({"n_kv_head": 3}, "n_kv_head=3 must divide n_head=4; try 1, 2 or 4"),
+    ({"n_layer": 10**9}, "3 layers, expected 1000000000 by config.json"),
+    ({"vocab_size": 9}, "transformer.wte.weight has shape"),
+    ({"tied": False}, "lm_head.weight is missing"),
+    ({"position": "rope"}, "transformer.wpe.weight has no place in this model"),
+    ({"n_kv_head": 4}, "transformer.h.0.attn.c_attn.weight has shape [96, 48], expected [144, 48]"),
+]
+
+
+@pytest.mark.parametrize("change,words", OWN_BAD, ids=[str(c[0]) for c in OWN_BAD])
+def test_a_changed_file_of_our_own_is_refused_in_one_line(change, words, tokenizer, tmp_path):
+    flags = {"norm": "rms", "n_kv_head": 2}
+    folder = export(random_model(flags, tokenizer.n_vocab), tokenizer, tmp_path / "m")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8")) | change
+    config = {k: v for k, v in config.items() if v is not None}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    (folder / "tokenizer.json").unlink()  # which would contradict some of them first
     with pytest.raises(ValueError) as e:
-        export(random_model(flags, tokenizer.n_vocab), tokenizer, tmp_path / "m")
+        from_pretrained(folder)
     assert words in str(e.value) and "\n" not in str(e.value)
-    assert not (tmp_path / "m").exists()
+
+
+def test_the_command_says_that_transformers_cannot_open_it(tokenizer, tmp_path):
+    "Its folder is a model for every other command."
+    folder = export(random_model({"norm": "rms"}, tokenizer.n_vocab), tokenizer, tmp_path / "m")
+    code, said = command("export", "--run", folder, "--out", tmp_path / "copy")
+    assert code == 0, said
+    note = "note: transformers cannot open it: the model has norm=rms beside position=learned, "
+    assert note + "and GPT2LMHeadModel has norm=layer\n" in said and "from_pretrained" not in said
+    ask = ["generate", "--prompt", "Mia", "--max_tokens", 5, "--seed", 1, "--device", "cpu"]
+    texts = [command(*ask, "--run", tmp_path / name) for name in ("m", "copy")]
+    assert texts[0] == texts[1] and texts[0][0] == 0, texts
 
 
 BAD = [
@@ -258,8 +317,6 @@ def test_a_run_learns_saves_resumes_and_is_loaded(flags, data_dir, tmp_path):
 
 
 def test_a_resume_with_another_block_names_the_field(data_dir, tmp_path):
-    from dataclasses import replace
-
     config = preset("tiny", **TINY, data_dir=str(data_dir))
     Trainer(config, tmp_path / "a").run()
     for field, value in (("position", "rope"), ("n_kv_head", 1), ("bias", False)):

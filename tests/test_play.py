@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,9 @@ from safetensors.torch import save_file
 
 from gpt2edu.model.generate import complete, encode_prompt, generate_batch, next_token_probs
 from gpt2edu.model.gpt import GPT, GPTConfig
-from gpt2edu.model.pretrained import flip
+from gpt2edu.model.lora import HEAD, PARTS, add_lora, lora_layers, save_adapter
+from gpt2edu.model.pretrained import flip, from_pretrained
+from gpt2edu.model.variants import GPT2_BLOCK
 from gpt2edu.model.web import export_web
 from gpt2edu.text.corpus import read_back, stories
 from gpt2edu.text.ngram import NGram
@@ -57,14 +60,23 @@ def opened(file):
         config = json.loads(f.metadata()["gpt2edu"])["config"]
         state = {k: flip(k, f.get_tensor(k).float()) for k in f.keys()}
     gpt = GPT(GPTConfig(**config))
-    gpt.load_state_dict(state | {"lm_head.weight": state["transformer.wte.weight"]})
+    gpt.load_state_dict({"lm_head.weight": state["transformer.wte.weight"]} | state)
     return gpt.eval()
 
 
-def small(tmp_path, name="mine", block_size=32):
+@functools.cache
+def mine():
+    return Tokenizer.train([s.text for s in stories(50)], 300, "mine")
+
+
+def small(tmp_path, name="mine", sizes=(1, 2, 16, 32), **variants):
     "An export of an untrained model with a tokenizer of its own."
-    own = Tokenizer.train([s.text for s in stories(50)], 300, "mine")
-    gpt = GPT(GPTConfig(1, 2, 16, block_size, 384), torch.Generator().manual_seed(0))
+    own = mine()
+    gpt = GPT(GPTConfig(*sizes, 384, **variants), torch.Generator().manual_seed(0))
+    g = torch.Generator().manual_seed(1)
+    with torch.no_grad():  # no gain of 1 and no bias of 0, which a page could leave out
+        for p in gpt.parameters():
+            p.mul_(4) if p.ndim > 1 else p.add_(torch.randn(p.shape, generator=g), alpha=0.2)
     return export_web(gpt, own, tmp_path / f"{name}.safetensors", name), gpt, own
 
 
@@ -140,9 +152,6 @@ def test_export_web_refuses_what_the_page_could_not_read(tmp_path):
         export_web(gpt, own, file, "mine")
     with pytest.raises(ValueError, match="the model has 384 ids and tokenizer gpt2 50257: not a"):
         export_web(gpt, get_tokenizer("gpt2"), tmp_path / "x", "x")
-    turned = GPT(GPTConfig(1, 2, 16, 32, 512, position="rope"))
-    with pytest.raises(ValueError, match=r"GPT-2's block only, and the model has position=rope"):
-        export_web(turned, own, tmp_path / "x", "x")
     with torch.no_grad():
         gpt.transformer.ln_f.weight[0] = 1e6
     with pytest.raises(ValueError, match=r"ln_f.weight holds a weight that fp16 cannot.* 65504"):
@@ -299,6 +308,70 @@ def test_logits_are_pytorchs(page, model, tokenizer, prompts):
             want = model(torch.tensor([encode_prompt(tokenizer, p)]))[0][0]
         assert torch.tensor(got).shape == want.shape
         assert (torch.tensor(got) - want).abs().max() < 1e-3
+
+
+ALL = {"position": "rope", "norm": "rms", "mlp": "swiglu", "qk_norm": True}
+ALL |= {"bias": False, "tied": False, "n_kv_head": 2}
+VARIANTS = {"gpt2": {}} | {f"{k}={v}": {k: v} for k, v in ALL.items()}
+VARIANTS |= {"mlp=relu2": {"mlp": "relu2"}, "one head of keys": {"n_kv_head": 1}, "all": ALL}
+VARIANTS |= {"all but relu2": ALL | {"mlp": "relu2"}, "all, biases": ALL | {"bias": True}}
+READ = "([bytes, prompts]) => { const m = gpt2edu.open(new Uint8Array(bytes).buffer, 'x');"
+READ += " return prompts.map(p => { const cache = m.newCache(true);"
+READ += " const rows = m.forward(m.encodePrompt(p), cache).map(row => [...row]);"
+READ += " return [m.size, rows, cache.looks.map(l => l.map(h => h.map(w => [...w])))] }) }"
+
+
+@pytest.mark.parametrize("variants", VARIANTS.values(), ids=VARIANTS)
+def test_every_variant_of_the_block_has_pytorchs_logits(page, variants, tmp_path):
+    "Logits and attention weights of every query head; both from the weights of the file."
+    file, gpt, own = small(tmp_path, sizes=(2, 4, 48, 32), **variants)
+    with safe_open(file, "pt") as f:
+        said = json.loads(f.metadata()["gpt2edu"])["config"]
+    other = {k: v for k, v in variants.items() if v != GPT2_BLOCK[k]}
+    assert {k: v for k, v in said.items() if k in GPT2_BLOCK} == other
+    rounded = opened(file)
+    assert rounded.config == replace(gpt.config, vocab_size=own.n_vocab)
+    texts = ["Anna", "One day, Mia and Ben were in the park.", ""]
+    for text, (size, rows, looks) in zip(
+        texts, page.evaluate(READ, [[*file.read_bytes()], texts]), strict=True
+    ):
+        idx = torch.tensor([encode_prompt(own, text)])
+        with torch.no_grad():
+            want = rounded(idx)[0][0]
+        assert size == sum(p.numel() for p in rounded.parameters())
+        assert want.abs().max() > 1 and torch.tensor(rows).shape == want.shape
+        assert (torch.tensor(rows) - want).abs().max() < 1e-3
+        weights = rounded.attention_weights(idx)[:, 0]  # (n_layer, nh, T, T)
+        assert (len(looks), len(looks[0])) == (2, 4)
+        for layer, heads in enumerate(looks):
+            for head, seen in enumerate(heads):
+                for t, row in enumerate(seen):
+                    close = torch.tensor(row) - weights[layer, head, t, : t + 1]
+                    assert close.abs().max() < 1e-4
+
+
+def test_a_merged_adapter_brings_its_own_head(page, tmp_path):
+    "As after `gpt2edu_train --preset tiny-lora`, whose adapter also sits at the head."
+    base, own = from_pretrained("tiny")
+    g = torch.Generator().manual_seed(0)
+    adapted = add_lora(base, 2, 4.0, (*PARTS, HEAD), g)
+    for layer in lora_layers(adapted).values():
+        layer.lora_B.data.normal_(0, 0.05, generator=g)
+    save_adapter(adapted, tmp_path / "taught", "tiny", own.n_vocab)
+    args = [sys.executable, "-m", "gpt2edu.cli", "export", "--run", "taught", "--web"]
+    done = warm.run(args, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    file = tmp_path / "exports" / "taught.safetensors"
+    rounded, text = opened(file), "One day, Mia"
+    assert not rounded.config.tied
+    ((_, rows, _),) = page.evaluate(READ, [[*file.read_bytes()], [text]])
+    idx = torch.tensor([encode_prompt(own, text)])
+    with torch.no_grad():
+        want, before = rounded(idx)[0][0], adapted(idx)[0][0]
+        plain = from_pretrained("tiny")[0](idx)[0][0]
+    assert (torch.tensor(rows) - want).abs().max() < 1e-3
+    assert (want - before[:, : own.n_vocab]).abs().max() < 0.05  # of rounding the merged weights
+    assert (want - plain).abs().max() > 0.1
 
 
 TEXTS = [
@@ -603,6 +676,29 @@ def test_a_reader_puts_in_the_model_they_trained(fresh, tmp_path):
     assert (torch.tensor(logits) - want).abs().max() < 1e-3
 
 
+def test_the_tools_take_a_block_of_today(fresh, tmp_path):
+    "The attention tool shows each head of queries, though two share their keys."
+    file, _, own = small(tmp_path, "today", sizes=(1, 4, 48, 32), **ALL)
+    box = tool_of(fresh, "attention")
+    box.locator("input[type=file]").set_input_files(file)
+    box.get_by_text(re.compile(r"Model: today, [\d,]+ parameters, 1 layers, 4 heads")).wait_for()
+    text = "Anna had a ball."
+    typed(box, text)
+    tokens_shown(fresh, len(encode_prompt(own, text)))
+    assert box.locator("tbody tr").count() == 4
+    box.get_by_label("0.3", exact=True).check()
+    box.get_by_text(re.compile(r"Head 0\.3: \S+ \(\d+\) looks at")).wait_for()
+    other = tool_of(fresh, "sampling")
+    typed(other, "Anna")
+    no_error(other)
+    with torch.no_grad():
+        (want,) = complete(opened(file), own, "Anna", 5, temperature=0)
+    run = "async ([bytes, p]) => { const m = gpt2edu.open(new Uint8Array(bytes).buffer, 'x');"
+    run += " const knobs = { temperature: 0, maxTokens: 5 };"
+    run += " return m.tokenizer.decode([...gpt2edu.generate(m, p, knobs)]) }"
+    assert fresh.evaluate(run, [[*file.read_bytes()], "Anna"]) == want
+
+
 def test_a_model_can_be_dropped(fresh, tmp_path):
     file, _, _ = small(tmp_path, "dropped")
     box = tool_of(fresh, "sampling")
@@ -629,6 +725,9 @@ def test_files_that_the_page_cannot_read_give_one_line(fresh, tmp_path):
     changed = whole.replace(b'"n_embd\\": 16', b'"n_embd\\": 18'.replace(b"8", b"7"))
     assert changed != whole
     (tmp_path / "sizes.safetensors").write_bytes(changed)
+    for name, was, now in (("field", b"n_head", b"n_hand"), ("word", b"rope", b"spin")):
+        turned = small(tmp_path, f"turned {name}", position="rope")[0].read_bytes()
+        (tmp_path / f"{name}.safetensors").write_bytes(turned.replace(was, now))
     wrong = {
         "cut": r"cut\.safetensors is cut short: \d+ bytes, \S+ ends at \d+; copy it again",
         "head": r"head\.safetensors is cut short: 500 bytes, its header ends at \d+; copy it again",
@@ -636,6 +735,8 @@ def test_files_that_the_page_cannot_read_give_one_line(fresh, tmp_path):
         "words": r"words\.safetensors is not a safetensors file; write it with: .*--web",
         "other": r"other\.safetensors is not an export for this page: its format is not named; .*",
         "sizes": r"sizes\.safetensors: wte.weight is \d+ × 16, expected \d+ × 17; write it with.*",
+        "field": r"field\.safetensors: n_hand=2 is unknown to this page; write it with: .*--web",
+        "word": r"word\.safetensors: position=spin is unknown to this page; write it with: .*",
     }
     box = tool_of(fresh, "attention")
     for name, want in wrong.items():

@@ -444,7 +444,7 @@ def title(place: str | Path) -> str:  # from `model_place`
 
 @command
 def export(args: list[str]):
-    "Write a folder that transformers opens."
+    "Write a folder that transformers opens, if it has a class that computes the same."
     config = parse(ExportConfig, args, "gpt2edu_export")
     name = title(model_place(config.run, config.out_dir))
     if config.web and config.push_to_hub:
@@ -463,7 +463,11 @@ def export(args: list[str]):
     out = config.out or Path("exports") / name
     path = pretrained.export(model, tokenizer, out)
     say(f"export: {path}")
-    say(f"next: transformers.{CLASSES[find_layout(model.config)]}.from_pretrained({str(path)!r})")
+    kind, why = find_layout(model.config)
+    if why:
+        say(f"note: transformers cannot open it: {why}")
+    else:
+        say(f"next: transformers.{CLASSES[kind]}.from_pretrained({str(path)!r})")
     say(f"next: gpt2edu_{'chat' if is_chat(tokenizer) else 'generate'} --run {typed(path)}")
     if config.push_to_hub:
         say(f"pushed: {pretrained.push(path, config.push_to_hub)}")

@@ -1,16 +1,19 @@
-"""Write a model of today's blocks so that transformers opens it as a Llama, and read it back."""
+"""Write a block of today as transformers' Llama, or in a layout of our own, and read it back."""
 
 # Made by tools/book.py from ../../book/medium/ch13b_llama.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['BY_LAYOUT', 'CLASSES', 'NAMES', 'Size', 'find_layout', 'their_names', 'to_llama',
-           'llama_config', 'LlamaConfig', 'read_llama_config', 'check_llama_header',
-           'read_llama_weights']
+__all__ = ['BY_LAYOUT', 'CLASSES', 'OWN', 'NAMES', 'Size', 'SAID', 'OwnConfig', 'find_layout',
+           'their_names', 'same_name', 'to_llama', 'llama_config', 'LlamaConfig',
+           'read_llama_config', 'check_llama_header', 'read_llama_weights', 'own_config',
+           'read_own_config']
 
 # %% ../../nbs/medium/ch13b_llama.ipynb #f471c8d3
 import re
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, NotRequired, TypedDict
+from typing import Annotated, Any, Literal, NotRequired, TypedDict, get_type_hints
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -28,23 +31,22 @@ BY_LAYOUT = {  # the values that a layout asks for; fields that are not here may
     "qwen3": {"norm": "rms", "mlp": "swiglu", "bias": False},
 }
 CLASSES = {"gpt2": "GPT2LMHeadModel", "llama": "LlamaForCausalLM", "qwen3": "Qwen3ForCausalLM"}
+OWN = "gpt2edu"  # the layout of what no class of transformers computes
 
 
 def find_layout(
     c: GPTConfig,
-) -> str:  # gpt2, llama or qwen3
-    "Choose the layout that holds a model. ValueError, one line: the field that none of them has."
+) -> tuple[str, str | None]:  # gpt2, llama, qwen3 or gpt2edu; with the last, the reason
+    "Choose the layout that holds a model, and name the field for which it has to be our own."
     name = "gpt2" if c.position == "learned" else "qwen3" if c.qk_norm else "llama"
     want = BY_LAYOUT[name] | ({"mlp": "gelu"} if name == "gpt2" and c.mlp == "swiglu" else {})
     for field, value in want.items():
         same = field == "n_kv_head" and c.n_kv_head == c.n_head
         if (got := getattr(c, field)) != value and not same:
             value = "n_head" if value is None else value
-            raise ValueError(
-                f"{field}={got} beside {_chosen(name)} cannot be exported: "
-                f"transformers' {CLASSES[name]} has {field}={value}"
-            )
-    return name
+            has = f"{CLASSES[name]} has {field}={value}"
+            return OWN, f"the model has {field}={got} beside {_chosen(name)}, and {has}"
+    return name, None
 
 
 def _chosen(name: str) -> str:
@@ -78,9 +80,15 @@ def their_names(
     return [f"{theirs}.{kind}" for theirs in NAMES[part]]
 
 
+def same_name(name: str) -> list[str]:
+    "Keep a name, as our own layout does."
+    return [name]
+
+
 def to_llama(
     state: dict[str, Tensor],  # our names
     c: GPTConfig,
+    names: Callable[[str], list[str]] = their_names,  # or `same_name`
 ) -> dict[str, Tensor]:  # their names; a tied head is left out
     "Rename weights, and cut the matrix of queries, keys and values into three."
     rows = [c.n_embd, kv_width(c), kv_width(c)]
@@ -88,7 +96,7 @@ def to_llama(
     for name, tensor in state.items():
         if name == "lm_head.weight" and c.tied:
             continue
-        theirs = their_names(name)
+        theirs = names(name)
         parts = tensor.split(rows) if len(theirs) == 3 else [tensor]
         found |= {k: part.contiguous() for k, part in zip(theirs, parts, strict=True)}
     return found
@@ -98,8 +106,8 @@ def llama_config(
     c: GPTConfig,
     n_vocab: int,  # ids of the tokenizer
 ) -> dict:  # for config.json
-    "Describe a model in the words of transformers. ValueError, one line, if no class holds it."
-    kind = find_layout(c)
+    "Describe a Llama or a Qwen3 in the words of transformers."
+    kind, _ = find_layout(c)
     found = {"model_type": kind, "architectures": [CLASSES[kind]], "hidden_act": "silu"}
     found |= {"hidden_size": c.n_embd, "intermediate_size": hidden_width(c.n_embd, c.mlp)}
     found |= {"num_hidden_layers": c.n_layer, "num_attention_heads": c.n_head}
@@ -183,13 +191,15 @@ def check_llama_header(
     path: Path,
     shapes: dict[str, list[int]],  # of the weights in the file
     c: GPTConfig,
+    names: Callable[[str], list[str]] = their_names,  # or `same_name`
 ):
     "Refuse sizes that are not those of the file, before a model of them is built. ValueError."
-    name, want = "model.embed_tokens.weight", [c.vocab_size, c.n_embd]
+    (name,), want = names("transformer.wte.weight"), [c.vocab_size, c.n_embd]
     if (got := shapes.get(name)) != want:
         what = "is missing" if got is None else f"has shape {got}"
         raise ValueError(f"{path}: {name} {what}, expected {want} by config.json")
-    blocks = {name.split(".")[2] for name in shapes if name.startswith("model.layers.")}
+    layers = ("model.layers.", "transformer.h.")
+    blocks = {name.split(".")[2] for name in shapes if name.startswith(layers)}
     if len(blocks) != c.n_layer:
         raise ValueError(f"{path}: {len(blocks)} layers, expected {c.n_layer} by config.json")
 
@@ -197,16 +207,17 @@ def check_llama_header(
 def read_llama_weights(
     path: Path,  # model.safetensors
     config: GPTConfig,  # what the weights must fit
+    names: Callable[[str], list[str]] = their_names,  # or `same_name`
 ) -> dict[str, Tensor]:  # our names and shapes, fp32, lm_head.weight included
     "Read and rename all weights. ValueError, one line: missing, unknown or of a wrong shape."
     c = config
     try:
         with safe_open(path, framework="pt") as file:
             left = {name: file.get_slice(name).get_shape() for name in file.keys()}
-            check_llama_header(path, left, c)
+            check_llama_header(path, left, c, names)
             with torch.device("meta"):  # shapes without memory
                 model = GPT(c).state_dict()
-            want = to_llama(model, c)
+            want = to_llama(model, c, names)
             for name, part in want.items():
                 if (got := left.pop(name, None)) != list(part.shape):
                     got = "is missing" if got is None else f"has shape {got}"
@@ -219,9 +230,31 @@ def read_llama_weights(
             if left:
                 what = f"{shown(next(iter(left)))[1:-1]} has no place in this model"
                 raise ValueError(f"{path}: {what} of {c.n_layer} layers")
-            names = [name for name in model if name != "lm_head.weight" or not c.tied]
-            parts = {name: [file.get_tensor(k) for k in their_names(name)] for name in names}
+            ours = [name for name in model if name != "lm_head.weight" or not c.tied]
+            parts = {name: [file.get_tensor(k) for k in names(name)] for name in ours}
     except SafetensorError as e:
         raise ValueError(f"{path} is not a whole safetensors file ({e}); fetch it again") from None
     state = {name: torch.cat(tensors).float() for name, tensors in parts.items()}
     return state | ({"lm_head.weight": state["transformer.wte.weight"]} if c.tied else {})
+
+# %% ../../nbs/medium/ch13b_llama.ipynb #9cb8659b
+# a config.json of our own layout: what every export says, and the fields of a `GPTConfig`
+SAID = {"model_type": Literal["gpt2edu"], "dtype": str, "bos_token_id": int, "eos_token_id": int}
+OwnConfig = TypedDict("OwnConfig", SAID | get_type_hints(GPTConfig))
+
+
+def own_config(
+    c: GPTConfig,
+    n_vocab: int,  # ids of the tokenizer
+) -> dict:  # for config.json
+    "Describe a model by its fields."
+    return {"model_type": OWN} | asdict(c) | {"vocab_size": n_vocab}
+
+
+def read_own_config(path: Path) -> GPTConfig:
+    "Read the fields. ValueError, one line, for one that is missing, unknown or cannot be built."
+    config = read_json(path, OwnConfig, "export the model again")
+    try:
+        return GPTConfig(**{k: v for k, v in config.items() if k not in SAID})
+    except ValueError as e:
+        raise ValueError(f"{path}: {e}") from None

@@ -31,10 +31,14 @@ from gpt2edu.machine.signals import undisturbed
 from gpt2edu.machine.state import hide_secrets, read_json, shown, without_secrets
 from gpt2edu.model.gpt import GPT, GPTConfig
 from gpt2edu.model.llama import (
+    OWN,
     find_layout,
     llama_config,
+    own_config,
     read_llama_config,
     read_llama_weights,
+    read_own_config,
+    same_name,
     to_llama,
 )
 from gpt2edu.text.chat import END, TEMPLATE, is_chat
@@ -49,6 +53,7 @@ from gpt2edu.text.tokenizer import (
 
 # %% ../../nbs/medium/ch13_openai_weights.ipynb #d7c8657d
 TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
+TRANSPOSED += ("mlp.c_gate.weight",)  # of a block with a gate, in the file for the web
 
 
 def our_name(name: str) -> str | None:  # a checkpoint's → our state_dict's; None: not a weight
@@ -59,7 +64,7 @@ def our_name(name: str) -> str | None:  # a checkpoint's → our state_dict's; N
 
 
 def flip(name: str, tensor: Tensor) -> Tensor:
-    "Transpose a block's four matrices: (in, out) in a checkpoint, (out, in) in our model."
+    "Transpose a block's matrices: (in, out) in a checkpoint, (out, in) in our model."
     return tensor.t().contiguous() if name.endswith(TRANSPOSED) else tensor
 
 # %% ../../nbs/medium/ch13_openai_weights.ipynb #929d1449
@@ -290,6 +295,8 @@ def read_files(
     read = (read_config, read_weights)
     if kind in ("llama", "qwen3"):
         read = (read_llama_config, read_llama_weights)
+    elif kind == OWN:
+        read = (read_own_config, partial(read_llama_weights, names=same_name))
     config = read[0](path)
     return config, partial(read[1], weights, config)
 
@@ -299,7 +306,7 @@ def from_pretrained(
     vocab_size: int | None = None,  # rows of the table, at least the tokenizer's; None: as stored
     tokenizer: Tokenizer | None = None,  # in the place of the folder's own
 ) -> tuple[GPT, Tokenizer | None]:  # fp32, on the CPU; None where the folder has no tokenizer
-    """Load a GPT-2, or a Llama that we exported, and its tokenizer.
+    """Load a GPT-2, or whatever we exported, and its tokenizer.
 
     ValueError, FileNotFoundError: one line. Source: Radford et al. (2019), weights.
     """
@@ -339,7 +346,10 @@ def weights_to_write(
     "Cut the padding off, and give the weights the names and shapes of their layout."
     c, state = model.config, model.state_dict()
     state |= {k: resize_vocab(state[k], n_vocab) for k in TABLES}
-    if find_layout(c) != "gpt2":
+    kind, _ = find_layout(c)
+    if kind == OWN:
+        return to_llama(state, c, same_name)
+    if kind != "gpt2":
         return to_llama(state, c)
     return {k: flip(k, v) for k, v in state.items() if k != "lm_head.weight" or not c.tied}
 
@@ -350,10 +360,11 @@ def hub_files(model: GPT, tokenizer: Tokenizer) -> dict[str, dict | str]:  # fil
     vocab = printable_vocab(tokenizer)
     merges = [f"{to_printable(a)} {to_printable(b)}" for a, b in tokenizer.merges]
     ids = {"bos_token_id": tokenizer.eot, "eos_token_id": tokenizer.eot}
-    if find_layout(c) == "gpt2":
+    if (kind := find_layout(c)[0]) == "gpt2":
         config = gpt2_config(c, tokenizer.n_vocab, ids)
     else:
-        config = llama_config(c, tokenizer.n_vocab) | ids
+        describe = own_config if kind == OWN else llama_config
+        config = describe(c, tokenizer.n_vocab) | ids
     config["dtype"] = str(model.transformer.wte.weight.dtype).removeprefix("torch.")
     plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     special = [
@@ -386,7 +397,7 @@ def export(
     tokenizer: Tokenizer,  # the one that the model was trained with
     folder: str | Path,  # made whole or not at all; must not be there yet, or be empty
 ) -> Path:
-    "Write a folder that transformers opens. ValueError, OSError: one line."
+    "Write a folder that transformers opens, if a class of it fits. ValueError, OSError: one line."
     folder = Path(folder).absolute()
     rows = model.config.vocab_size
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):

@@ -13,8 +13,8 @@ from safetensors.torch import save
 
 from gpt2edu.machine.atomic import write_atomically
 from gpt2edu.model.gpt import GPT, GPTConfig
-from gpt2edu.model.pretrained import flip, resize_vocab
-from gpt2edu.model.variants import GPT2_BLOCK
+from gpt2edu.model.pretrained import TABLES, flip, resize_vocab
+from gpt2edu.model.variants import changed
 from gpt2edu.text.tokenizer import GPT2_PATTERN, Tokenizer
 
 # %% ../../nbs/medium/ch13c_web.ipynb #b81fb7e4
@@ -22,13 +22,7 @@ WEB_FORMAT = "gpt2edu web 1"
 
 
 def check_page(c: GPTConfig, tokenizer: Tokenizer):
-    "Refuse what the page could not compute. ValueError, one line."
-    for field, value in GPT2_BLOCK.items():
-        if (got := getattr(c, field)) != value and not (field == "n_kv_head" and got == c.n_head):
-            raise ValueError(
-                f"the page computes GPT-2's block only, and the model has {field}={got}; "
-                "export it without --web"
-            )
+    "Refuse a tokenizer that the page or the model does not know. ValueError, one line."
     if c.vocab_size < tokenizer.n_vocab:
         raise ValueError(
             f"the model has {c.vocab_size} ids and "
@@ -52,9 +46,10 @@ def export_web(
     if file.exists():
         raise ValueError(f"{file} exists; choose another name with --out, or delete it first")
     check_page(c, tokenizer)
-    weights = {k: flip(k, v) for k, v in model.state_dict().items() if k != "lm_head.weight"}
-    table = weights["transformer.wte.weight"]
-    weights["transformer.wte.weight"] = resize_vocab(table, tokenizer.n_vocab)
+    weights = {k: flip(k, v) for k, v in model.state_dict().items()}
+    weights |= {k: resize_vocab(weights[k], tokenizer.n_vocab) for k in TABLES}
+    if c.tied:  # the page takes the token table
+        weights.pop("lm_head.weight")
     weights = {k: v.half().contiguous() for k, v in weights.items()}
     for key, weight in weights.items():
         if not weight.isfinite().all():
@@ -63,7 +58,7 @@ def export_web(
                 "use an earlier checkpoint"
             )
     sizes = {k: getattr(c, k) for k in ("n_layer", "n_head", "n_embd", "block_size")}
-    about = {"format": WEB_FORMAT, "name": name, "config": sizes}
+    about = {"format": WEB_FORMAT, "name": name, "config": sizes | changed(c)}
     about["config"]["vocab_size"] = tokenizer.n_vocab
     about["tokenizer"] = tokenizer.to_dict()
     header = {"gpt2edu": json.dumps(about, ensure_ascii=False)}
