@@ -577,7 +577,7 @@ def test_flags_win_over_the_file_and_the_file_over_the_preset(tmp_path):
 # flags that take text but no place, and those whose ~ is read with the place itself
 WORDS = "freeze lora_parts text_key separator name subset split part prompt tasks system"
 READ_LATER = ("dataset", "shards", "tokenizer")
-COMMANDS = (
+CONFIGS = (
     plan.TrainConfig, PlanConfig, PrepareConfig, cli.GenerateConfig, cli.ExportConfig, EvalConfig,
     ChatConfig, flags.General, cli.TrainFlags,
 )  # fmt: skip
@@ -589,7 +589,7 @@ def texts(kind):
     return [k for k, hint in hints.items() if {str, tuple[str, ...]} & {hint, *get_args(hint)}]
 
 
-@pytest.mark.parametrize("kind", COMMANDS, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", CONFIGS, ids=lambda kind: kind.__name__)
 def test_a_tilde_is_the_home_directory_in_every_place(kind, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))

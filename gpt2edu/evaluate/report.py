@@ -117,11 +117,11 @@ def wanted(config: EvalConfig, run: TrainConfig | None) -> Wanted:
 
 def run_of_adapter(config: EvalConfig) -> TrainConfig | None:
     "Read the config of the run in whose folder an adapter lies; None for any other model."
-    place = model_place(config.model, config.out_dir)
-    if isinstance(place, str) or not is_adapter(place):
-        return None
-    with contextlib.suppress(ValueError, OSError):  # it may lie elsewhere
-        return read_config(place.absolute().parent)
+    with contextlib.suppress(ValueError, OSError):  # it may lie elsewhere, or not be there
+        place = model_place(config.model, config.out_dir)
+        if not isinstance(place, str) and is_adapter(place):
+            return read_config(place.absolute().parent)
+    return None
 
 # %% ../../nbs/tough/ch18b_report.ipynb #89a7ce81
 def run_of(config: EvalConfig) -> TrainConfig | None:

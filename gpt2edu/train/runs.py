@@ -199,7 +199,8 @@ def fits_stored(adapter: Path, name: str) -> bool:
     from gpt2edu.model.lora import WEIGHTS, base_hash, read_sides
     from gpt2edu.model.pretrained import from_pretrained
 
-    return read_sides(adapter / WEIGHTS)[1] == base_hash(from_pretrained(STORED / name)[0])
+    began_with = read_sides(adapter / WEIGHTS)[1].get("base_sha256")
+    return began_with == base_hash(from_pretrained(STORED / name)[0])
 
 
 def base_of(folder: Path, out_dir: str | Path) -> str | Path:  # as `model_place`
