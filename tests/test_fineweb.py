@@ -854,7 +854,7 @@ def one_long_document(tmp_path, megabytes, limit, form):
 
 
 def test_a_long_document(tmp_path):
-    one_long_document(tmp_path, 8, 900e6, "parquet")
+    one_long_document(tmp_path, 8, 700e6, "parquet")
 
 
 @pytest.mark.slow

@@ -227,7 +227,7 @@ ONE_LAYER = {"n_layer": 1, "block_size": 64, "micro_batch": 2, "total_batch": 25
 )
 def test_peak_memory_within_ten_per_cent(case):
     # oneDNN keeps code for each shape, 11 MB of the 137 MB of small-cpu: 0.899 on AMD's AVX-512
-    assert 0.87 <= measured_ratio(case) <= 1.1
+    assert 0.89 <= measured_ratio(case) <= 1.1
 
 
 @LINUX
