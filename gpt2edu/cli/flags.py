@@ -31,7 +31,14 @@ import tyro
 
 from gpt2edu.choices import refusal
 from gpt2edu.cli.settings import as_flags, read_settings
-from gpt2edu.machine.signals import Stopped, ignore_from_now_on, leave, raised_before, why
+from gpt2edu.machine.signals import (
+    Stopped,
+    ignore_from_now_on,
+    leave,
+    raised_before,
+    undisturbed,
+    why,
+)
 from gpt2edu.machine.state import without_secrets
 
 # %% ../../nbs/tough/ch21a_flags.ipynb #dbcc31fd
@@ -227,10 +234,14 @@ def parse_both(
     both = side_by_side(kind, general, default)
     options = {"prog": prog, "description": kind.__doc__, "use_underscores": True}
     caught = io.StringIO()
-    try:
+
+    def read():
         with contextlib.redirect_stderr(caught), NUMBERS, colours():
-            found = tyro.cli(both, args=typed, **options)
-            return found.command, found.general
+            return tyro.cli(both, args=typed, **options)
+
+    try:
+        found = undisturbed(read)  # a signal halfway into `with` would leave stderr redirected
+        return found.command, found.general
     except SystemExit as e:
         if e.code:
             raise ValueError(f"{one_line(caught.getvalue())}; see {prog} --help") from None
