@@ -390,3 +390,23 @@ def test_a_signal_while_a_class_is_made(capsys):
     with pytest.raises(SystemExit) as e:
         command(lambda args: type("Made", (), {"part": Cut()}), "gpt2edu_chat")([])
     assert e.value.code == 143 and capsys.readouterr().err == "gpt2edu_chat: stopped by SIGTERM\n"
+
+
+def test_a_signal_that_breaks_a_library():
+    "The events found it: tqdm let go of a lock that the signal had kept it from making."
+    code = """
+from gpt2edu.cli.flags import command
+from gpt2edu.machine.signals import end_on_signals
+import signal
+
+def train(args):
+    try:
+        signal.raise_signal(signal.SIGTERM)
+    finally:
+        object().lock
+
+end_on_signals()
+command(train)()
+"""
+    p = warm.run([sys.executable, "-c", code], env=ENV)
+    assert (p.returncode, p.stderr) == (143, "gpt2edu_train: stopped by SIGTERM\n"), p

@@ -3,11 +3,11 @@
 # Made by tools/book.py from ../../book/tough/ch21a_flags.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['SHELLS', 'Switch', 'WRONG_WORD', 'NO_NUMBER', 'NUMBERS', 'PLACES', 'ENDS', 'CONTROL',
-           'General', 'Report', 'versions', 'take_flag', 'is_rule', 'one_line', 'whole_number',
-           'at_home', 'with_file', 'colours', 'check_shell', 'side_by_side', 'parse_both', 'parse',
-           'strict', 'answer', 'prepare_output', 'visible', 'complain', 'in_one_line',
-           'run_and_flush', 'settle_output', 'is_out_of_memory', 'verdict', 'command']
+__all__ = ['SHELLS', 'Switch', 'WRONG_WORD', 'NO_NUMBER', 'NUMBERS', 'PLACES', 'CONTROL', 'General',
+           'Report', 'versions', 'take_flag', 'is_rule', 'one_line', 'whole_number', 'at_home',
+           'with_file', 'colours', 'check_shell', 'side_by_side', 'parse_both', 'parse', 'strict',
+           'answer', 'prepare_output', 'visible', 'complain', 'in_one_line', 'run_and_flush',
+           'settle_output', 'is_out_of_memory', 'verdict', 'command']
 
 # %% ../../nbs/tough/ch21a_flags.ipynb #b1561f72
 import contextlib
@@ -290,8 +290,6 @@ def prepare_output():
             stream.reconfigure(errors="replace")
 
 
-# what ends a command in order
-ENDS = (KeyboardInterrupt, Stopped, ValueError, OSError, MemoryError, RuntimeError)
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
@@ -344,8 +342,10 @@ def is_out_of_memory(e: MemoryError | RuntimeError) -> bool:
     return "allocate memory" in str(e)
 
 
-def verdict(e: BaseException) -> tuple[str | None, int]:  # a line for standard error; exit code
-    "Say how a command ends after an exception. Raises it again if it is a bug of ours."
+def verdict(
+    e: BaseException,
+) -> tuple[str | None, int] | None:  # a line for standard error; exit code. None: a bug of ours
+    "Say how a command ends after an exception."
     # Python 3.11 wraps one that leaves `__set_name__`, and libraries make their own error of one
     for stopped in (e, e.__cause__, raised_before(e)):
         if isinstance(stopped, KeyboardInterrupt | Stopped):
@@ -358,9 +358,9 @@ def verdict(e: BaseException) -> tuple[str | None, int]:  # a line for standard 
             return f"cannot write the output ({e.strerror}); send it to another place", 2
     if isinstance(e, MemoryError | RuntimeError):
         if not is_out_of_memory(e):
-            raise e
+            return None
         return "out of memory; take a smaller model, context or batch", 2
-    return in_one_line(e), 2
+    return (in_one_line(e), 2) if isinstance(e, ValueError | OSError) else None
 
 
 def command(
@@ -376,8 +376,10 @@ def command(
         code = 0
         try:
             run_and_flush(run, sys.argv[1:] if args is None else args)
-        except ENDS as e:
-            line, code = verdict(e)
+        except BaseException as e:  # after a signal it may be anything
+            if (found := verdict(e)) is None:
+                raise
+            line, code = found
             settle_output()
             if line:
                 complain(f"{prog}: {line}")
