@@ -17,6 +17,7 @@ from typing import NamedTuple
 from gpt2edu.choices import Device
 from gpt2edu.cli.commands import generator_of
 from gpt2edu.cli.flags import command, complain, in_one_line, parse, visible
+from gpt2edu.machine.signals import undisturbed
 from gpt2edu.text.chat import ASSISTANT, SYSTEM, USER, check_messages, need_chat, prompt_ids
 from gpt2edu.train.runs import STORED, load_model, model_place
 
@@ -341,7 +342,7 @@ def chat(args: list[str]):
             import readline  # noqa: F401  `input` uses it
         complain(f"chat: {name}, context of {found.longest} tokens; /help says what can be typed")
     if hasattr(sys.stdin, "reconfigure"):
-        sys.stdin.reconfigure(errors="replace")
+        undisturbed(sys.stdin.reconfigure, errors="replace")
     talk = Talk(found, config.system.strip(), "> " if typed else "")
     talk.loop()
     if talk.refused and not typed:

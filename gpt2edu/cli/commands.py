@@ -276,9 +276,13 @@ def train(args: list[str]):
                     say(f"check: {line}")
             else:
                 train_here(config, resume, stop)
-        except Stopped as e:
-            complain(f"gpt2edu_train: {e}: stopped before the first step; nothing is lost")
-            sys.exit(e.code)
+        except BaseException as e:
+            if not (stop.raised or isinstance(e, Stopped)):
+                raise
+            # a library may have made another error of it
+            found = e if isinstance(e, Stopped) else Stopped(stop.caught)
+            complain(f"gpt2edu_train: {found}: stopped before the first step; nothing is lost")
+            sys.exit(found.code)
 
 
 def train_here(config: TrainConfig, resume: Path | None, stop):

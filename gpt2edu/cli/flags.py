@@ -372,7 +372,7 @@ def command(
 
     @functools.wraps(run)
     def script(args: list[str] | None = None):
-        prepare_output()
+        undisturbed(prepare_output)  # a signal halfway into `reconfigure` would leave no encoder
         code = 0
         try:
             run_and_flush(run, sys.argv[1:] if args is None else args)

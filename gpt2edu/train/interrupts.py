@@ -21,6 +21,7 @@ class Stop:
     def __init__(self):
         self.caught = None  # name of the first signal
         self.waits = False  # True: the handler only notes a signal
+        self.raised = False  # whether Stopped was raised; a library may make another error of it
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -47,6 +48,7 @@ def stop_signals() -> Iterator[Stop]:
         be_deaf()
         signal.signal(signal.SIGINT, old[signal.SIGINT])
         if not stop.waits:
+            stop.raised = True
             raise Stopped(stop.caught)
 
     try:

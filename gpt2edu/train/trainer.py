@@ -407,10 +407,14 @@ class Trainer:
                         done = self.loop(stop, plot)
                 except Stopped:  # while the model was judged or wrote samples
                     done = None
-                except RuntimeError as e:
+                except Exception as e:
+                    if not (stop.raised or isinstance(e, RuntimeError)):
+                        raise
                     used = replace(self.config, micro_batch=self.B)
-                    done = explain(e, stop, used, self.ranks, self.step)
+                    # a library may have made another error of Stopped
+                    done = None if stop.raised else explain(e, stop, used, self.ranks, self.step)
                 if done is None:
+                    stop.raised = False  # an error while it is saved is its own
                     self.end_early(stop)
                 return done
 
