@@ -392,21 +392,51 @@ def test_a_signal_while_a_class_is_made(capsys):
     assert e.value.code == 143 and capsys.readouterr().err == "gpt2edu_chat: stopped by SIGTERM\n"
 
 
-def test_a_signal_that_breaks_a_library():
-    "The events found it: tqdm let go of a lock that the signal had kept it from making."
-    code = """
-from gpt2edu.cli.flags import command
-from gpt2edu.machine.signals import end_on_signals
+BROKEN = """
 import signal
+from gpt2edu.cli import commands, flags
 
-def train(args):
+def work(*_):
     try:
         signal.raise_signal(signal.SIGTERM)
     finally:
         object().lock
 
-end_on_signals()
-command(train)()
+{0}
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "how", "said"),
+    [
+        ("plan", "end_on_signals(); flags.command(work, 'gpt2edu_plan')()", "stopped by SIGTERM"),
+        (
+            "train",
+            "commands.say = work; commands.train()",
+            "SIGTERM: stopped before the first step; nothing is lost",
+        ),
+    ],
+)
+def test_a_signal_that_breaks_a_library(tmp_path, name, how, said):
+    "The events found it: tqdm let go of a lock that the signal had kept it from making."
+    code = BROKEN.format(f"from gpt2edu.machine.signals import end_on_signals\n{how}")
+    p = warm.run([sys.executable, "-c", code], env=ENV, cwd=tmp_path)
+    assert (p.returncode, p.stderr) == (143, f"gpt2edu_{name}: {said}\n"), p
+
+
+def test_a_signal_while_a_stream_changes_its_encoder():
+    "A random moment found it: standard error was left without an encoder."
+    code = """
+import signal, sys
+
+def look(frame, event, arg):
+    if frame.f_back and frame.f_back.f_code.co_name == "prepare_output":
+        sys.setprofile(None)
+        signal.raise_signal(signal.SIGINT)
+
+from gpt2edu.cli.__main__ import plan
+sys.setprofile(look)
+plan()
 """
     p = warm.run([sys.executable, "-c", code], env=ENV)
-    assert (p.returncode, p.stderr) == (143, "gpt2edu_train: stopped by SIGTERM\n"), p
+    assert (p.returncode, p.stderr) == (130, "gpt2edu_plan: interrupted\n"), p
