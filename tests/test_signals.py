@@ -430,7 +430,8 @@ def test_a_signal_while_a_stream_changes_its_encoder():
 import signal, sys
 
 def look(frame, event, arg):
-    if frame.f_back and frame.f_back.f_code.co_name == "prepare_output":
+    outer = frame.f_back
+    if outer and outer.f_code.co_name == "prepare_output" and outer.f_locals["name"] == "stderr":
         sys.setprofile(None)
         signal.raise_signal(signal.SIGINT)
 
