@@ -19,6 +19,7 @@ import threading
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from multiprocessing.reduction import DupFd, recv_handle, send_handle
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, STDOUT, CompletedProcess, TimeoutExpired
@@ -80,23 +81,28 @@ def become(line, cwd, env, files, ready=None):
         fork_ranks()
     if "PYTHONWARNINGS" in env:
         warnings.simplefilter(env["PYTHONWARNINGS"])
-    at_once = line[1] == "-u"
-    how, *rest = line[1 + at_once :]
+    words = line[2:] if line[1] == "-u" else line[1:]
     own = {"encoding": "utf-8", "closefd": False}
     sys.stdin, sys.stdout = open(0, **own), open(1, "w", **own)
-    sys.stdout.reconfigure(write_through=at_once)
+    sys.stdout.reconfigure(write_through=len(words) < len(line) - 1)
     sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", **own)
-    sys.path.insert(0, cwd if how in ("-m", "-c") else os.path.dirname(os.path.join(cwd, how)))
-    sys.argv = {"-m": rest, "-c": ["-c", *rest[1:]]}.get(how, [how, *rest])
     try:
-        if how == "-m":
-            runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
-        elif how == "-c":
-            exec(compile(rest[0], "<string>", "exec"), {"__name__": "__main__"})  # noqa: S102
-        else:
-            runpy.run_path(how, run_name="__main__")
+        play(words)
     finally:
         atexit._run_exitfuncs()
+
+
+def play(words):
+    "Run a module, a program or a file, as the words after `python` say."
+    how, *rest = words
+    sys.path.insert(0, os.path.dirname(os.path.abspath(how)) if how[0] != "-" else os.getcwd())
+    sys.argv = {"-m": rest, "-c": ["-c", *rest[1:]]}.get(how, [how, *rest])
+    if how == "-m":
+        runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
+    elif how == "-c":
+        exec(compile(rest[0], "<string>", "exec"), {"__name__": "__main__"})  # noqa: S102
+    else:
+        runpy.run_path(how, run_name="__main__")
 
 
 def prctl(option, value):
@@ -286,3 +292,12 @@ def kernel(line, *, cwd=None, env=os.environ, **_):
     while p.poll() is None and os.getpgid(p.pid) == os.getpgid(0):  # it will be told to stop, alone
         time.sleep(0.001)
     return p
+
+
+if __name__ == "__main__":  # a Python whose torchrun forks its ranks
+    if sys.argv[1:3] == TORCHRUN:
+        for name in LOADED:
+            import_module(name)
+        fork_ranks()
+    del sys.path[0]
+    play(sys.argv[1:])
