@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LAUNCH = ROOT / "launch"
 FILES = sorted(LAUNCH.iterdir())
 FLAGS = shlex.split(
-    "--preset tiny --name run --choice_items 0 --n_layer 1 --n_head 2 --n_embd 32"
+    "--preset tiny --dataset pydocs --name run --choice_items 0 --n_layer 1 --n_head 2 --n_embd 32"
     " --block_size 32 --vocab_size 300 --total_batch 256 --micro_batch 4 --val_tokens 2048"
     " --warmup_steps 2 --eval_every 10 --save_every 10 --sample_every 1000"
 )

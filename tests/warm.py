@@ -27,6 +27,7 @@ from subprocess import DEVNULL, PIPE, STDOUT, CompletedProcess, TimeoutExpired
 LOADED = ["torch", "torch._dynamo", "torch.distributed.run", "matplotlib.figure"]
 LOADED += ["matplotlib.backends.backend_agg", "gpt2edu.cli.commands", "gpt2edu.cli.chat"]
 LOADED += ["gpt2edu.train.trainer", "gpt2edu.train.log"]
+LOADED += ["pyarrow.parquet", "pandas", "httpx"]  # of datasets and the hub, which read settings
 # what an interpreter or a library reads as it starts
 AT_THE_START = (
     "PYTHON",
