@@ -1008,7 +1008,7 @@ def mistakes(dataset, tmp_path_factory):
         cases = json.dumps({k: v[0] for k, v in BAD.items()})
         script = "if __name__ == '__main__':\n" + textwrap.indent(driver, "    ")
         (folder / "driver.py").write_text(script, encoding="utf-8")
-        p = warm.run([sys.executable, "driver.py", cases], cwd=folder, env=hub.env)
+        p = warm.run([sys.executable, folder / "driver.py", cases], cwd=folder, env=hub.env)
         assert p.returncode == 0, p.stdout + p.stderr
         return json.loads(p.stdout.split("RESULT ")[1])
 
