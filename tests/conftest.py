@@ -47,7 +47,12 @@ def browser():
         chromium.close()
 
 
+# What takes half a minute or more comes first: the last of a suite leaves a core idle.
+LONG = ("test_runs[ch", "test_the_first_hour_on_a_gpu_is_rehearsed")
+
+
 def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: not item.name.startswith(LONG))
     for item in items:
         if item.path.stem.removeprefix("test_") in QUICK and not item.get_closest_marker("slow"):
             item.add_marker("quick")

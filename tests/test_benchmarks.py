@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import warm
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "benchmarks"
@@ -17,7 +18,7 @@ POSIX = pytest.mark.skipif(os.name != "posix", reason="processes are killed in g
 
 def benchmarks(*arguments, code=0):
     command = [sys.executable, "-m", "benchmarks", *map(str, arguments)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
+    done = warm.run(command, cwd=ROOT, timeout=900)
     assert done.returncode == code, done.stderr + done.stdout
     return done.stdout
 

@@ -366,9 +366,7 @@ def evals(place, home, endpoint, *runs, **env):
         "NO_PROXY": "127.0.0.1",
     }
     command = [sys.executable, "-c", EVALS, json.dumps(runs)]
-    done = subprocess.run(
-        command, cwd=place, env=base | env, capture_output=True, text=True, timeout=600
-    )
+    done = warm.run(command, cwd=place, env=base | env)
     parts = [text.splitlines() for text in (done.stdout, done.stderr)]
     found = []
     for _ in runs:
@@ -423,9 +421,7 @@ def test_a_preparation_fetches_the_questions_of_its_presets(tmp_path):
     publish(tmp_path / "hub", "Rowan/hellaswag", ITEMS)
     with hub(tmp_path / "hub") as url:
         env = {"HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": url, "NO_PROXY": "127.0.0.1"}
-        done = subprocess.run(
-            [sys.executable, "-c", FETCH], env=os.environ | env, capture_output=True, text=True
-        )
+        done = warm.run([sys.executable, "-c", FETCH], env=os.environ | env)
     assert done.stdout == "fineweb-edu Rowan/hellaswag: 24 items in the cache\ntinystories\n"
 
 

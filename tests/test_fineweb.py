@@ -752,16 +752,8 @@ def test_two_first_runs_at_once(tmp_path):
         "from gpt2edu.train.config import preset; from gpt2edu.data.cache import prepare_data\n"
         "print(prepare_data(preset('tiny', dataset=('pydocs',), tokenizer='gpt2'))[1])"
     )
-    both = [
-        subprocess.Popen(
-            [sys.executable, "-c", code],
-            cwd=tmp_path,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(3)
-    ]
+    line, pipes = [sys.executable, "-c", code], {"stdout": warm.PIPE, "stderr": warm.PIPE}
+    both = [warm.start(line, cwd=tmp_path, **pipes) for _ in range(3)]
     outs = [p.communicate(timeout=600) for p in both]
     assert [p.returncode for p in both] == [0] * 3, outs
     assert len({out for out, _ in outs}) == 1 and [
@@ -1016,14 +1008,7 @@ def mistakes(dataset, tmp_path_factory):
         cases = json.dumps({k: v[0] for k, v in BAD.items()})
         script = "if __name__ == '__main__':\n" + textwrap.indent(driver, "    ")
         (folder / "driver.py").write_text(script, encoding="utf-8")
-        p = subprocess.run(
-            [sys.executable, "driver.py", cases],
-            cwd=folder,
-            env=hub.env,
-            capture_output=True,
-            text=True,
-            timeout=600,
-        )
+        p = warm.run([sys.executable, folder / "driver.py", cases], cwd=folder, env=hub.env)
         assert p.returncode == 0, p.stdout + p.stderr
         return json.loads(p.stdout.split("RESULT ")[1])
 

@@ -17,6 +17,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+import warm
 
 from gpt2edu.cli import commands as cli
 from gpt2edu.cli.flags import Report, parse_both
@@ -26,7 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LAUNCH = ROOT / "launch"
 FILES = sorted(LAUNCH.iterdir())
 FLAGS = shlex.split(
-    "--preset tiny --name run --choice_items 0 --n_layer 1 --n_head 2 --n_embd 32"
+    "--preset tiny --dataset pydocs --name run --choice_items 0 --n_layer 1 --n_head 2 --n_embd 32"
     " --block_size 32 --vocab_size 300 --total_batch 256 --micro_batch 4 --val_tokens 2048"
     " --warmup_steps 2 --eval_every 10 --save_every 10 --sample_every 1000"
 )
@@ -56,6 +57,11 @@ class Place:
     def script(self, name, text):
         (self.bin / name).write_text(f"#!/bin/bash\n{text}\n", encoding="utf-8")
         (self.bin / name).chmod(0o755)
+
+    def forks_ranks(self):
+        "Let torchrun, once it has loaded PyTorch, fork its ranks in place of starting Python."
+        self.script("python", f'exec {sys.executable} {warm.__file__} "$@"')
+        self.env["PYTHON"] = str(self.bin / "python")
 
     def start(self, *command, **env):
         out = {
@@ -216,6 +222,7 @@ def check_whole(place, steps):
 
 
 def test_one_node_trains_is_stopped_and_goes_on(place):
+    place.forks_ranks()
     line = [LAUNCH / "one_node.sh", *FLAGS, "--max_steps", "400"]
     p = place.start(*line, NPROC="2")
     place.wait_for_step(15)
@@ -235,10 +242,10 @@ def test_one_node_trains_is_stopped_and_goes_on(place):
 @LINUX
 def test_a_crash_begins_no_second_run(place):
     "torchrun starts its line again; that line has to go on with the run it began."
+    place.forks_ranks()
     p = place.start(LAUNCH / "one_node.sh", *FLAGS, "--max_steps", "400", NPROC="2")
     place.wait_for_step(15)
-    rank = Path(f"/proc/{p.pid}/task/{p.pid}/children").read_text(encoding="utf-8").split()[0]
-    os.kill(int(rank), signal.SIGKILL)
+    os.kill(warm.ranks(p.pid)[0], signal.SIGKILL)
     out, err = p.communicate(timeout=600)
     assert p.returncode == 0, out + err
     first, again = (e["step"] for e in place.events("start"))
@@ -289,6 +296,7 @@ SCONTROL = (
 def test_slurm_saves_before_its_time_is_up_and_queues_again(place):
     for name, text in (("srun", SRUN), ("scancel", SCANCEL), ("scontrol", SCONTROL)):
         place.script(name, text)
+    place.forks_ranks()
     env = {
         "SLURM_JOB_NODELIST": "n[1-2]",
         "SLURM_JOB_ID": "42",

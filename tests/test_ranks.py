@@ -193,12 +193,6 @@ def test_saved_at_two_ranks_resumed_at_another_number(two, nproc, micro):
         )
 
 
-def children(pid):
-    return [
-        int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()
-    ]
-
-
 def wait_for(what, seconds=600):
     end = time.time() + seconds
     while time.time() < end:
@@ -213,9 +207,7 @@ def check_kills(place, kills, rng, want, **other):
     name, other = f"killed{kills}", {"save_every": 5, "resume": "auto"} | other
     folder = place / "runs" / name / "checkpoints"
     line = command(place, 2, name, f"--max-restarts={kills + 3}", **other)
-    p = subprocess.Popen(
-        line, env=ENV, cwd=place, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
+    p = warm.start(line, env=ENV, cwd=place, stderr=warm.PIPE)
     done = 0
     while done < kills and p.poll() is None:
         before = checkpoint.latest(folder)
@@ -223,7 +215,7 @@ def check_kills(place, kills, rng, want, **other):
             lambda b=before: p.poll() is not None or checkpoint.latest(folder) not in (None, b)
         )
         time.sleep(rng.uniform(0, 0.1))
-        if p.poll() is None and (ranks := children(p.pid)):
+        if p.poll() is None and (ranks := warm.ranks(p.pid)):
             os.kill(rng.choice(ranks), signal.SIGKILL)
             done += 1
             checkpoint.load(checkpoint.latest(folder))  # at no time is there one that does not load
@@ -247,9 +239,9 @@ def test_twenty_killed_ranks_change_nothing(one):
 
 def check_term(place, name, rng):
     "SIGTERM at a random time: exit 0 at once, and a resume that ends with the very weights."
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    p = subprocess.Popen(command(place, 0, name), env=ENV, cwd=place, **pipes)
-    p.stdout.readline()  # from the first line on; before it, Python itself is starting
+    line = command(place, 0, name)
+    p = warm.start(line, env=ENV, cwd=place, stdout=warm.PIPE, stderr=warm.PIPE)
+    p.stdout.readline()  # from the first line on; tests/test_signals.py has what is before it
     time.sleep(rng.uniform(0, 5))
     ended = p.poll() is not None
     t0 = time.monotonic()
@@ -313,9 +305,7 @@ def test_bad_input_ends_every_rank(place, i):
     env, nproc, other, part = BAD[i]
     t0 = time.monotonic()
     line = command(place, nproc, f"bad{i}", **other)
-    done = subprocess.run(
-        line, env=ENV | env, cwd=place, capture_output=True, text=True, timeout=600
-    )
+    done = warm.run(line, env=ENV | env, cwd=place)
     assert time.monotonic() - t0 < 100  # 10 s on a quiet machine
     mine = [s for s in done.stderr.splitlines() if s.startswith("gpt2edu_train")]
     assert (

@@ -7,6 +7,7 @@ A test of how a program starts or ends, or of how much memory it takes, needs `s
 """
 
 import atexit
+import ctypes
 import multiprocessing
 import os
 import runpy
@@ -18,13 +19,15 @@ import threading
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from multiprocessing.reduction import DupFd
+from importlib import import_module
+from multiprocessing.reduction import DupFd, recv_handle, send_handle
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, STDOUT, CompletedProcess, TimeoutExpired
 
 LOADED = ["torch", "torch._dynamo", "torch.distributed.run", "matplotlib.figure"]
 LOADED += ["matplotlib.backends.backend_agg", "gpt2edu.cli.commands", "gpt2edu.cli.chat"]
 LOADED += ["gpt2edu.train.trainer", "gpt2edu.train.log"]
+LOADED += ["pyarrow.parquet", "pandas", "httpx"]  # of datasets and the hub, which read settings
 # what an interpreter or a library reads as it starts
 AT_THE_START = (
     "PYTHON",
@@ -38,6 +41,8 @@ AT_THE_START = (
     "ONEDNN_",
     "ATEN_",
 )
+TORCHRUN = ["-m", "torch.distributed.run"]
+NURSERY = b"nursery"  # the name of its process
 LIBRARY = str(Path(__file__).parents[1])
 SERVER = multiprocessing.get_context("forkserver") if sys.platform == "linux" else None
 if SERVER:
@@ -58,38 +63,154 @@ def can_fork(line, env) -> bool:
     names = {n for n in env.keys() | os.environ.keys() if n.startswith(tuple(AT_THE_START))}
     same = all(env.get(n) == os.environ.get(n) for n in names - {"PYTHONWARNINGS", "PYTHONPATH"})
     same &= env.get("PYTHONPATH") in (os.environ.get("PYTHONPATH"), LIBRARY)
-    plain = line[1] in ("-m", "-c") or not line[1].startswith("-")
+    plain = line[1] in ("-m", "-c", "-u") or not line[1].startswith("-")
     return SERVER is not None and same and line[0] == sys.executable and plain
 
 
-def become(line, cwd, env, files):
+def become(line, cwd, env, files, ready=None):
     "Be the process that this line would start, at the head of a session of its own."
     os.setsid()
     for number, file in enumerate(files):
-        os.dup2(file.detach(), number)
+        os.dup2(file if isinstance(file, int) else file.detach(), number)
+    if ready:
+        os.write(ready, str(os.getpid()).encode())
+        os.close(ready)
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)
+    if line[1:3] == TORCHRUN:
+        fork_ranks()
     if "PYTHONWARNINGS" in env:
         warnings.simplefilter(env["PYTHONWARNINGS"])
+    words = line[2:] if line[1] == "-u" else line[1:]
     own = {"encoding": "utf-8", "closefd": False}
     sys.stdin, sys.stdout = open(0, **own), open(1, "w", **own)
+    sys.stdout.reconfigure(write_through=len(words) < len(line) - 1)
     sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", **own)
-    how, *rest = line[1:]
-    sys.path.insert(0, cwd if how in ("-m", "-c") else os.path.dirname(os.path.join(cwd, how)))
-    sys.argv = {"-m": rest, "-c": ["-c", *rest[1:]]}.get(how, [how, *rest])
     try:
-        if how == "-m":
-            runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
-        elif how == "-c":
-            exec(compile(rest[0], "<string>", "exec"), {"__name__": "__main__"})  # noqa: S102
-        else:
-            runpy.run_path(how, run_name="__main__")
+        play(words)
     finally:
         atexit._run_exitfuncs()
 
 
-class Popen:
+def play(words):
+    "Run a module, a program or a file, as the words after `python` say."
+    how, *rest = words
+    sys.path.insert(0, os.path.dirname(os.path.abspath(how)) if how[0] != "-" else os.getcwd())
+    sys.argv = {"-m": rest, "-c": ["-c", *rest[1:]]}.get(how, [how, *rest])
+    if how == "-m":
+        runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
+    elif how == "-c":
+        exec(compile(rest[0], "<string>", "exec"), {"__name__": "__main__"})  # noqa: S102
+    else:
+        runpy.run_path(how, run_name="__main__")
+
+
+def prctl(option, value):
+    ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+
+
+def fork_ranks():
+    """Let this process, which will be torchrun's agent, fork its ranks as well.
+
+    The agent has threads by then: a process without any forks them, and they become the agent's
+    children, as what is left behind by a child of a child does.
+    """
+    prctl(36, 1)  # PR_SET_CHILD_SUBREAPER
+    agent, nursery = multiprocessing.Pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.setsid()
+        prctl(15, NURSERY)  # PR_SET_NAME
+        agent.close()
+        try:
+            while True:
+                fork_one(nursery, nursery.recv())
+        finally:  # the agent has ended
+            os._exit(0)
+    nursery.close()
+    atexit.register(lambda: (agent.close(), os.waitpid(pid, 0)))
+    from torch.distributed.elastic.multiprocessing.subprocess_handler import SubprocessHandler
+
+    real = SubprocessHandler._popen
+
+    def popen(self, line, env):
+        files = [0, self._stdout or 1, self._stderr or 2]
+        return Rank(agent, list(line), env, files) if can_fork(line, env) else real(self, line, env)
+
+    SubprocessHandler._popen = popen
+
+
+def fork_one(nursery, order):
+    "Fork a rank, by way of a process that ends at once."
+    files = [recv_handle(nursery) for _ in range(3)]
+    done, ready = os.pipe()
+    fork = multiprocessing.get_context("fork")
+    between = os.fork()
+    if between == 0:
+        nursery.close()
+        os.close(done)
+        prctl(15, b"python")
+        fork.Process(target=become, args=(*order, files, ready)).start()
+        os._exit(0)
+    os.close(ready)
+    os.waitpid(between, 0)
+    with open(done) as f:
+        nursery.send(int(f.read()))
+    for file in files:
+        os.close(file)
+
+
+def ranks(agent):
+    "The processes that torchrun's agent has started."
+    found = Path(f"/proc/{agent}/task/{agent}/children").read_text(encoding="utf-8").split()
+    names = {pid: Path(f"/proc/{pid}/comm").read_bytes() for pid in found}
+    return [int(pid) for pid, name in names.items() if name != NURSERY + b"\n"]
+
+
+class Process:
+    "What `subprocess.Popen` can do once it has started."
+
+    @property
+    def returncode(self):
+        return self.poll()
+
+    def wait(self, timeout=None):
+        end = None if timeout is None else time.monotonic() + timeout
+        while (code := self.poll()) is None:
+            if end and time.monotonic() > end:
+                raise TimeoutExpired(self.args, timeout)
+            time.sleep(0.005)
+        return code
+
+    def send_signal(self, number):
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self):
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self):
+        self.send_signal(signal.SIGKILL)
+
+
+class Rank(Process):
+    "As torchrun's agent sees it: a child of its own."
+
+    def __init__(self, nursery, line, env, files):
+        self.args, self.code = line, None
+        nursery.send((line, os.getcwd(), env))
+        for file in files:
+            send_handle(nursery, file if isinstance(file, int) else file.fileno(), None)
+        self.pid = nursery.recv()
+
+    def poll(self):
+        if self.code is None and (found := os.waitpid(self.pid, os.WNOHANG))[0]:
+            self.code = os.waitstatus_to_exitcode(found[1])
+        return self.code
+
+
+class Popen(Process):
     "As `subprocess.Popen`, as far as the tests need it."
 
     def __init__(self, line, cwd, env, input, stdout, stderr, text):
@@ -112,17 +233,10 @@ class Popen:
         self.process = SERVER.Process(target=become, args=(line, str(cwd), dict(env), files))
         with ONE_AT_A_TIME:
             self.process.start()
+        self.pid = self.process.pid
         ALIVE.append(self)
         for file in writers:
             file.close()
-
-    @property
-    def pid(self):
-        return self.process.pid
-
-    @property
-    def returncode(self):
-        return self.poll()
 
     def poll(self):
         with ONE_AT_A_TIME:
@@ -130,24 +244,6 @@ class Popen:
         if code is not None and self in ALIVE:
             ALIVE.remove(self)
         return code
-
-    def wait(self, timeout=None):
-        end = None if timeout is None else time.monotonic() + timeout
-        while (code := self.poll()) is None:
-            if end and time.monotonic() > end:
-                raise TimeoutExpired(self.args, timeout)
-            time.sleep(0.005)
-        return code
-
-    def send_signal(self, number):
-        if self.poll() is None:
-            os.kill(self.process.pid, number)
-
-    def terminate(self):
-        self.send_signal(signal.SIGTERM)
-
-    def kill(self):
-        self.send_signal(signal.SIGKILL)
 
     def communicate(self, timeout=None):
         with ThreadPoolExecutor() as pool:
@@ -197,3 +293,12 @@ def kernel(line, *, cwd=None, env=os.environ, **_):
     while p.poll() is None and os.getpgid(p.pid) == os.getpgid(0):  # it will be told to stop, alone
         time.sleep(0.001)
     return p
+
+
+if __name__ == "__main__":  # a Python whose torchrun forks its ranks
+    if sys.argv[1:3] == TORCHRUN:
+        for name in LOADED:
+            import_module(name)
+        fork_ranks()
+    del sys.path[0]
+    play(sys.argv[1:])
