@@ -127,10 +127,10 @@ def source(tmp_path):
     return folder
 
 
-olds = pytest.mark.parametrize("version", [f"3.{minor}" for minor in range(6, 11)])
+OLD = [f"3.{minor}" for minor in range(6, 11)]
 
 
-@olds
+@pytest.mark.parametrize("version", OLD)
 def test_an_old_python_is_told_before_anything_else(version, source):
     "Defect: 3.9 and 3.10 looked for every dependency, PyTorch too, before they compared Pythons."
     python = old_python(version)
@@ -147,8 +147,9 @@ def test_an_old_python_is_told_before_anything_else(version, source):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("git"), reason="needs git")
-@pytest.mark.parametrize("newest", [False, True], ids=["its pip", "the newest pip"])
-@olds
+@pytest.mark.parametrize(
+    "version, newest", [*((v, "") for v in OLD), ("3.9", "newest"), ("3.10", "newest")]
+)
 def test_an_old_pip_says_what_is_needed(version, newest, source, tmp_path):
     "Defect: Python 3.10 was told of a conflict with numpy's pin; 3.8 got 22 lines on setuptools."
     run(old_python(version), "-m", "venv", tmp_path / "env")
