@@ -79,6 +79,8 @@ def test_the_lowest_versions_are_those_declared():
         line for line in text("constraints-lowest.txt").splitlines() if not line.startswith("#")
     ]
     assert lines == sorted({d.replace(">=", "==") for d in declared})
+    job = text(".github/workflows/ci.yml").split("\n  lowest:")[1].split("\n\n")[0]
+    assert f'python: ["{LEAST}"]' in job and "constraints: [constraints-lowest.txt]" in job
 
 
 # an old Python is told so in one line

@@ -10,6 +10,7 @@ import atexit
 import multiprocessing
 import os
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -67,6 +68,7 @@ def become(line, cwd, env, files):
     os.setsid()
     for number, file in enumerate(files):
         os.dup2(file.detach(), number)
+    atexit.unregister(shutil.rmtree)  # matplotlib's, where there is no home: the server's own
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)
