@@ -2,9 +2,18 @@
 
 import sys
 
-from setuptools import setup
+from setuptools import Distribution, setup
 
 WANT = (3, 11)
+
+
+class Bare(Distribution):
+    "Nothing of pyproject.toml: some pips look for all dependencies before they compare Pythons."
+
+    def parse_config_files(self, *args, **kwargs):
+        pass
+
+
 if sys.version_info >= WANT:
     setup()
 elif {"install", "develop", "bdist_wheel"} & set(
@@ -13,5 +22,6 @@ elif {"install", "develop", "bdist_wheel"} & set(
     sys.exit(
         "gpt2edu needs Python %d.%d or newer, this is %d.%d" % (WANT + tuple(sys.version_info[:2]))
     )
-else:  # no dependencies here: pip compares the Pythons before it looks for any
-    setup(name="gpt2edu", version="0", python_requires=">=%d.%d" % WANT)
+else:
+    wanted = ">=%d.%d" % WANT
+    setup(distclass=Bare, name="gpt2edu", version="0", packages=[], python_requires=wanted)

@@ -5,10 +5,14 @@ import sys
 __version__ = "0.1.0"
 
 if sys.version_info < (3, 11):  # run from a path, without pip's check; every Python reads this
-    raise ImportError(
+    line = (
         "gpt2edu needs Python 3.11 or newer, this is %d.%d; "
         "make the environment anew: python3.12 -m venv .venv" % sys.version_info[:2]
     )
+    if sys.argv[:1] == ["-m"]:  # python -m gpt2edu: one line, and no traceback
+        sys.stderr.write(line + "\n")
+        sys.exit(2)
+    raise ImportError(line)
 
 # What most programs need, loaded when it is asked for: `import gpt2edu` alone loads no PyTorch.
 HOMES = {
@@ -34,4 +38,4 @@ def __getattr__(name):
 
 
 def __dir__():
-    return sorted([*globals(), *HOMES])
+    return sorted(set(globals()) | set(HOMES))

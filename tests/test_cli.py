@@ -329,7 +329,7 @@ def test_it_stops(in_work):
 
 
 def test_a_reader_that_leaves_is_no_error(in_work):
-    cmd = f"{BIN}/gpt2edu_generate --num_seq 50 --seed 1 --run first | head -c 3"
+    cmd = f"{shlex.quote(str(BIN))}/gpt2edu_generate --num_seq 50 --seed 1 --run first | head -c 3"
     p = subprocess.run(cmd, shell=True, env=ENV, capture_output=True, text=True)
     assert p.stderr == "" and len(p.stdout) == 3
 
@@ -337,7 +337,7 @@ def test_a_reader_that_leaves_is_no_error(in_work):
 def test_training_goes_on_when_nobody_reads(work):
     flags = shlex.join(["--dataset", "pydocs", *SIZES, "--max_steps", "8", "--name", "unread"])
     p = subprocess.run(
-        f"{BIN}/gpt2edu_train {flags} | head -n 1",
+        f"{shlex.quote(str(BIN))}/gpt2edu_train {flags} | head -n 1",
         shell=True,
         cwd=work,
         env=ENV,

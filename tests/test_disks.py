@@ -5,6 +5,7 @@ Each is one line that names path and remedy, or works; nothing temporary is left
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -28,7 +29,7 @@ TRAIN = f"train --dataset t.txt --device cpu --choice_items 0 {SIZES}"
 
 def shell(line: str, folder: Path, **env) -> subprocess.CompletedProcess:
     "Run `it COMMAND …` in a shell; `it` is python -m gpt2edu."
-    it = f"{sys.executable} -m gpt2edu"
+    it = f"{shlex.quote(sys.executable)} -m gpt2edu"
     return warm.shell(re.sub(r"\bit (?=[a-z])", f"{it} ", line), cwd=folder, env=ENV | env)
 
 

@@ -288,9 +288,12 @@ SMALL = [*SMALL.split(), "--device", "cpu"]
 PARTS = [f"Paragraph {i}. " + "The quick brown fox jumps over the dog. " * 30 for i in range(30)]
 
 
+PYTHON = shlex.quote(sys.executable)
+
+
 def shell(line, **env):
     "Type a line in a shell, with `python -m gpt2edu.cli` for `gpt2edu_`."
-    line = line.replace("gpt2edu_", f"{sys.executable} -m gpt2edu.cli ", 1)
+    line = line.replace("gpt2edu_", f"{PYTHON} -m gpt2edu.cli ", 1)
     return warm.shell(line, env=os.environ | env)
 
 
@@ -350,7 +353,7 @@ def follow(line, expected=0):
     mistake = isinstance(expected, str)
     whole = line + "".join(f" {v}" for k, v in MORE.items() if k in line and not mistake)
     if line.startswith("transformers"):
-        whole = f"{sys.executable} -c {shlex.quote('import transformers; ' + line)}"
+        whole = f"{PYTHON} -c {shlex.quote('import transformers; ' + line)}"
     done = shell(f"{whole} <<< 'Where is it?'")
     assert done.returncode == (2 if mistake else 0), (line, done.stdout, done.stderr)
     fix = expected if mistake else r"^next: ((?:gpt2edu_|transformers).*)$"

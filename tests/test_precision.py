@@ -10,6 +10,7 @@ import ast
 import re
 import symtable
 from pathlib import Path
+from typing import get_args
 
 import nbformat
 import pytest
@@ -17,14 +18,16 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from gpt2edu.cli.chat import Chat
 from gpt2edu.data import cache as prepare
 from gpt2edu.evaluate.tasks import TASKS, Subject
-from gpt2edu.machine import device
+from gpt2edu.machine import device, precision
 from gpt2edu.machine.distributed import Ranks
-from gpt2edu.model import generate
+from gpt2edu.model import generate, int8
+from gpt2edu.model.variants import GPT2_BLOCK, Activation, Norm, Position
 from gpt2edu.text import corpus
 from gpt2edu.train import config as plan
-from gpt2edu.train import optim
+from gpt2edu.train import grpo, optim, start
 from gpt2edu.train.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -61,15 +64,57 @@ def data_dir(tmp_path_factory):
 
 @pytest.fixture
 def tiny(data_dir, tmp_path, monkeypatch):
-    "A trainer of the preset tiny, with a small corpus; what it is asked for is given."
+    "A trainer of the preset tiny or another, with a small corpus; what it is asked for is given."
     monkeypatch.setattr(prepare, "N_STORIES", 400)
 
-    def make(**flags):
+    def make(name="tiny", trainer=Trainer, **flags):
         flags = {"device": "cpu", "dtype": "fp32", "compile": "off", "val_tokens": 2048} | flags
-        config = plan.preset("tiny", **flags, data_dir=str(data_dir), out_dir=str(tmp_path))
-        return Trainer(config, tmp_path / "run")
+        flags |= {"data_dir": str(data_dir), "out_dir": str(tmp_path / "runs")}
+        config = plan.preset(name, **flags)
+        if config.init_from:
+            config = start.fitted(config, config.init_from, config.out_dir)
+        return trainer(config, tmp_path / "runs" / f"{name}-{flags['dtype']}")
 
     return make
+
+
+LITTLE = {"total_batch": 1024, "micro_batch": 8, "choice_items": 4}
+
+
+@pytest.fixture
+def after(tiny):
+    "A trainer of one of the kinds that come after pretraining."
+
+    def make(kind, **flags):
+        if kind == "LoRA":
+            return tiny("tiny-lora", **flags, **LITTLE)
+        talks = tiny("tiny-sft", conversations=20, **flags, **LITTLE)
+        if kind == "SFT":
+            return talks
+        talks.save()  # what answers and is judged
+        asked = {"init_from": talks.folder.name, "conversations": 5, "answer_tokens": 8, "group": 4}
+        return tiny("tiny-grpo", grpo.RewardTrainer, **asked, **flags, **LITTLE)
+
+    return make
+
+
+KINDS = ("SFT", "LoRA", "GRPO")
+VARIANTS = {
+    "RoPE": {"position": "rope"}, "RMSNorm": {"norm": "rms"}, "SwiGLU": {"mlp": "swiglu"},
+    "ReLU²": {"mlp": "relu2"}, "QK-norm": {"qk_norm": True}, "GQA": {"n_kv_head": 1},
+    "a head of its own": {"tied": False}, "no bias": {"bias": False},
+    "Llama": {
+        "position": "rope", "norm": "rms", "mlp": "swiglu", "qk_norm": True, "n_kv_head": 1,
+        "tied": False, "bias": False,
+    },
+}  # fmt: skip
+
+
+def test_every_variant_of_the_block_is_watched():
+    assert {k for flags in VARIANTS.values() for k in flags} == {*GPT2_BLOCK}
+    words = {v for flags in VARIANTS.values() for v in flags.values() if isinstance(v, str)}
+    known = {w for kind in (Position, Norm, Activation) for w in get_args(kind)}
+    assert known - words == {"learned", "layer", "gelu"}  # GPT-2's
 
 
 # a training step
@@ -84,6 +129,55 @@ def test_a_training_step_in_fp32(tiny, optimizer):
     others = {"native_layer_norm_backward", "gelu_backward", "_fused_adamw_"}
     assert PRODUCTS & watch.seen.keys() and watch.seen.keys() >= others
     assert watch.halves() == []
+
+
+def two_steps(trainer):
+    with Watch() as watch:
+        for _ in range(2):
+            trainer.train_step()
+    return watch
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_step_and_a_text_of_every_variant_in_fp32(tiny, variant):
+    trainer = tiny(n_layer=1, total_batch=1024, micro_batch=8, **VARIANTS[variant])
+    assert {*VARIANTS[variant].items()} <= {*vars(trainer.model.config).items()}
+    watch = two_steps(trainer)
+    with watch:
+        jobs(trainer)["generation"]()
+    assert PRODUCTS & watch.seen.keys() and watch.halves() == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_step_of_every_kind_in_fp32(after, kind):
+    trainer = after(kind)
+    watch = two_steps(trainer)
+    assert watch.seen.keys() >= {"native_layer_norm_backward", "_fused_adamw_"}
+    assert ("searchsorted" in watch.seen) == (kind == "GRPO")  # its answers are drawn
+    assert PRODUCTS & watch.seen.keys() and watch.halves() == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_step_of_every_kind_in_bf16_multiplies_in_bf16_alone(after, kind, monkeypatch):
+    monkeypatch.setattr(precision, "cpu_flags", lambda: frozenset({"amx_bf16"}))
+    watch = two_steps(after(kind, dtype="bf16"))
+    products = PRODUCTS & watch.seen.keys()
+    assert products and all(watch.seen[name] == {torch.bfloat16} for name in products)
+    assert watch.seen["native_layer_norm"] == watch.seen["_fused_adamw_"] == {torch.float32}
+
+
+@pytest.mark.parametrize("flags, dtype", [({"amx_bf16"}, torch.bfloat16), ((), torch.float32)])
+def test_muon_of_a_run_in_bf16_multiplies_as_the_hardware_does(tiny, monkeypatch, flags, dtype):
+    monkeypatch.setattr(precision, "cpu_flags", lambda: frozenset(flags))
+    trainer = tiny(optimizer="muon", dtype="bf16", n_layer=1)
+    trainer.accumulate()
+    with Watch() as watch:
+        trainer.optimizers[0].step()
+    products = PRODUCTS & watch.seen.keys()
+    assert products and all(watch.seen[name] == {dtype} for name in products)
+    assert {t.dtype for t in tree_leaves(trainer.optimizers[0].state_dict()["state"])} == {
+        torch.float32
+    }
 
 
 def test_the_watcher_sees_the_optimizer_of_before(tiny):
@@ -166,6 +260,37 @@ def test_judging_and_writing_in_fp32(tiny, job):
     assert PRODUCTS & watch.seen.keys() and watch.halves() == []
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_judging_and_chatting_of_every_kind_in_fp32(after, kind):
+    trainer = after(kind)
+    chat = None
+    if kind != "LoRA":
+        chat = Chat(trainer.model.eval(), trainer.tokenizer, max_tokens=5, top_p=0.9)
+    with Watch() as watch:
+        trainer.judge()
+        if chat:
+            said = chat.answer(chat.fit([{"role": "user", "content": "Where is Tom?"}]).ids)
+            assert chat.read == 0 and list(said) and chat.read > 5
+    assert PRODUCTS & watch.seen.keys() and watch.halves() == []
+
+
+@pytest.mark.parametrize("kernel", [True, False])
+def test_int8_rounds_to_bf16_and_multiplies_nothing_in_it(tiny, kernel, monkeypatch):
+    "But in its kernel, which is fast on processors without bf16 too; the rest is in fp32."
+    if kernel and not int8.has_kernel("cpu"):
+        pytest.skip("PyTorch has no int8 kernel for this processor")
+    monkeypatch.setattr(int8, "has_kernel", lambda *_: kernel)
+    trainer = tiny(n_layer=1)
+    trainer.model = int8.int8_model(trainer.model.eval())
+    with Watch() as watch:
+        jobs(trainer)["generation"]()
+    own = {"_weight_int8pack_mm"} if kernel else set()
+    assert own <= {*watch.halves()} and not PRODUCTS & {*watch.halves()}
+    views = {"view", "_unsafe_view", "detach", "alias", "unsqueeze", "select", "slice"}
+    assert {*watch.halves()} - views <= own | {"to", "_to_copy", "add"}
+    assert watch.seen["layer_norm"] == {torch.float32}  # not taken apart without gradients
+
+
 @pytest.mark.parametrize("job", ["validation", "HellaSwag"])
 def test_judging_in_bf16(tiny, job):
     run = jobs(tiny(choice_items=0, dtype="bf16"))[job]
@@ -230,6 +355,8 @@ def test_solutions_in_fp32(path, monkeypatch, tmp_path):
     # a processor that has no bf16: auto takes fp32
     monkeypatch.setattr(device, "cpu_flags", frozenset)
     found = {}
+    cells = [c.source for c in nbformat.read(path, 4).cells if c.cell_type == "code"]
+    asked = re.findall(r"^#\|\s*exercise:\s*(\w+)", "\n".join(cells), re.M)
     for exercise, need in solutions(path):
         space = {"__name__": "__main__"}
         with Watch() as watch:
@@ -237,4 +364,4 @@ def test_solutions_in_fp32(path, monkeypatch, tmp_path):
             verdict = eval(need[-1], space)
         assert verdict.passed, f"{exercise}: {verdict}"
         found[exercise] = watch.halves()
-    assert len(found) >= 3 and not any(found.values()), found
+    assert len(asked) >= 3 and found == {name: [] for name in asked}, found

@@ -79,6 +79,8 @@ def test_the_lowest_versions_are_those_declared():
         line for line in text("constraints-lowest.txt").splitlines() if not line.startswith("#")
     ]
     assert lines == sorted({d.replace(">=", "==") for d in declared})
+    job = text(".github/workflows/ci.yml").split("\n  lowest:")[1].split("\n\n")[0]
+    assert f'python: ["{LEAST}"]' in job and "constraints: [constraints-lowest.txt]" in job
 
 
 # an old Python is told so in one line
@@ -102,26 +104,71 @@ def test_an_import_by_an_old_python_says_what_is_needed():
     )
 
 
-@pytest.mark.parametrize("name", [f"python3.{minor}" for minor in range(6, 11)])
-def test_an_old_pip_says_what_is_needed(name, tmp_path):
-    "Defect: Python 3.10 was told of a conflict with numpy's pin; 3.8 got 22 lines on setuptools."
-    python = shutil.which(name)
-    if (
-        not python
-        or subprocess.run([python, "-m", "venv", tmp_path / "env"], capture_output=True).returncode
-    ):
-        pytest.skip(f"no {name} with venv on this machine")
-    for file in (
+def old_python(version):
+    "A Python of that version with pip: on the path, or one of pyenv's."
+    pyenv = Path.home() / ".pyenv" / "versions"
+    for python in (shutil.which(f"python{version}"), *pyenv.glob(f"{version}.*/bin/python")):
+        has = [python, "-c", "import pip, venv"]
+        if python and not subprocess.run(has, capture_output=True).returncode:
+            return python
+    pytest.skip(f"no Python {version} with pip on this machine")
+
+
+@pytest.fixture
+def source(tmp_path):
+    "What an installation reads, and empty folders that setuptools may take for packages."
+    folder = tmp_path / "source"
+    for path in ROOT.iterdir():
+        if path.is_dir() and path.name != ".git":
+            (folder / path.name).mkdir(parents=True)
+    for name in (
         "pyproject.toml", "setup.py", "README.md", "LICENSE", "constraints.txt",
-        "gpt2edu/__init__.py",
+        "gpt2edu/__init__.py", "gpt2edu/__main__.py",
     ):  # fmt: skip
-        (tmp_path / "source" / file).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / file, tmp_path / "source" / file)
+        shutil.copy(ROOT / name, folder / name)
+    return folder
+
+
+OLD = [f"3.{minor}" for minor in range(6, 11)]
+
+
+@pytest.mark.parametrize("version", OLD)
+def test_an_old_python_is_told_before_anything_else(version, source):
+    "Defect: 3.9 and 3.10 looked for every dependency, PyTorch too, before they compared Pythons."
+    python = old_python(version)
+    run(python, "setup.py", "-q", "egg_info", cwd=source)
+    (info,) = source.glob("*.egg-info")
+    assert f"Requires-Python: >={LEAST}" in (info / "PKG-INFO").read_text(encoding="utf-8")
+    assert not (info / "requires.txt").exists()
+    for module in ("gpt2edu", "gpt2edu.cli"):
+        done = subprocess.run([python, "-m", module], cwd=source, capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (2, "")
+        (line,) = done.stderr.splitlines()
+        assert line.startswith(f"gpt2edu needs Python {LEAST} or newer, this is {version}; make")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("git"), reason="needs git")
+@pytest.mark.parametrize(
+    "version, newest", [*((v, "") for v in OLD), ("3.9", "newest"), ("3.10", "newest")]
+)
+def test_an_old_pip_says_what_is_needed(version, newest, source, tmp_path):
+    "Defect: Python 3.10 was told of a conflict with numpy's pin; 3.8 got 22 lines on setuptools."
+    run(old_python(version), "-m", "venv", tmp_path / "env")
     pip = tmp_path / "env" / "bin" / "pip"
-    install = [pip, "install", "-q", "-c", "constraints.txt", "-e", "."]
-    done = subprocess.run(install, cwd=tmp_path / "source", capture_output=True, text=True)
-    lines = [line for line in (done.stdout + done.stderr).splitlines() if "WARNING: " not in line]
-    assert done.returncode and len(lines) == 1 and ">=3.11" in lines[0], lines
+    if newest:
+        run(pip, "install", "-q", "-U", "pip")
+    git = ("git", "-C", source, "-c", "user.name=test", "-c", "user.email=test@localhost")
+    run("git", "init", "-q", source)
+    run(*git, "add", "-A")
+    run(*git, "commit", "-q", "-m", "This tree")
+    ways = ["."], ["-e", "."], [f"git+file://{source}"], ["-c", "constraints.txt", "-e", ".[dev]"]
+    for way in ways:
+        done = subprocess.run([pip, "install", *way], cwd=source, capture_output=True, text=True)
+        lines = (done.stdout + done.stderr).splitlines()
+        about = [line for line in lines if f">={LEAST}" in line]
+        assert done.returncode and about == lines[-1:], f"pip install {way}: {lines}"
+        assert re.search(rf"requires .*Python.*\b{version}\.\d", about[0]), about
 
 
 # the README on a package index

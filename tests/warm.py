@@ -11,6 +11,7 @@ import ctypes
 import multiprocessing
 import os
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -75,6 +76,7 @@ def become(line, cwd, env, files, ready=None):
     if ready:
         os.write(ready, str(os.getpid()).encode())
         os.close(ready)
+    atexit.unregister(shutil.rmtree)  # matplotlib's, where there is no home: the server's own
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)
