@@ -150,8 +150,9 @@ def test_a_chapter_is_ticked_off_in_this_browser_only(site, page):
     assert not [url for url in page.asked if not url.startswith(site[1])]
 
 
-def test_a_term_shows_its_definition(site, page):
-    page.goto(f"{site[1]}/nbs/easy/ch02_prediction.html")
+@pytest.mark.parametrize("chapter", ["easy/ch01_quickstart", "tough/ch27_scaling"])
+def test_a_term_shows_its_definition(site, page, chapter):
+    page.goto(f"{site[1]}/nbs/{chapter}.html")
     link = page.locator("main a[href*='glossary.html#']").first
     term = link.get_attribute("href").split("#")[1]
     link.focus()
