@@ -97,7 +97,7 @@ def sidebar() -> str:
             lines += entry(chapter, 10)
             if appendices:
                 names = [p.number for p in (appendices[0], appendices[-1])]
-                which = f"Appendices {names[0]} to {names[1]}"
+                which = f"Appendices {names[0]}–{names[1]}"
                 which = which if len(appendices) > 1 else f"Appendix {names[0]}"
                 lines.append(f"          - section: {which}")
                 lines.append("            contents:")
