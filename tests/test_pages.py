@@ -114,8 +114,10 @@ def test_the_check_before_publishing_finds_nothing(site):
 OPENED = "document.querySelectorAll('details').forEach(d => d.open = true)"
 # Of code, formulas, drawings and rows the first stand for all: axe needs a second for a thousand
 # elements, and tests/test_look.py computes the contrast of every colour.
-ALIKE = """() => { for (const [kind, n] of [["main pre", 3], ["math", 3], ["main svg", 3], ["tr", 12]])
-  [...document.querySelectorAll(kind)].slice(n).forEach(e => e.setAttribute("data-alike", "")); }"""
+ALIKE = """() => {
+  for (const [kind, n] of Object.entries({ "main pre": 3, math: 3, "main svg": 3, tr: 12 }))
+    [...document.querySelectorAll(kind)].slice(n).forEach(e => e.setAttribute("data-alike", ""));
+}"""
 # smalldocs looks at the ground to see whether it is dark, and ours follows this class
 DARK = "dark => document.documentElement.classList.toggle('quarto-dark', dark)"
 GROUND = "getComputedStyle(document.body).backgroundColor"
