@@ -24,6 +24,7 @@ from gpt2edu.train.config import PRESETS, preset
 
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = sorted((ROOT / "nbs").glob("*/ch[0-9][0-9]_*.ipynb"))
+APPENDICES = sorted((ROOT / "nbs").glob("*/ch[0-9][0-9][a-z]_*.ipynb"))
 # under another Python too
 ELSEWHERE = [p for p in CHAPTERS if p.stem[:4] in ("ch02", "ch04", "ch09", "ch13", "ch21")]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -176,10 +177,12 @@ def install_cell(path):
 # the cell
 
 
-def test_one_cell_for_all_chapters():
-    (cell,) = {install_cell(p) for p in CHAPTERS}
-    assert len(CHAPTERS) == 28 and cell.count(f"git+{URL}@{TAG}") == cell.count(URL) == 1
-    for path in CHAPTERS:
+def test_one_cell_for_all_chapters_and_appendices():
+    pages = [*CHAPTERS, *APPENDICES]
+    (cell,) = {install_cell(p) for p in pages}
+    assert len(CHAPTERS) == 28 and len(APPENDICES) > 40
+    assert cell.count(f"git+{URL}@{TAG}") == cell.count(URL) == 1
+    for path in pages:
         code = [c.source for c in nbformat.read(path, 4).cells if c.cell_type == "code"]
         before = code[: code.index(cell)]
         above = [c for c in before if re.search(r"^(?!#|\s*$)", c, re.M)]

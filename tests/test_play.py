@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 import threading
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -722,9 +723,25 @@ def test_files_that_the_page_cannot_read_give_one_line(fresh, tmp_path):
         "these are words, and no weights at all", encoding="utf-8"
     )
     save_file({"a": torch.zeros(2)}, tmp_path / "other.safetensors")
-    changed = whole.replace(b'"n_embd\\": 16', b'"n_embd\\": 18'.replace(b"8", b"7"))
-    assert changed != whole
-    (tmp_path / "sizes.safetensors").write_bytes(changed)
+    with zipfile.ZipFile(tmp_path / "zip.safetensors", "w") as pack:
+        pack.writestr("mine.safetensors", whole)
+    vocabulary, embedding = b'\\"vocab_size\\": 300', b'"shape":[300,16],"data_offsets"'
+    start = 8 + int.from_bytes(whole[:8], "little")
+    for name, was, now in (  # each as long as before, so that all else stays in its place
+        ("sizes", b'\\"n_embd\\": 16', b'\\"n_embd\\": 18'),
+        ("heads", b'\\"n_head\\": 2', b'\\"n_head\\": 3'),
+        ("ids", vocabulary, vocabulary.replace(b"300", b"299")),
+        ("rows", vocabulary, vocabulary.replace(b"300", b"400")),
+        ("numbers", embedding, embedding.replace(b"300", b"301")),
+        ("braces", b'"dtype":"F16"', b'"dtype";"F16"'),
+        ("inner", b'\\"config\\":', b'\\"config\\";'),
+        ("named", b'\\"tokenizer\\":', b'\\"tokeniser\\":'),
+    ):
+        assert was in whole[:start] and len(was) == len(now), name
+        (tmp_path / f"{name}.safetensors").write_bytes(whole.replace(was, now, 1))
+    for name, bits in (("nan", b"\x00\x7e"), ("inf", b"\x00\x7c")):
+        broken = whole[:start] + bits + whole[start + 2 :]
+        (tmp_path / f"{name}.safetensors").write_bytes(broken)
     for name, was, now in (("field", b"n_head", b"n_hand"), ("word", b"rope", b"spin")):
         turned = small(tmp_path, f"turned {name}", position="rope")[0].read_bytes()
         (tmp_path / f"{name}.safetensors").write_bytes(turned.replace(was, now))
@@ -734,7 +751,17 @@ def test_files_that_the_page_cannot_read_give_one_line(fresh, tmp_path):
         "empty": r"empty\.safetensors is not a safetensors file; write it with: .*--web",
         "words": r"words\.safetensors is not a safetensors file; write it with: .*--web",
         "other": r"other\.safetensors is not an export for this page: its format is not named; .*",
-        "sizes": r"sizes\.safetensors: wte.weight is \d+ × 16, expected \d+ × 17; write it with.*",
+        "zip": r"zip\.safetensors is not a safetensors file; write it with: .*--web",
+        "sizes": r"sizes\.safetensors: wte.weight is \d+ × 16, expected \d+ × 18; write it with.*",
+        "heads": r"heads\.safetensors: n_head=3 does not divide n_embd=16; write it with: .*",
+        "ids": r"ids\.safetensors: its tokenizer has 300 ids and its model 299; write it with: .*",
+        "rows": r"rows\.safetensors: wte.weight is 300 × 16, expected 400 × 16; write it with: .*",
+        "numbers": r"numbers\.safetensors: \S+ holds 4800 numbers, expected 4816; copy it again",
+        "braces": r"braces\.safetensors: its header is not JSON; write it with: .*--web",
+        "inner": r"inner\.safetensors: its sizes are not JSON; write it with: .*--web",
+        "named": r"named\.safetensors has no tokenizer; write it with: .*--web",
+        "nan": r"nan\.safetensors: \S+ holds NaN or infinity; export a run that did not diverge",
+        "inf": r"inf\.safetensors: \S+ holds NaN or infinity; export a run that did not diverge",
         "field": r"field\.safetensors: n_hand=2 is unknown to this page; write it with: .*--web",
         "word": r"word\.safetensors: position=spin is unknown to this page; write it with: .*",
     }
@@ -794,15 +821,6 @@ def test_without_javascript_a_figure_stands_in(browser, site):
         assert image.get_attribute("alt") and image.bounding_box()["height"] > 80
     assert places[-1].locator("a").get_attribute("href").endswith("is-my-loss-right.html#tiny")
     page.context.close()
-
-
-def test_a_page_can_let_the_model_write(fresh, model, tokenizer):
-    "What the home page calls."
-    run = "async prompt => { const e = document.createElement('p'); return await gpt2edu.write("
-    run += "e, prompt, { temperature: 0, delay: 0, maxTokens: 20 }) }"
-    tool_of(fresh, "loss")
-    got = fresh.evaluate(run, "One day, Mia")
-    assert got == "One day, Mia" + complete(model, tokenizer, "One day, Mia", 20, temperature=0)[0]
 
 
 def test_notebooks_show_a_sentence_where_the_site_has_a_tool():

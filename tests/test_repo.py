@@ -363,9 +363,10 @@ def test_badges_and_links_name_the_repository():
 
 
 @pytest.mark.parametrize(
-    "path", [p for p in NOTEBOOKS if CHAPTER.match(p.stem)], ids=lambda p: p.stem
+    "path", [p for p in NOTEBOOKS if p.parent.name != "exercises"], ids=lambda p: p.stem
 )
 def test_a_chapters_badge_opens_that_chapter(path):
+    "Defect: no appendix could be opened in Colab."
     owner = PROJECT["urls"]["Repository"].removeprefix("https://github.com/")
     place = f"{owner}/blob/{NBDEV['branch']}/nbs/{path.parent.name}/{path.name}"
     href = f"https://colab.research.google.com/github/{place}"

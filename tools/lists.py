@@ -97,7 +97,7 @@ def sidebar() -> str:
             lines += entry(chapter, 10)
             if appendices:
                 names = [p.number for p in (appendices[0], appendices[-1])]
-                which = f"Appendices {names[0]} to {names[1]}"
+                which = f"Appendices {names[0]}–{names[1]}"
                 which = which if len(appendices) > 1 else f"Appendix {names[0]}"
                 lines.append(f"          - section: {which}")
                 lines.append("            contents:")
@@ -123,8 +123,8 @@ def course(name: str) -> str:
         for p in (chapter, *appendices):
             title = f"[{p.title[0].upper()}{p.title[1:]}](../{p.notebook})"
             module = f"`{p.module}`" if p.module else ""
-            source = f"[source]({REPOSITORY}/book/{p.tier}/{p.name}.md)"
-            links = source if p in appendices else f"[Colab]({COLAB}/{p.notebook}) {source}"
+            links = f"[Colab]({COLAB}/{p.notebook}) "
+            links += f"[source]({REPOSITORY}/book/{p.tier}/{p.name}.md)"
             rows.append(f"| {p.number} | {title} | {module} | {p.goal} | {links} |")
     return "\n".join(rows)
 

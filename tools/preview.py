@@ -29,6 +29,16 @@ ELSEWHERE = (
     r"<(?:link|script)\b[^>]*https://cdn\.jsdelivr\.net/npm/katex[^>]*>(?:</script>)?",
     r"@import url\(https://fonts\.googleapis\.com[^)]*\);",
 )
+# Quarto's columns: four fifths of either width; the space beside them is that of smalldocs
+GRID = """
+@media (min-width: 992px) {{
+  #quarto-content.has-sidebar.has-margin {{
+    --sd-sidebar-width: calc(0.8 * {sidebar});
+    --sd-margin-width: calc(0.8 * {margin});
+    --sd-gap: 1.5rem;
+  }}
+}}
+"""
 FORMULA = re.compile(r'(?s)<span class="math (inline|display)">\\[(\[](.*?)\\[)\]]</span>')
 
 
@@ -39,7 +49,7 @@ def formula(found) -> str:
 
 
 def alone(site: Path):
-    "Take out of the pages what they would load from elsewhere."
+    "Take out of the pages what they would load from elsewhere; give them the site's columns."
     for path in [*site.rglob("*.html"), *(site / "site_libs").rglob("*.css")]:
         text = before = path.read_text(encoding="utf-8")
         for pattern in ELSEWHERE:
@@ -48,6 +58,10 @@ def alone(site: Path):
         text = text.replace('role="img"></i>', 'aria-hidden="true"></i>')  # the link is named
         if text != before:
             path.write_text(text, encoding="utf-8")
+    config = (ROOT / "_quarto.yml").read_text(encoding="utf-8")
+    widths = dict(re.findall(r"^ {6}(sidebar|margin)-width: (\w+)$", config, re.M))
+    with open(site / "site_libs" / "smalldocs.css", "a", encoding="utf-8") as rules:
+        rules.write(GRID.format(**widths))
 
 
 def render(site: Path):

@@ -5,6 +5,7 @@ A notebook is written for Jupyter and Colab. On its page
 - title and description stand in front matter, with the chapter's number;
 - the line of facts links Colab, the notebook and the manuscript, and loads no image from elsewhere;
 - a figure comes first and its code is folded below it;
+- the first use of a term links the glossary, whose definition then shows on hover;
 - an exercise is one card, and its solution is folded together with its output;
 - a diagram becomes part of the page, so that it follows the page's light and dark theme;
 - a figure stands where a tool will, for a browser without JavaScript;
@@ -26,6 +27,17 @@ TOOL = re.compile(
     r"^On the website, a tool stands here: \[(.+)\]\((.*/playground\.qmd#\w+)\)\.$", re.M
 )
 DIAGRAM = re.compile(r"^!\[([^\]]+)\]\(([./]*book/diagrams/[\w-]+\.svg)\)$", re.M)
+# What the glossary defines and prose also says in another sense: a writer links these by hand.
+EVERYDAY = set(
+    """activation advantage backend baseline bias bit block bucket compile context document export
+    graph head hook id key leaf merge module node norm packing piece position probe prompt query
+    rank ring smoothing step surprise value window""".split()
+)
+APART = (  # no running text: blocks of code, headings and what becomes one, tables, quotations, …
+    r"^(?P<fence>`{3,}).*?^(?P=fence)$|^(?:#|\||:::|>|\*\*\d+\. |\*\*\w+\*\* · ).*?$"
+    r"|access tokens?|rotary embeddings?|tensor cores?"  # other things by their names
+    r"|`[^`]+`|\$\$.*?\$\$|\$[^$\n]+\$|!?\[(?:[^\[\]]|\[[^\]]*\])*\](?:\(.*?\))?(?:\{.*?\})?|<[^>]+>"
+)
 FIRST_LINES = re.compile(r"# (?P<title>.+)\n+(?:> (?P<goal>.+)\n*)?")
 EXERCISE = re.compile(r"(?:\*\*|### )(\d+\. .+?)(?:\.\*\*)?\n")  # both ways of writing one
 
@@ -67,6 +79,41 @@ def facts(text: str, path: Path) -> str:
     links = f"[Open in Colab](\\1) · [Notebook]({REPOSITORY}/blob/main/nbs/{place})"
     text = BADGE.sub(f"{links} · [Edit this page]({manuscript})", text)
     return text.replace('{.callout-note appearance="simple"}\n**', "{.facts}\n**", 1)
+
+
+def terms() -> dict[str, str]:
+    "The pattern of each term of the glossary, longest first, with its anchor."
+    glossary = Path(__file__).resolve().parent.parent / "book" / "glossary.qmd"
+    found = re.findall(r"^\[(.+?)\]\{#(.+?)\}$", glossary.read_text(encoding="utf-8"), re.M)
+    patterns = {}
+    for name, anchor in sorted(found, key=lambda term: -len(term[0])):
+        if name.lower() in EVERYDAY:
+            continue
+        one = re.sub(r"(?<=[^isu])s$", "", name)  # logits, but no corpus
+        one = re.escape(one[:-1]) + "(?:y|ie)" if one.endswith("y") else re.escape(one)
+        if name[1:] == name[1:].lower():
+            one = f"[{name[0].upper()}{name[0].lower()}]{one[1:]}"
+        patterns[one.replace(r"\ ", "[ -]") + "(?:e?s)?"] = anchor
+    return patterns
+
+
+def defined(cells: list[dict]):
+    "Link the first use of each term in a chapter's prose, unless the manuscript links the term."
+    patterns = list(terms().items())
+    prose = [cell for cell in cells if cell["cell_type"] == "markdown"]
+    seen = {a for cell in prose for a in re.findall(r"glossary\.qmd#([\w-]+)", source(cell))}
+    names = "|".join(f"({pattern})" for pattern, _ in patterns)
+    either = re.compile(rf"{APART}|(?<![\w-])(?:{names})(?![\w-])", re.M | re.S)
+
+    def link(found):
+        which = found.lastindex - 2 if found.lastindex and found["fence"] is None else None
+        if which is None or patterns[which][1] in seen:
+            return found[0]
+        seen.add(patterns[which][1])
+        return f"[{found[0]}](../../book/glossary.qmd#{patterns[which][1]})"
+
+    for cell in prose:
+        cell["source"] = either.sub(link, source(cell)).splitlines(keepends=True)
 
 
 def inlined(text: str, path: Path) -> str:
@@ -164,6 +211,8 @@ def page(nb: dict, path: Path) -> dict:
     "The notebook as its page needs it."
     matter, rest = front_matter(source(nb["cells"][0]), path)
     cells = [matter, markdown(facts(rest, path)), *nb["cells"][1:]]
+    if number(path):
+        defined(cells)
     for cell in cells:
         if cell["cell_type"] == "markdown":
             text = static(inlined(source(cell), path), path)

@@ -1,4 +1,4 @@
-// A GPT in one file: open a model, cut text into tokens, predict, sample, write.
+// A GPT in one file: open a model, cut text into tokens, predict, sample.
 // The same steps as in the course, with the same names: chapter 4 builds the tokenizer, chapters 8
 // and 9 the model, 8b and 9c its variants, chapter 12 the sampling. `gpt2edu_export --web` writes
 // the file that `open` reads. Sizes: T time, C = n_embd, nh = n_head, hs = C / nh, V = vocab_size.
@@ -9,6 +9,7 @@ const gpt2edu = (() => {
   const AGAIN = "write it with: gpt2edu_export --web";
   class BadInput extends Error {} // what a reader can cause and mend: one line
   const need = (fine, line) => { if (!fine) throw new BadInput(line); };
+  const json = (text, line) => { try { return JSON.parse(text); } catch { throw new BadInput(line); } };
 
   // --- The file: safetensors, 16-bit numbers, with sizes and tokenizer in its header ---
   const halves = Float32Array.from({ length: 65536 }, (_, bits) => { // every 16-bit float, by its bits
@@ -26,13 +27,15 @@ const gpt2edu = (() => {
     need(8 + length <= size, `${name} is cut short: ${size} bytes, its header ends at ${8 + length}; copy it again`);
     const header = new TextDecoder().decode(new Uint8Array(buffer, 8, length));
     need(/^\{.*\}\s*$/s.test(header), `${name} is not a safetensors file; ${AGAIN}`);
-    const { __metadata__: metadata = {}, ...entries } = JSON.parse(header);
+    const { __metadata__: metadata = {}, ...entries } = json(header, `${name}: its header is not JSON; ${AGAIN}`);
     const tensors = {};
     for (const [key, { dtype, shape, data_offsets }] of Object.entries(entries)) {
       const [from, to] = data_offsets.map((offset) => 8 + length + offset);
       need(to <= size, `${name} is cut short: ${size} bytes, ${key} ends at ${to}; copy it again`);
       need(READ[dtype], `${name}: ${key} is ${dtype}, expected F16; ${AGAIN}`);
-      tensors[key] = { shape, data: READ[dtype](buffer.slice(from, to)) };
+      const data = READ[dtype](buffer.slice(from, to)), count = shape.reduce((a, b) => a * b, 1);
+      need(data.length === count, `${name}: ${key} holds ${data.length} numbers, expected ${count}; copy it again`);
+      tensors[key] = { shape, data };
     }
     return { metadata, tensors };
   }
@@ -140,24 +143,28 @@ const gpt2edu = (() => {
 
   class Model {
     constructor(config, tensors, tokenizer, name) {
-      for (const [field, value] of Object.entries(config)) {
-        const known = BLOCK[field]?.includes?.(value) || (SIZES.includes(field) && Number.isInteger(value));
-        need(known, `${name}: ${field}=${value} is unknown to this page; ${AGAIN}`);
-      }
       const c = { ...GPT2, n_kv_head: config.n_head, ...config }, C = c.n_embd, hs = C / c.n_head;
+      for (const field of [...Object.keys(config), ...SIZES]) {
+        const value = c[field], size = SIZES.includes(field) && Number.isInteger(value) && value > 0;
+        need(BLOCK[field]?.includes?.(value) || size, `${name}: ${field}=${value} is unknown to this page; ${AGAIN}`);
+      }
+      need(Number.isInteger(hs), `${name}: n_head=${c.n_head} does not divide n_embd=${C}; ${AGAIN}`);
+      const ids = tokenizer.tokens.length, V = c.vocab_size;
+      need(ids <= V, `${name}: its tokenizer has ${ids} ids and its model ${V}; ${AGAIN}`);
       const kv = hs * c.n_kv_head, wide = c.mlp === "swiglu" ? 16 * Math.ceil(C / 6) : 4 * C;
       Object.assign(this, { config: c, hs, kv, tokenizer, name, size: 0 }); // kv: all heads of keys together
       const take = (key, ...shape) => {
         const found = tensors[`transformer.${key}`] || tensors[key];
         const got = found ? found.shape.join(" × ") : "not there", want = shape.join(" × ");
         need(got === want, `${name}: ${key} is ${got}, expected ${want}; ${AGAIN}`);
+        need(found.data.every(Number.isFinite), `${name}: ${key} holds NaN or infinity; export a run that did not diverge`);
         this.size += found.data.length;
         return found.data;
       };
       const pair = (key, shape, bias = c.bias) => (
         { weight: take(`${key}.weight`, ...shape), bias: bias && take(`${key}.bias`, shape.at(-1)) });
       const norm = (key) => pair(key, [C], c.bias && c.norm === "layer");
-      this.wte = take("wte.weight", c.vocab_size, C);
+      this.wte = take("wte.weight", V, C);
       this.wpe = c.position === "learned" && take("wpe.weight", c.block_size, C);
       this.blocks = Array.from({ length: c.n_layer }, (_, i) => `h.${i}`).map((h) => ({
         ln_1: norm(`${h}.ln_1`), ln_2: norm(`${h}.ln_2`),
@@ -168,7 +175,7 @@ const gpt2edu = (() => {
         c_fc: pair(`${h}.mlp.c_fc`, [C, wide]), narrow: pair(`${h}.mlp.c_proj`, [wide, C]),
       }));
       this.ln_f = norm("ln_f");
-      this.head = c.tied ? this.wte : take("lm_head.weight", c.vocab_size, C);
+      this.head = c.tied ? this.wte : take("lm_head.weight", V, C);
     }
 
     newCache(watch = false) { // watch: keep who looked at whom, by layer, head and position
@@ -262,12 +269,13 @@ const gpt2edu = (() => {
     }
   }
 
-  // --- Opening a model, and writing into a page ---
+  // --- Opening a model ---
   function open(buffer, name) {
     const { metadata, tensors } = parse(buffer, name);
-    const about = JSON.parse(metadata.gpt2edu || "{}");
+    const about = json(metadata.gpt2edu || "{}", `${name}: its sizes are not JSON; ${AGAIN}`);
     const got = about.format || "not named";
     need(got === "gpt2edu web 1", `${name} is not an export for this page: its format is ${got}; ${AGAIN}`);
+    for (const part of ["config", "tokenizer"]) need(about[part], `${name} has no ${part}; ${AGAIN}`);
     const tokenizer = new Tokenizer(about.tokenizer);
     return Object.assign(new Model(about.config, tensors, tokenizer, name), { name: about.name });
   }
@@ -281,20 +289,5 @@ const gpt2edu = (() => {
   let stored; // the model of the course, loaded once
   const load = () => (stored ??= fetchBuffer("tiny.safetensors").then((file) => open(file, "tiny")));
 
-  // Let the model continue a prompt inside an element, token by token; resolves to the whole text.
-  async function write(element, prompt, { model, signal, delay = 70, temperature = 0.8, ...options } = {}) {
-    const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
-    model ??= await load();
-    const ids = [];
-    element.textContent = prompt;
-    for (const id of generate(model, prompt, { temperature, ...options })) {
-      ids.push(id);
-      element.textContent = prompt + model.tokenizer.decode(ids);
-      if (delay && !still) await new Promise((done) => setTimeout(done, delay));
-      if (signal && signal.aborted) break;
-    }
-    return element.textContent;
-  }
-
-  return { BadInput, HOME, Model, Tokenizer, fetchBuffer, generate, load, odds, open, parse, pick, softmax, write };
+  return { BadInput, HOME, Model, Tokenizer, fetchBuffer, generate, load, odds, open, parse, pick, softmax };
 })();
