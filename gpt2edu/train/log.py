@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import io
 import json
+import logging
 import sys
 import time
 from collections.abc import Callable
@@ -20,6 +21,9 @@ from typing import Annotated, NotRequired, TypedDict
 from gpt2edu.choices import Tracker, check_choice
 from gpt2edu.machine.atomic import remedy, write_atomically
 from gpt2edu.machine.state import Number, check, loads
+
+# else it tells a user who has no home, as in many containers, where its own files go
+logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
 # %% ../../nbs/tough/ch19a_log.ipynb #3bd06d05
 class Event(TypedDict):
