@@ -106,8 +106,9 @@ def page(found: dict) -> str:
     lines += ["}", "SAID = {  # left-out part: what the answers look like, over the three seeds"]
     for part in (p for p in PARTS if p.split()[-1] in ARMS["without"]):
         forms = sum((Counter(row["forms"]) for row in each("without", part)), Counter())
-        lines.append(f'    "{part}": {dict(forms.most_common())},')
-    return "\n".join([*lines, "}"]).replace("'", '"')
+        lines += [f'    "{part}": {{', *(f'        "{k}": {n},' for k, n in forms.most_common())]
+        lines.append("    },")
+    return "\n".join([*lines, "}"])
 
 
 def main(out: Path):
