@@ -108,7 +108,11 @@ def page(found: dict) -> str:
         forms = sum((Counter(row["forms"]) for row in each("without", part)), Counter())
         lines += [f'    "{part}": {{', *(f'        "{k}": {n},' for k, n in forms.most_common())]
         lines.append("    },")
-    return "\n".join([*lines, "}"])
+    lines += ["}", "EXAMPLES = [  # question, true answer, what the second says; seed 0"]
+    for part in ARMS["without"]:
+        samples = each("without", part)[0]["samples"]
+        lines += ["    (" + ", ".join(map(json.dumps, sample)) + ")," for sample in samples]
+    return "\n".join([*lines, "]"])
 
 
 def main(out: Path):
