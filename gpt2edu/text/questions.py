@@ -179,8 +179,8 @@ def questions_about(
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; expected one of {', '.join(SPLITS)}")
     if not {*without} < {*FACTS}:
-        got = f"without={', '.join(without)}"
-        raise ValueError(f"{got} must be some of {', '.join(FACTS)}, and not all; try holder")
+        got = f"cannot leave out {', '.join(without)}"
+        raise ValueError(f"{got}; expected some of {', '.join(FACTS)}, and not all")
     pen = Writer(f"questions {split} {seed}:{index}")
     world = World(pen, SPLITS[split])
     tell(world)
