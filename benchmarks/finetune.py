@@ -6,9 +6,10 @@ Chapter 23 shows the record: three seeds, the stored `tiny` as the start, three 
 
 `dialect`: stories in which she and he have changed places. `village`: the same, of few words.
 `pydocs`: Python's manual. The rates are those of short trials with another seed; the losses are on
-texts that none was trained on.
+texts that none was trained on. --page FILE prints the record for the chapter.
 """
 
+import argparse
 import copy
 import json
 import re
@@ -122,7 +123,30 @@ def measure() -> dict:
     return {"before": before, "floors": floors, "rows": rows, "share_of_gain": share}
 
 
+def page(found: dict) -> str:
+    "Print the record as a cell of the chapter."
+    trained = {row["way"]: row["trained"] for row in found["rows"]}
+    counts = ", ".join(f'"{way}": {n}' for way, n in trained.items())
+    before = ", ".join(f'"{text}": {loss}' for text, loss in found["before"].items())
+    lines = [f"BEFORE = {{{before}}}", f"TRAINED = {{{counts}}}"]
+    seeds = ", ".join(map(str, dict.fromkeys(row["seed"] for row in found["rows"])))
+    lines += [f"# loss on the text, then on the stories that may be forgotten; seeds {seeds}"]
+    cells = {}
+    for row in found["rows"]:
+        losses = cells.setdefault((row["text"], row["way"]), {"loss": [], "stories": []})
+        for key, values in losses.items():
+            values.append(f"{row[key]:.4f}")
+    lines += ['RECORD = """']
+    for (text, way), losses in cells.items():
+        lines.append(f"{text:8} {way:6} " + "   ".join(map(" ".join, losses.values())))
+    return "\n".join([*lines, '"""'])
+
+
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--page", type=Path, help="print this record for the chapter")
+    if (stored := parser.parse_args().page) is not None:
+        sys.exit(print(page(json.loads(stored.read_text(encoding="utf-8")))))
     git = ["git", "rev-parse", "--short", "HEAD"]
     commit = subprocess.run(git, cwd=HERE, capture_output=True, text=True).stdout.strip()
     about = {"made_by": "benchmarks/finetune.py", "commit": commit, "steps": STEPS}

@@ -140,8 +140,9 @@ def side_by_side(rows) -> tuple[torch.Tensor, torch.Tensor]:  # (len(rows), n) e
 class Sft:
     "More examples: the true answers to 4 questions about each of 32 stories."
 
-    def __init__(self, pupil, steps, seed, lr=4e-3, muon=8e-3, last=0.05, warm=10):
+    def __init__(self, pupil, steps, seed, lr=4e-3, muon=8e-3, last=0.05, warm=10, without=()):
         self.pupil, self.steps, self.seed, self.step = pupil, steps, seed, 0
+        self.without = without  # kinds of question
         self.optimizers, self.last, self.warm = optimizers(pupil.model, lr, muon), last, warm
 
     def take(self):
@@ -149,7 +150,7 @@ class Sft:
         rows = []
         for i in range(self.step * ROWS, (self.step + 1) * ROWS):
             messages = []
-            for j, q in enumerate(questions_about(i, "train", 4, self.seed)):
+            for j, q in enumerate(questions_about(i, "train", 4, self.seed, self.without)):
                 messages.append({"role": "user", "content": q.question if j else q.prompt})
                 messages.append({"role": "assistant", "content": q.answer})
             rows.append(encode_chat(self.pupil.tokenizer, messages))

@@ -7,7 +7,8 @@ Chapter 25 shows the record. About a minute on a quiet core:
 Fresh held-out questions, by kind; what cannot be known is split by what is asked. For questions
 about things the probability of `Nobody knows.` stands beside them, where the thing is in the story
 and where it is not. Then the first run takes lessons: only questions about things, half of which
-the story does not have, at two rates and in two lengths of story.
+the story does not have, at two rates and in two lengths of story. A call with --page prints the
+record for the chapter.
 """
 
 import argparse
@@ -110,6 +111,29 @@ def teach(pupil: Pupil, lr: float, grammar: Grammar, steps: int) -> list[float]:
     return losses
 
 
+def page(found: dict) -> str:
+    "Print the record as a cell of the chapter."
+    sft, reward = found["runs"].values()
+    lines = ["ASKED = {  # part: questions, right after SFT, right after reward"]
+    for part, (right, n) in sft["parts"].items():
+        lines.append(f'    "{part}": ({n}, {right}, {reward["parts"][part][0]}),')
+    drawn = f"DRAWN = ({sft['drawn']}, {reward['drawn']})"
+    lines += ["}", f"{drawn}  # right when one answer is drawn to each question, temperature 1"]
+
+    def means(row) -> str:
+        return "({}, {})".format(*(row["withheld"][k][0] for k in ("here", "not here")))
+
+    lines += ['# mean probability of "Nobody knows." where the story has the thing, and where not']
+    lines += [f'WITHHELD = {{"after SFT": {means(sft)}, "after reward": {means(reward)}}}']
+    lines += [
+        "LESSONS = {  # more SFT on such questions alone, half of them about things not there"
+    ]
+    for name, row in found["lessons"].items():
+        label = name.replace("things", f"{row['steps']} steps")
+        lines.append(f'    "{label}": {means(row)},')
+    return "\n".join([*lines, "}"])
+
+
 def main(out: Path, runs: list[str], wanted: list[str]):
     torch.set_num_threads(1)
     git = ["git", "rev-parse", "--short", "HEAD"]
@@ -140,7 +164,11 @@ def main(out: Path, runs: list[str], wanted: list[str]):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
-    parser.add_argument("runs", nargs="+", help="first a run of tiny-sft, then one of tiny-grpo")
+    parser.add_argument("runs", nargs="*", help="first a run of tiny-sft, then one of tiny-grpo")
+    parser.add_argument("--page", action="store_true", help="print a record for the chapter")
     parser.add_argument("--lessons", nargs="*", default=[*LESSONS], choices=[*LESSONS])
     a = parser.parse_args()
-    main(a.out, a.runs, a.lessons)
+    if a.page:
+        print(page(json.loads(a.out.read_text(encoding="utf-8"))))
+    else:
+        main(a.out, a.runs, a.lessons)

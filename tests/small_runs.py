@@ -7,7 +7,10 @@ from contextlib import contextmanager
 import safetensors.torch
 import torch
 
+from gpt2edu.data import cache
 from gpt2edu.train import checkpoint
+from gpt2edu.train.config import preset
+from gpt2edu.train.trainer import Trainer
 
 SET_BY_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 ENV = {k: v for k, v in os.environ.items() if k not in SET_BY_TORCHRUN} | {"OMP_NUM_THREADS": "1"}
@@ -19,6 +22,23 @@ TINY = {
     "eval_every": 4, "save_every": 4, "sample_every": 8, "val_tokens": 2048,
     "choice_items": 20, "device": "cpu", "dtype": "fp32", "compile": "off",
 }  # fmt: skip
+
+
+@contextmanager
+def few_stories():
+    "Let the embedded corpus have 400 stories."
+    old, cache.N_STORIES = cache.N_STORIES, 400
+    try:
+        yield
+    finally:
+        cache.N_STORIES = old
+
+
+def base_run(folder, **flags):
+    "Train runs/base in a folder, on its own data; return the folder."
+    config = preset("tiny", **flags, data_dir=str(folder / "data"), out_dir=str(folder / "runs"))
+    Trainer(config, folder / "runs" / "base").run()
+    return folder
 
 
 def saved(folder):

@@ -196,3 +196,25 @@ def test_what_is_no_split_and_no_story():
         questions_about(0, "test")
     with pytest.raises(ValueError, match="comes after its end"):
         by_hand(STORY + " And so on.")
+
+
+def test_a_kind_that_is_left_out_is_never_asked_in_any_words():
+    "Nor is what nobody can know asked in its words; the other kinds keep theirs."
+    words = {
+        kind: [re.compile(re.sub(r"\\{\w\\}", r"\\w+", re.escape(w))) for w in wordings]
+        for kind, wordings in WORDINGS.items()
+    }
+    for without in (["holder", "count"], [*FACTS][:-1]):
+        for split in SPLITS:
+            found = [q for i in range(300) for q in questions_about(i, split, 4, without=without)]
+            worded = {
+                k for q in found for k, ws in words.items() for w in ws if w.fullmatch(q.question)
+            }
+            assert worded == {*FACTS} - {*without}
+            assert {q.kind for q in found} == worded | {"unknown"}
+
+
+@pytest.mark.parametrize("without", [["holders"], ["unknown"], [*FACTS], "holder"])
+def test_kinds_that_cannot_be_left_out_are_named(without):
+    with pytest.raises(ValueError, match=r"^cannot leave out .*; expected some of thing, "):
+        questions_about(0, without=without)

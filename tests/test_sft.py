@@ -11,10 +11,9 @@ import time
 import pytest
 import torch
 import warm
-from small_runs import ENV, TWO_RANKS, saved, unlike
+from small_runs import ENV, TINY, TWO_RANKS, base_run, few_stories, saved, unlike
 
 from gpt2edu.cli.commands import read_train_flags
-from gpt2edu.data import cache
 from gpt2edu.evaluate.answers import answers, grade
 from gpt2edu.evaluate.report import EvalConfig, evaluate
 from gpt2edu.evaluate.tasks import TASKS
@@ -26,11 +25,9 @@ from gpt2edu.train.log import RunLog
 from gpt2edu.train.runs import load_run, read_config
 from gpt2edu.train.trainer import Trainer
 
-BASE = {
-    "n_layer": 1, "n_head": 2, "n_embd": 32, "block_size": 192, "vocab_size": 400,
-    "total_batch": 1536, "micro_batch": 4, "max_steps": 6, "warmup_steps": 2,
-    "eval_every": 6, "save_every": 6, "sample_every": 6, "val_tokens": 2048,
-    "choice_items": 0, "device": "cpu", "dtype": "fp32", "compile": "off",
+BASE = TINY | {
+    "block_size": 192, "vocab_size": 400, "total_batch": 1536, "micro_batch": 4,
+    "max_steps": 6, "eval_every": 6, "save_every": 6, "sample_every": 6, "choice_items": 0,
 }  # fmt: skip
 SFT = {
     "init_from": "base", "block_size": 192, "n_layer": 1, "n_head": 2, "n_embd": 32,
@@ -44,11 +41,8 @@ LITTLE = 96  # tokens of a context that some of the stories do not fit
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     "A folder with a trained run, runs/base, and one that was trained on questions, runs/whole."
-    folder = tmp_path_factory.mktemp("sft")
-    old, cache.N_STORIES = cache.N_STORIES, 400
-    config = preset("tiny", **BASE, data_dir=str(folder / "data"), out_dir=str(folder / "runs"))
-    Trainer(config, folder / "runs" / "base").run()
-    cache.N_STORIES = old
+    with few_stories():
+        folder = base_run(tmp_path_factory.mktemp("sft"), **BASE)
     Trainer(begin(folder), folder / "runs" / "whole").run()
     return folder
 

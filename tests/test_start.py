@@ -13,12 +13,11 @@ import pytest
 import safetensors.torch
 import torch
 import warm
-from small_runs import TINY, saved, unlike
+from small_runs import TINY, base_run, few_stories, saved, unlike
 from transformers import GPT2LMHeadModel
 
 from gpt2edu.cli import commands
 from gpt2edu.cli.commands import train
-from gpt2edu.data import cache
 from gpt2edu.evaluate.report import EvalConfig, evaluate
 from gpt2edu.model import lora
 from gpt2edu.model.gpt import GPT, GPTConfig
@@ -47,12 +46,8 @@ ROOT = Path(__file__).resolve().parent.parent
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     "A folder with a trained run, runs/base, and its data."
-    folder = tmp_path_factory.mktemp("start")
-    old, cache.N_STORIES = cache.N_STORIES, 400
-    config = preset("tiny", **TINY, data_dir=str(folder / "data"), out_dir=str(folder / "runs"))
-    Trainer(config, folder / "runs" / "base").run()
-    yield folder
-    cache.N_STORIES = old
+    with few_stories():
+        yield base_run(tmp_path_factory.mktemp("start"), **TINY)
 
 
 def begin(place, **changes):

@@ -11,7 +11,7 @@ __all__ = ['FACTS', 'KINDS', 'WORDINGS', 'NOBODY_KNOWS', 'SHORT', 'LONG', 'SPLIT
 # %% ../../nbs/easy/ch03g_questions.ipynb #a555704b
 import random
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, NotRequired, TypedDict
 
@@ -123,6 +123,7 @@ def missing(
     world: World,
     text: str,  # of the story
     rng: random.Random,
+    without: Collection[str] = (),  # kinds in whose words nothing is asked
 ) -> tuple[str, Fact]:  # the kind it is worded like
     "Invent a question that the story does not settle."
     g = world.grammar
@@ -130,7 +131,7 @@ def missing(
     person = rng.choice([n.text for n in g.names if n.text not in here])
     thing = rng.choice([x for x in (*g.food, *g.fragile, *g.toys) if f" {x}" not in text])
     foods = [f for f in g.food if f" {f}" not in text and f" {_many(f)}" not in text]
-    kind = rng.choice([*FACTS])
+    kind = rng.choice([k for k in FACTS if k not in without])
     words = {"p": person, "t": thing, "f": _many(rng.choice(foods))}
     if kind == "giver" or (kind == "count" and not world.heap):
         words["p"] = rng.choice(here)  # the person is known, the rest is not
@@ -172,22 +173,27 @@ def questions_about(
     split: str = "train",  # a key of `SPLITS`
     most: int = 1,  # questions about the same story
     seed: int = 0,
+    without: Collection[str] = (),  # kinds to leave out, of `FACTS`
 ) -> list[Question]:  # a kind comes once, what cannot be known up to twice
-    "Write a story of a split, and ask about it."
+    "Write a story of a split, and ask about it. ValueError, one line."
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; expected one of {', '.join(SPLITS)}")
+    if not {*without} < {*FACTS}:
+        got = f"cannot leave out {', '.join(without)}"
+        raise ValueError(f"{got}; expected some of {', '.join(FACTS)}, and not all")
     pen = Writer(f"questions {split} {seed}:{index}")
     world = World(pen, SPLITS[split])
     tell(world)
     rng = random.Random(f"asked {split} {seed}:{index}")
     story, found = pen.text, []
-    kinds = [kind for kind in FACTS if FACTS[kind](world)] + ["unknown"] * min(2, most)
+    kinds = [kind for kind in FACTS if kind not in without and FACTS[kind](world)]
+    kinds += ["unknown"] * min(2, most)
     for _ in range(min(most, len(kinds))):
         kind = rng.choices(kinds, [OFTEN.get(k, 1) for k in kinds])[0]
         kinds.remove(kind)
         worded, fact = kind, None
         if kind == "unknown":
-            worded, fact = missing(world, story, rng)
+            worded, fact = missing(world, story, rng, without)
         fact = fact or rng.choice(FACTS[kind](world))
         *usual, unseen = WORDINGS[worded]
         wording = unseen if split == "wording" else rng.choice(usual)
