@@ -185,7 +185,7 @@ CODE = r"""() => {
   return found;
 }"""
 CHAPTERS = """nbs/easy/ch02_prediction nbs/medium/ch08_attention nbs/tough/ch16_distributed
-    nbs/tough/ch24_instructions""".split()
+    nbs/tough/ch18_hellaswag""".split()
 
 
 @pytest.mark.parametrize("name", CHAPTERS)

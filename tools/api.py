@@ -30,7 +30,9 @@ def sections(text: str) -> list[tuple[int, str]]:
 
 def built_in(name: str, text: str) -> str:
     "Name the section in which a manuscript defines something."
-    place = re.search(rf"(?m)^(?:def |class |(?:\w+, )+)?{name}\b(?=[(:\[ =,])", text)
+    begin = text.find("#| export: true")  # the cell that installs defines names too
+    pattern = re.compile(rf"(?m)^(?:def |class |(?:\w+, )+)?{name}\b(?=[(:\[ =,])")
+    place = pattern.search(text, max(begin, 0))
     before = [anchor for at, anchor in sections(text) if place and at < place.start()]
     return f"#{before[-1]}" if before else ""
 
