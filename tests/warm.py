@@ -157,7 +157,7 @@ def fork_one(nursery, order):
         os._exit(0)
     os.close(ready)
     os.waitpid(between, 0)
-    with open(done) as f:
+    with open(done, encoding="utf-8") as f:
         nursery.send(int(f.read()))
     for file in files:
         os.close(file)
