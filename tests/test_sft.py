@@ -170,6 +170,16 @@ def test_killed_at_ten_moments_it_ends_with_the_same_bits(place):
     assert unlike(saved(place / "runs" / "whole"), saved(folder)) == []
 
 
+def test_a_process_that_is_killed_before_it_begins_leaves_no_pipe_open():
+    "Else the test above waits for ever on a busy machine."
+    for _ in range(5):
+        p = warm.start(
+            [sys.executable, "-c", "import time; time.sleep(9)"], env=ENV, stderr=warm.PIPE
+        )
+        p.send_signal(signal.SIGKILL)
+        assert p.communicate(timeout=60)[1] == "" and p.returncode == -signal.SIGKILL
+
+
 def test_questions_of_ones_own(place, tmp_path):
     own = tmp_path / "own.jsonl"
     own.write_text(rows(20), encoding="utf-8")

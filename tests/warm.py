@@ -68,6 +68,24 @@ def can_fork(line, env) -> bool:
     return SERVER is not None and same and line[0] == sys.executable and plain
 
 
+def itself(thing):
+    return thing
+
+
+class Passed:
+    """An open file that a new process gets as it is forked.
+
+    A `DupFd` made earlier waits in this process to be fetched, and the pipe is open until then: for
+    ever, if the new process is killed before.
+    """
+
+    def __init__(self, file):
+        self.number = file.fileno()
+
+    def __reduce__(self):
+        return itself, (DupFd(self.number),)
+
+
 def become(line, cwd, env, files, ready=None):
     "Be the process that this line would start, at the head of a session of its own."
     os.setsid()
@@ -231,7 +249,7 @@ class Popen(Process):
                 writers.append(writers[-1])
             else:
                 writers.append(open(os.devnull, "wb"))
-        files = [DupFd(f.fileno()) for f in writers]
+        files = [Passed(f) for f in writers]
         self.process = SERVER.Process(target=become, args=(line, str(cwd), dict(env), files))
         with ONE_AT_A_TIME:
             self.process.start()
