@@ -35,7 +35,14 @@ from gpt2edu.data import hub as H
 from gpt2edu.data.cache import hub_folder, prepare_data
 from gpt2edu.data.config import DataConfig
 from gpt2edu.data.prepare import PrepareConfig, prepare
-from gpt2edu.data.shards import MANIFEST, UNFINISHED, open_shards, read_shard, write_shards
+from gpt2edu.data.shards import (
+    MANIFEST,
+    SCANNED,
+    UNFINISHED,
+    open_shards,
+    read_shard,
+    write_shards,
+)
 from gpt2edu.data.sources import local_source
 from gpt2edu.machine.progress import Progress
 from gpt2edu.text.corpus import documents
@@ -60,10 +67,9 @@ def run(cwd, env, *flags, code=0):
 
 
 def digest(folder):
-    "Every file of a prepared folder, and what is in it."
-    return {
-        p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(Path(folder).iterdir())
-    }
+    "Every file of a prepared folder, and what is in it, without what a reader remembers there."
+    files = [p for p in sorted(Path(folder).iterdir()) if p.name != SCANNED]
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
 def texts_of(root):
