@@ -282,7 +282,7 @@ def test_ctrl_c_in_the_first_moment(place, tmp_path, name):
     p.send_signal(signal.SIGINT)
     out, err = p.communicate(timeout=300)
     assert p.returncode == 130 and "Traceback" not in out, (p.returncode, out, err)
-    # so early that `python -m gpt2edu` has not read the command's name yet, or the training not begun
+    # `python -m gpt2edu` may not have read the command's name yet, or a training not have begun
     says = ["gpt2edu: interrupted\n", f"gpt2edu_{name}: interrupted\n"]
     if name == "train":
         says += ["gpt2edu_train: SIGINT: stopped before the first step; nothing is lost\n"]
