@@ -1,6 +1,6 @@
 """How long a token takes in the page: the model of the playground in a browser, one core.
 
-    taskset -c 0 python benchmarks/browser.py > benchmarks/logs/browser.json
+    taskset -c 0 python -m benchmarks.browser > benchmarks/logs/browser.json
 
 Needs Debian's chromium and Playwright (the `dev` extra), and a quiet machine. The page promises a
 token in at most 20 milliseconds.
@@ -9,12 +9,12 @@ token in at most 20 milliseconds.
 import base64
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
+from benchmarks.timing import commit
 from gpt2edu.machine import device
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -49,10 +49,9 @@ def milliseconds(rounds: int = 12, tokens: int = 127) -> tuple[list[float], str]
 
 def main():
     times, version = milliseconds()
-    commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, text=True)
     row = {
         "made_by": "benchmarks/browser.py",
-        "commit": commit.strip(),
+        "commit": commit(),
         "hardware": device.describe("cpu").split(", ")[0],
         "browser": f"chromium {version}",
         "load": round(os.getloadavg()[0], 2),

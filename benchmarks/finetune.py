@@ -2,7 +2,7 @@
 
 Chapter 23 shows the record: three seeds, the stored `tiny` as the start, three texts to learn.
 
-    python benchmarks/finetune.py > benchmarks/logs/tiny_finetune.json    # some minutes, one thread
+    python -m benchmarks.finetune > benchmarks/logs/tiny_finetune.json    # some minutes, one thread
 
 `dialect`: stories in which she and he have changed places. `village`: the same, of few words.
 `pydocs`: Python's manual. The rates are those of short trials with another seed; the losses are on
@@ -13,7 +13,6 @@ import argparse
 import copy
 import json
 import re
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -21,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.timing import commit
 from gpt2edu.data.loader import Loader
 from gpt2edu.machine.device import describe
 from gpt2edu.model.lora import PARTS, add_lora
@@ -29,7 +29,6 @@ from gpt2edu.text.corpus import documents, stories, story
 from gpt2edu.text.grammar import Grammar
 from gpt2edu.train.optim import build_optimizers, lr_at, set_lr
 
-HERE = Path(__file__).parent
 SEEDS = (1337, 1, 2)
 # all weights; adapters in all matrices of the blocks; in two of each block and at the head
 RATES = {"all": (0.001, 0.004), "blocks": (0.01, 0.02), "head": (0.01, 0.02)}  # dialect, others
@@ -147,9 +146,7 @@ if __name__ == "__main__":
     parser.add_argument("--page", type=Path, help="print this record for the chapter")
     if (stored := parser.parse_args().page) is not None:
         sys.exit(print(page(json.loads(stored.read_text(encoding="utf-8")))))
-    git = ["git", "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(git, cwd=HERE, capture_output=True, text=True).stdout.strip()
-    about = {"made_by": "benchmarks/finetune.py", "commit": commit, "steps": STEPS}
+    about = {"made_by": "benchmarks/finetune.py", "commit": commit(), "steps": STEPS}
     about |= {"tokens_a_step": BATCH * 128, "adapters": ADAPTERS, "alpha": ALPHA, "dtype": "fp32"}
     about |= {"hardware": describe(torch.device("cpu")), "day": time.strftime("%Y-%m-%d")}
     print(json.dumps(about | measure(), indent=1))

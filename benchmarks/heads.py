@@ -3,7 +3,7 @@
 Chapter 8 shows the record of three runs.
 
     gpt2edu_train --seed 1337 --n_embd 192    # and 1, and 2; a few minutes each on two quiet cores
-    python benchmarks/heads.py runs/tiny runs/tiny-2 runs/tiny-3 > benchmarks/logs/tiny_heads.json
+    python -m benchmarks.heads runs/tiny runs/tiny-2 runs/tiny-3 > benchmarks/logs/tiny_heads.json
 
 200 stories of seed 7, which no training has seen. In each, every place where the next token is a
 pronoun inside a sentence and one name decides it. For each head: its weight, from the token before
@@ -13,17 +13,16 @@ pronoun when that head is silenced.
 
 import json
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import torch
 
+from benchmarks.timing import commit
 from gpt2edu.text.corpus import story
 from gpt2edu.text.grammar import BOYS, GIRLS
 from gpt2edu.train.runs import load_run
 
-HERE = Path(__file__).parent
 STORIES, SEED = 200, 7
 NAMES = {*GIRLS, *BOYS}
 NAME = f"(?P<who>{'|'.join(sorted(NAMES))})"
@@ -188,12 +187,9 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["page"]:
         print(page(json.loads(Path(sys.argv[2]).read_text(encoding="utf-8"))))
     else:
-        git = subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True
-        )
         record = {
             "made_by": "benchmarks/heads.py",
-            "commit": git.stdout.strip(),
+            "commit": commit(),
             "stories": STORIES,
         }
         print(json.dumps(record | {"runs": [measure(Path(folder)) for folder in sys.argv[1:]]}))

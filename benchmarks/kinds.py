@@ -13,7 +13,6 @@ tokens. A call with --page prints the record for the chapter.
 import argparse
 import json
 import re
-import subprocess
 import time
 from collections import Counter
 from itertools import count
@@ -22,6 +21,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.reward import LONGEST, Pupil, Sft, T
+from benchmarks.timing import commit
 from benchmarks.wrong import part_of
 from gpt2edu.evaluate.answers import answers
 from gpt2edu.machine.device import describe
@@ -30,7 +30,6 @@ from gpt2edu.text.chat import with_chat
 from gpt2edu.text.questions import FACTS, NOBODY_KNOWS, questions_about
 from gpt2edu.train.config import padded
 
-HERE = Path(__file__).parent
 ARMS = {"all": (), "without": ("holder", "count")}
 SEEDS = (0, 1, 2)
 STEPS, EACH, ASKED_SEED = 300, 100, 24  # EACH: questions of a part
@@ -121,9 +120,7 @@ def main(out: Path):
     tokenizer = with_chat(tokenizer)
     model, _ = from_pretrained("tiny", vocab_size=padded(tokenizer.n_vocab))
     start = Pupil(model, tokenizer)
-    git = ["git", "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(git, cwd=HERE, capture_output=True, text=True).stdout.strip()
-    found = {"made_by": "benchmarks/kinds.py", "commit": commit, "steps": STEPS, "each": EACH}
+    found = {"made_by": "benchmarks/kinds.py", "commit": commit(), "steps": STEPS, "each": EACH}
     found |= {"hardware": describe(torch.device("cpu")), "dtype": "fp32", "arms": ARMS, "runs": []}
     asked = exam(tokenizer)
     for seed in SEEDS:

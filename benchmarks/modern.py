@@ -1,9 +1,9 @@
 """Does a block of today beat GPT-2's at equal time? Chapter 26 shows the record.
 
-    python benchmarks/modern.py time                  # milliseconds of a step, all variants in turn
-    python benchmarks/modern.py train --seconds 200   # as many of the missing runs as fit
-    python benchmarks/modern.py table                 # loss above the floor, with errors
-    python benchmarks/modern.py record                # what chapter 26 holds
+    python -m benchmarks.modern time                  # milliseconds of a step, all variants in turn
+    python -m benchmarks.modern train --seconds 200   # as many of the missing runs as fit
+    python -m benchmarks.modern table                 # loss above the floor, with errors
+    python -m benchmarks.modern record                # what chapter 26 holds
 
 `tiny` on the embedded stories, at the preset's learning rates, which were chosen for GPT-2's block.
 GPT-2 trains for 100 steps, and each variant for as many as it takes in the same time. The time of a
@@ -15,10 +15,11 @@ import argparse
 import itertools
 import json
 import statistics
-import subprocess
 import tempfile
 import time
 from pathlib import Path
+
+from benchmarks.timing import commit
 
 LOG = Path(__file__).parent / "logs" / "modern.json"
 STEPS = 100  # of GPT-2
@@ -47,11 +48,6 @@ def read() -> dict:
 def write(log: dict):
     text = json.dumps(log, indent=1, ensure_ascii=False)
     LOG.write_text(text + "\n", encoding="utf-8")
-
-
-def commit() -> str:
-    asked = ["git", "rev-parse", "--short", "HEAD"]
-    return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def stepper(flags: dict):

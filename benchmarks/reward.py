@@ -2,7 +2,7 @@
 
 Chapter 25 shows the record. About four minutes on a quiet core:
 
-    python benchmarks/reward.py benchmarks/logs/tiny_reward.json
+    python -m benchmarks.reward benchmarks/logs/tiny_reward.json
 
 The stored `tiny` is taught to answer, with 4 questions about each of 32 stories a step. Then every
 arm begins from that model and gets equal time, in steps of its own: a step of each is timed in
@@ -14,12 +14,12 @@ adds arms.
 import argparse
 import copy
 import json
-import subprocess
 import time
 from pathlib import Path
 
 import torch
 
+from benchmarks.timing import commit
 from gpt2edu.machine.device import describe
 from gpt2edu.model.gpt import IGNORE
 from gpt2edu.model.pretrained import from_pretrained
@@ -36,7 +36,6 @@ from gpt2edu.train.grpo import (
 )
 from gpt2edu.train.optim import build_optimizers, lr_at, set_lr
 
-HERE = Path(__file__).parent
 T, ROWS, GROUP, LONGEST = 128, 32, 8, 12
 
 
@@ -268,8 +267,7 @@ def main():
     model, _ = from_pretrained("tiny", vocab_size=padded(tokenizer.n_vocab))
     pupil = Pupil(model, tokenizer)
     asked = fitting(a.items, "held-out", 0, tokenizer)
-    git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
-    found = {"made_by": "benchmarks/reward.py", "commit": git.stdout.strip(), "items": a.items}
+    found = {"made_by": "benchmarks/reward.py", "commit": commit(), "items": a.items}
     found |= {"hardware": describe(torch.device("cpu")), "dtype": "torch.float32", "runs": []}
     if a.start and a.start.exists():
         model.load_state_dict(torch.load(a.start))

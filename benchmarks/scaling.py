@@ -1,7 +1,7 @@
 """Train the runs of chapter 27: sizes x tokens of the story grammar, whose entropy is known.
 
-    python benchmarks/scaling.py                     # all of it
-    python benchmarks/scaling.py --minutes 4         # what fits; call it again for the rest
+    python -m benchmarks.scaling                     # all of it
+    python -m benchmarks.scaling --minutes 4         # what fits; call it again for the rest
 
 First the grid; then the law is fitted to it and says what a larger run will reach; then that run is
 trained, and the three largest sizes of the grid again at half the rate.
@@ -16,7 +16,6 @@ import argparse
 import json
 import multiprocessing
 import platform
-import subprocess
 import sys
 import time
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
@@ -25,6 +24,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.timing import commit
 from gpt2edu.machine.atomic import write_atomically
 from gpt2edu.model.gpt import GPT, IGNORE, GPTConfig
 from gpt2edu.plan.scaling import bootstrap, fit
@@ -231,15 +231,13 @@ def predict(record: dict) -> list[dict]:  # for each larger run
 
 
 def made() -> dict:
-    git = ["git", "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(git, cwd=HERE, capture_output=True, text=True).stdout.strip()
     cpu = (
         Path("/proc/cpuinfo").read_text(encoding="utf-8").split("model name\t: ")[1].splitlines()[0]
     )
     machine = f"{cpu}, one thread a run, {torch.backends.cpu.get_cpu_capability()}"
     return {
         "made_by": "benchmarks/scaling.py",
-        "commit": commit,
+        "commit": commit(),
         "hardware": f"{machine}, torch {torch.__version__}, Python {platform.python_version()}",
     }
 

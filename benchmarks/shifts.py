@@ -3,23 +3,22 @@
 These are the measured rows of the page "Is my loss right?".
 
     gpt2edu_train --seed 1337             # two to three minutes on two quiet cores
-    python benchmarks/shifts.py runs/tiny > benchmarks/logs/tiny_shifts.json
+    python -m benchmarks.shifts runs/tiny > benchmarks/logs/tiny_shifts.json
 """
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from benchmarks.timing import commit
 from gpt2edu.data.shards import open_shards
 from gpt2edu.evaluate.validation import validation_loss
 from gpt2edu.text.corpus import stories
 from gpt2edu.train.runs import load_run
 
-HERE = Path(__file__).parent
 N = 32_768  # tokens, as the preset reads
 
 
@@ -47,10 +46,7 @@ def main(folder: Path):
         ),
         "the same stories without the end-of-text tokens": loss(ids=bare),
     }
-    git = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True
-    )
-    made = {"made_by": "benchmarks/shifts.py", "commit": git.stdout.strip()}
+    made = {"made_by": "benchmarks/shifts.py", "commit": commit()}
     made |= {"hardware": start["hardware"], "seed": start["config"]["seed"]}
     print(json.dumps(made | {"loss": rows}, indent=1))
 

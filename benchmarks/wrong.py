@@ -15,12 +15,12 @@ import argparse
 import json
 import random
 import re
-import subprocess
 from pathlib import Path
 
 import torch
 
 from benchmarks.reward import ROWS, Pupil, descend, fitting, judge, optimizers, side_by_side
+from benchmarks.timing import commit
 from gpt2edu.evaluate.answers import answers
 from gpt2edu.machine.device import describe
 from gpt2edu.text.chat import encode_chat
@@ -30,7 +30,6 @@ from gpt2edu.text.stories import World, Writer, tell
 from gpt2edu.train.optim import lr_at, set_lr
 from gpt2edu.train.runs import load_model
 
-HERE = Path(__file__).parent
 ITEMS, SEED = 800, 29
 LESSONS = {  # name: peak of AdamW, half of Muon's; sentences of a story; steps
     "things": (0.004, SHORT, 150),
@@ -136,8 +135,6 @@ def page(found: dict) -> str:
 
 def main(out: Path, runs: list[str], wanted: list[str]):
     torch.set_num_threads(1)
-    git = ["git", "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(git, cwd=HERE, capture_output=True, text=True).stdout.strip()
     pupils = [Pupil(*load_model(run)) for run in runs]
     asked = fitting(ITEMS, "held-out", SEED, pupils[0].tokenizer)
     if out.exists():
@@ -157,7 +154,7 @@ def main(out: Path, runs: list[str], wanted: list[str]):
         seen = look(pupil, things)["withheld"]
         ends = [round(sum(part) / len(part), 4) for part in (losses[20:40], losses[-20:])]
         found["lessons"][name] = {"lr": lr, "steps": steps, "loss": ends, "withheld": seen}
-    found["commit"] = commit
+    found["commit"] = commit()
     out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 

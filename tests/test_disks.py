@@ -293,3 +293,25 @@ def test_a_mistake_with_odd_streams(place, how):
     unread = how in ("stderr full", "both full", "closed")
     assert done.returncode == 2 and done.stderr.count("\n") == (not unread), done
     assert "Traceback" not in done.stderr
+
+
+def test_a_figure_without_a_home_is_drawn_in_silence(tmp_path):
+    "Matplotlib says where its own files go; what it says after its import is still heard."
+    code = """
+import logging
+from gpt2edu.train.log import blank_figure
+
+blank_figure().savefig("loss.png")
+print(logging.getLogger("matplotlib").level)
+"""
+    told = ("MPLCONFIGDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")
+    env = {k: v for k, v in os.environ.items() if k not in told} | {"HOME": "/proc/nowhere"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=env | {"PYTHONPATH": str(Path(__file__).parents[1])},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "0\n", "")
+    assert (tmp_path / "loss.png").stat().st_size > 1000

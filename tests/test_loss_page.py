@@ -73,7 +73,7 @@ def test_first_losses_follow_the_formula(name):
 
 def test_chapter_8_shows_the_record():
     chapter = (ROOT / "book" / "medium" / "ch08_attention.md").read_text(encoding="utf-8")
-    assert printed("benchmarks/heads.py", "page", LOGS / "tiny_heads.json") in chapter
+    assert printed("-m", "benchmarks.heads", "page", LOGS / "tiny_heads.json") in chapter
 
 
 @pytest.mark.parametrize("page", ["README.md", "index.qmd", "book/easy/ch01_quickstart.md"])

@@ -120,6 +120,17 @@ def check_whole(folder: Path):
         open_shards(path.parent, "train", tokenizer, True)
 
 
+def check_end(folder: Path, numbers, code: int, out: str, err: str, what: tuple):
+    "Whether signals have ended a command in order, or let it save, and all it leaves is whole."
+    assert "Traceback" not in err + out and "Exception ignored" not in err, what
+    saved = re.search(r"SIG\w+: saved step", out)
+    ended = [128 + number for number in numbers if number]
+    assert code in ([0] if saved else [0, *ended]), what
+    said = [line for line in err.splitlines() if not line.startswith(("(", "chat: "))]
+    assert len(said) == (code != 0), what
+    check_whole(folder)
+
+
 def trial(place: Path, folder: Path, name: str, rng: random.Random) -> int:
     "Start a command, send signals in its first three seconds, and look at what it leaves."
     folder.mkdir()
@@ -144,13 +155,7 @@ def trial(place: Path, folder: Path, name: str, rng: random.Random) -> int:
         if p.poll() is None:
             os.killpg(p.pid, signal.SIGKILL)
     what = (*what, p.returncode, out[-500:], err)
-    assert "Traceback" not in err + out and "Exception ignored" not in err, what
-    saved = re.search(r"SIG\w+: saved step", out)
-    ended = [128 + number for number in (first, second) if number]
-    assert p.returncode in ([0] if saved else [0, *ended]), what
-    said = [line for line in err.splitlines() if not line.startswith(("(", "chat: "))]
-    assert len(said) == (p.returncode != 0), what
-    check_whole(folder)
+    check_end(folder, (first, second), p.returncode, out, err, what)
     return p.returncode
 
 
@@ -210,13 +215,7 @@ def trial_at_an_event(place: Path, folder: Path, line: str, rng: random.Random) 
     said = "Who has the umbrella?\nWhere is it?\n" if name == "chat" else ""
     p = warm.run(cmd, cwd=folder, env=ENV, input=said)
     what = (line, what, p.returncode, p.stdout[-500:], p.stderr)
-    assert "Traceback" not in p.stderr + p.stdout and "Exception ignored" not in p.stderr, what
-    saved = re.search(r"SIG\w+: saved step", p.stdout)
-    ended = [128 + number for number in numbers]
-    assert p.returncode in ([0] if saved else [0, *ended]), what
-    said = [line for line in p.stderr.splitlines() if not line.startswith(("(", "chat: "))]
-    assert len(said) == (p.returncode != 0), what
-    check_whole(folder)
+    check_end(folder, numbers, p.returncode, p.stdout, p.stderr, what)
     return p.returncode
 
 

@@ -44,7 +44,7 @@ from gpt2edu.text.questions import (
 from gpt2edu.text.tokenizer import get_tokenizer
 from gpt2edu.train.config import TrainConfig
 from gpt2edu.train.interrupts import Stop
-from gpt2edu.train.log import RunLog
+from gpt2edu.train.log import RunLog, blank_figure
 from gpt2edu.text.files import typed
 from gpt2edu.train.runs import elsewhere
 from gpt2edu.train.start import load_start, tokenizer_name
@@ -313,9 +313,7 @@ def reward_file(
 # %% ../../nbs/tough/ch19f_grpo.ipynb #91c8b2de
 def draw_reward(log: RunLog, name: str):  # a matplotlib Figure
     "Draw the mean reward and the distance to the start."
-    from matplotlib.figure import Figure  # no window, no global state
-
-    ax = (fig := Figure(figsize=(7, 4), dpi=150, layout="constrained")).add_subplot()
+    ax = (fig := blank_figure()).add_subplot()
     ax.plot(*log.curve("train", "reward"), color="#0b84c6", label="mean reward")
     ax.plot(*log.curve("train", "right"), ":", color="#0b84c6", label="share of right answers")
     far = ax.twinx()

@@ -3,8 +3,8 @@
 # Made by tools/book.py from ../../book/tough/ch19a_log.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['Event', 'event_of', 'RunLog', 'draw_loss', 'plot_loss', 'LivePlot', 'check_tracker',
-           'open_tracker']
+__all__ = ['Event', 'event_of', 'RunLog', 'blank_figure', 'draw_loss', 'plot_loss', 'LivePlot',
+           'check_tracker', 'open_tracker']
 
 # %% ../../nbs/tough/ch19a_log.ipynb #3808f3c2
 import importlib
@@ -21,9 +21,6 @@ from typing import Annotated, NotRequired, TypedDict
 from gpt2edu.choices import Tracker, check_choice
 from gpt2edu.machine.atomic import remedy, write_atomically
 from gpt2edu.machine.state import Number, check, loads
-
-# else it tells a user who has no home, as in many containers, where its own files go
-logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
 # %% ../../nbs/tough/ch19a_log.ipynb #3bd06d05
 class Event(TypedDict):
@@ -77,13 +74,24 @@ class RunLog:
         return sorted(points), [points[s] for s in sorted(points)]
 
 
+def blank_figure():  # a matplotlib Figure
+    "Make a figure that has no window and no global state."
+    chatty = logging.getLogger("matplotlib")
+    before = chatty.level
+    # else its import tells a user who has no home, as in many containers, where its own files go
+    chatty.setLevel(logging.ERROR)
+    try:
+        from matplotlib.figure import Figure
+    finally:
+        chatty.setLevel(before)
+    return Figure(figsize=(7, 4), dpi=150, layout="constrained")
+
+
 def draw_loss(
     log: RunLog, name: str, floor: float | None = None, bigram: float | None = None
 ):  # a matplotlib Figure
     "Draw training and validation loss, and the two lines between which a model learns."
-    from matplotlib.figure import Figure  # no window, no global state
-
-    ax = (fig := Figure(figsize=(7, 4), dpi=150, layout="constrained")).add_subplot()
+    ax = (fig := blank_figure()).add_subplot()
     ax.plot(*log.curve("train", "loss"), color="#56b4e9", label="train")
     ax.plot(*log.curve("val", "loss"), "o-", color="#0b84c6", label="validation")
     for value, name_, colour in ((bigram, "bigram model", "#808080"), (floor, "floor", "#d55e00")):
