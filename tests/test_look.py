@@ -245,6 +245,15 @@ def test_a_page_has_title_description_and_whole_cards(path):
             assert "#| code-fold: true" in code
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_a_figure_with_a_caption_is_seen_before_its_code(path):
+    "Without a label it stands below its code, which is not folded then."
+    for cell in made(path)["cells"]:
+        text = "".join(cell["source"])
+        if cell["cell_type"] == "code" and "#| fig-cap:" in text:
+            assert "#| label: fig-" in text and "#| code-fold:" in text, text[:120]
+
+
 def test_a_fenced_block_stays_whole():
     text = "## One\n\n```bash\n## no heading\n**1. no exercise.**\n```\n\n### Two\n"
     assert site.parts(text) == ["", text[: text.index("### Two")], "### Two\n"]
