@@ -3,9 +3,9 @@
 This is the table of the page "Is my loss right?".
 
     gpt2edu_train --seed 1 --out_dir /tmp/seed1      # two to three minutes on two quiet cores
-    python benchmarks/tiny_bands.py trim /tmp/seed1/tiny COMMIT \\
+    python -m benchmarks.tiny_bands trim /tmp/seed1/tiny COMMIT \\
         > benchmarks/logs/tiny_avx512_seed1.jsonl
-    python benchmarks/tiny_bands.py                  # the tables; a test compares them to the page
+    python -m benchmarks.tiny_bands                  # the tables; a test compares them to the page
 
 The other kind of processor, on a machine with AVX-512 (benchmarks/logs/tiny_avx2_seed1.jsonl):
 

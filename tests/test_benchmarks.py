@@ -122,13 +122,21 @@ def test_every_row_is_listed_and_every_bound_of_the_issue_is_there():
     assert len(names) == len(set(names)) and {"shakespeare", "step-124m", "hellaswag"} <= {*names}
 
 
+def test_every_script_starts():
+    "By -m, which is how each names itself: by its path it would not find its neighbours."
+    names = sorted(p.stem for p in FOLDER.glob("*.py") if not p.stem.startswith("__"))
+    done = warm.run([sys.executable, "-c", f"from benchmarks import {', '.join(names)}"], cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    said = "".join(p.read_text(encoding="utf-8") for p in FOLDER.glob("*.py"))
+    assert not re.findall(r"python3? benchmarks/\S+", said)
+
+
 def test_chapter_26_holds_the_record():
     "What its folded cell says is what the log says."
     log = read(FOLDER / "logs" / "modern.json")
     page = (ROOT / "book" / "tough" / "ch26_modern.md").read_text(encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, FOLDER / "modern.py", "record"], capture_output=True, text=True, check=True
-    )
+    command = [sys.executable, "-m", "benchmarks.modern", "record"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert f'RECORD = """\n{done.stdout}"""\n' in page
     assert {f"FLOOR = {run['floor']}" in page for run in log["runs"]} == {True}
     assert log["hardware"].split(",")[0] in page and f"commit {log['commit']}" in page

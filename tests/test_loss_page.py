@@ -25,7 +25,7 @@ def printed(*command):
 
 
 def test_bands_are_those_of_the_logs():
-    bands, runs = printed("benchmarks/tiny_bands.py").strip().split("\n\n")
+    bands, runs = printed("-m", "benchmarks.tiny_bands").strip().split("\n\n")
     assert bands.count("\n") == 8 and bands in PAGE
     assert runs.count("\n") == 7 and runs in PAGE  # three seeds on two kinds of processor
 
