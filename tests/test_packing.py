@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from gpt2edu.data.packing import PackedLoader, PackedSet, best_fit, conversation, own_document
 from gpt2edu.evaluate.answers import answer_loss
+from gpt2edu.model import gpt
 from gpt2edu.model.gpt import GPT, IGNORE, GPTConfig
 from gpt2edu.text.chat import with_chat
 from gpt2edu.text.corpus import stories
@@ -121,6 +122,17 @@ def test_a_packed_row_computes_what_its_documents_compute_alone(talks, packed, m
     # the losses are float32
     assert torch.allclose(together, alone, rtol=1e-6)
     assert all(torch.allclose(a, b, rtol=1e-5, atol=1e-5) for a, b in zip(g, h, strict=True))
+
+
+def test_the_head_is_multiplied_only_where_a_target_counts(packed, model, monkeypatch):
+    x, y, positions, owner = inputs(packed)
+    where = {"positions": positions, "mask": own_document(owner)}
+    wanted = torch.nn.functional.cross_entropy(model(x, **where)[0].flatten(0, 1), y.flatten())
+    rows, real = [], gpt.multiply
+    monkeypatch.setattr(gpt, "multiply", lambda h, w: (rows.append(len(h)), real(h, w))[1])
+    loss = model(x, y, **where)[1]
+    assert rows == [(y != IGNORE).sum()] and rows[0] < y.numel() / 2
+    assert torch.allclose(loss, wanted.float(), rtol=1e-6)
 
 
 @given(st.lists(st.integers(1, 100), min_size=1, max_size=60))

@@ -1,6 +1,8 @@
 """The README's road from nothing to a chat, typed as it stands there into an empty folder.
 
-pytest -n 0 -m slow tests/test_road.py
+pytest -n 0 -s -m slow tests/test_road.py
+
+It prints what each line of the road took.
 """
 
 import os
@@ -8,12 +10,14 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from small_runs import SET_BY_TORCHRUN
 
 from benchmarks.reward import Pupil, fitting, judge
+from benchmarks.wrong import DRAWS, ITEMS, SEED
 from gpt2edu.text.chat import with_chat
 from gpt2edu.train.config import preset
 from gpt2edu.train.log import RunLog
@@ -22,7 +26,8 @@ from gpt2edu.train.start import fitted, load_start
 
 LIBRARY = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
-ENV = {k: v for k, v in os.environ.items() if k not in SET_BY_TORCHRUN}
+ALONE = {*SET_BY_TORCHRUN, "OMP_NUM_THREADS"}  # as for a user: no other test runs beside it
+ENV = {k: v for k, v in os.environ.items() if k not in ALONE}
 ENV |= {"PYTHONPATH": str(LIBRARY), "TERM": "dumb"}
 
 
@@ -45,20 +50,22 @@ def test_the_road_of_the_readme(tmp_path):
         line = [BIN / program.removeprefix(".venv/bin/"), *flags]
         story = "Mia and Tom were in the kitchen. Mia had a ball. Mia gave the ball to Tom."
         more = {"input": f"{story} Who has the ball?\n"} if "chat" in program else {}
+        start = time.perf_counter()
         done = subprocess.run(line, cwd=tmp_path, env=ENV, capture_output=True, text=True, **more)
         assert done.returncode == 0, (program, flags, done.stderr)
+        print(f"{time.perf_counter() - start:.0f} s: {program} {' '.join(flags)}", flush=True)
         said.append(done.stdout)
     assert "start: runs/tiny\n" in said[1] and "start: runs/tiny-sft\n" in said[2]
     assert re.fullmatch(r"\S.*\.\n", said[3])  # a sentence for the question that was piped in
 
     runs = [tmp_path / "runs" / name for name in ("tiny", "tiny-sft", "tiny-grpo")]
     assert RunLog(runs[1] / "log.jsonl").read()[-1]["exact_match"] >= 0.8
-    # questions that no part of the road has seen, as many as benchmarks/wrong.py asked
+    # those of benchmarks/wrong.py: no part of the road has seen them
     tokenizer = with_chat(load_model(str(runs[0]))[1])
     start = load_start(fitted(preset("tiny-sft"), str(runs[0])), tokenizer)
-    asked = fitting(800, "held-out", 29, tokenizer)
+    asked = fitting(ITEMS, "held-out", SEED, tokenizer)
     pupils = [Pupil(start, tokenizer), *(Pupil(*load_model(str(run))) for run in runs[1:])]
-    # four answers are drawn to each, so that luck moves the difference little
-    nothing, taught, rewarded = (judge(pupil, asked * 4) for pupil in pupils)
+    nothing, taught, rewarded = (judge(pupil, asked * DRAWS) for pupil in pupils)
+    print(*({k: found[k] for k in ("right", "sampled")} for found in (nothing, taught, rewarded)))
     assert nothing["right"] < 0.2 and taught["right"] >= 0.8
     assert rewarded["sampled"] - taught["sampled"] >= 0.08

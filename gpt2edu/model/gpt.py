@@ -381,8 +381,11 @@ class GPT(nn.Module):
         x = self.transformer.ln_f(x[:, -1:] if last_only else x)  # (B, T, C), or (B, 1, C)
         if targets is None:
             return self.lm_head(x), None  # (B, T, V)
+        x, targets = x.flatten(0, 1), targets.flatten()  # (B*T, C), (B*T,)
+        if mask is not None and not torch.compiler.is_compiling():  # whose answers are few
+            x, targets = x[targets != IGNORE], targets[targets != IGNORE]  # (M, C), (M,)
         loss = token_losses if each else cross_entropy
-        return None, loss(x.flatten(0, 1), self.lm_head.matrix(), targets.flatten())
+        return None, loss(x, self.lm_head.matrix(), targets)
 
     @torch.no_grad()
     def attention_weights(
