@@ -341,7 +341,6 @@ PRESETS = {
         "questions": "stories",
         "conversations": 100,
         "reward": "exact",
-        "kl": 0.01,
         "total_batch": 4096,
         "micro_batch": 32,
         "lr": 0.0005,
