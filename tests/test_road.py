@@ -5,6 +5,7 @@ pytest -n 0 -s -m slow tests/test_road.py
 It prints what each line of the road took.
 """
 
+import json
 import os
 import re
 import shlex
@@ -43,6 +44,15 @@ def test_the_road_leads_from_a_training_to_a_chat():
     assert words == ["gpt2edu_train"] * 3 + ["gpt2edu_chat"]
 
 
+def test_what_the_chapter_says_it_takes_is_in_the_log():
+    log = json.loads((LIBRARY / "benchmarks/logs/road.json").read_text(encoding="utf-8"))
+    first, second, third, last = log["seconds"].values()
+    chapter = (LIBRARY / "book/tough/ch25_reward.md").read_text(encoding="utf-8")
+    assert f"{first}, {second}, {third} and {last} seconds" in chapter
+    readme = (LIBRARY / "README.md").read_text(encoding="utf-8")
+    assert 5.25 < sum(log["seconds"].values()) / 60 < 5.75 and "five and a half minutes" in readme
+
+
 @pytest.mark.slow
 def test_the_road_of_the_readme(tmp_path):
     said = []
@@ -68,5 +78,5 @@ def test_the_road_of_the_readme(tmp_path):
     nothing, taught, rewarded = (judge(pupil, asked * DRAWS) for pupil in pupils)
     print(*((found["right"], found["sampled"]) for found in (nothing, taught, rewarded)))  # noqa: T201
     assert nothing["right"] < 0.2 and taught["right"] >= 0.8
-    # the aim was 8 points: chapter 25 shows why it is about what can be had
-    assert rewarded["sampled"] - taught["sampled"] >= 0.06
+    # not reached at d686807, where it was 0.075: chapter 25 says why
+    assert rewarded["sampled"] - taught["sampled"] >= 0.08

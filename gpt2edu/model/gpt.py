@@ -382,8 +382,9 @@ class GPT(nn.Module):
         if targets is None:
             return self.lm_head(x), None  # (B, T, V)
         x, targets = x.flatten(0, 1), targets.flatten()  # (B*T, C), (B*T,)
-        if mask is not None and not torch.compiler.is_compiling():  # whose answers are few
-            x, targets = x[targets != IGNORE], targets[targets != IGNORE]  # (M, C), (M,)
+        if mask is not None and not (each or torch.compiler.is_compiling()):  # answers are few
+            counts = targets != IGNORE
+            x, targets = x[counts], targets[counts]  # (M, C), (M,)
         loss = token_losses if each else cross_entropy
         return None, loss(x, self.lm_head.matrix(), targets)
 
