@@ -208,6 +208,9 @@ def plot(results: list[dict], path: Path):
             ax.plot(list(values.values()), at, "o", color=colour, label=machine)
         ax.axvline(1, color=GREY)
         ax.set_xscale("log")
+        ticks = (0.25, 0.5, 1, 2, 4, 8)
+        ax.minorticks_off()  # ten of them would be labelled, one over the other
+        ax.set_xticks(ticks, [f"{t:g}" for t in ticks])
         ax.set_yticks(range(len(names)), names)
         ax.tick_params(colors=GREY)
         ax.invert_yaxis()
