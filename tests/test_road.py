@@ -70,7 +70,7 @@ def test_the_road_of_the_readme(tmp_path):
 
     runs = [tmp_path / "runs" / name for name in ("tiny", "tiny-sft", "tiny-grpo")]
     assert RunLog(runs[1] / "log.jsonl").read()[-1]["exact_match"] >= 0.8
-    # those of benchmarks/wrong.py: no part of the road has seen them
+    # those of benchmarks/wrong.py: no training has seen them
     tokenizer = with_chat(load_model(str(runs[0]))[1])
     start = load_start(fitted(preset("tiny-sft"), str(runs[0])), tokenizer)
     asked = fitting(ITEMS, "held-out", SEED, tokenizer)
