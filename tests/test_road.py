@@ -70,7 +70,7 @@ def test_the_road_of_the_readme(tmp_path):
 
     runs = [tmp_path / "runs" / name for name in ("tiny", "tiny-sft", "tiny-grpo")]
     assert RunLog(runs[1] / "log.jsonl").read()[-1]["exact_match"] >= 0.8
-    # those of benchmarks/wrong.py: no training has seen them
+    # those of benchmarks/wrong.py: no part of the road has seen them
     tokenizer = with_chat(load_model(str(runs[0]))[1])
     start = load_start(fitted(preset("tiny-sft"), str(runs[0])), tokenizer)
     asked = fitting(ITEMS, "held-out", SEED, tokenizer)
@@ -78,5 +78,5 @@ def test_the_road_of_the_readme(tmp_path):
     nothing, taught, rewarded = (judge(pupil, asked * DRAWS) for pupil in pupils)
     print(*((found["right"], found["sampled"]) for found in (nothing, taught, rewarded)))  # noqa: T201
     assert nothing["right"] < 0.2 and taught["right"] >= 0.8
-    # not reached at d686807, where it was 0.075: chapter 25 says why
+    # not reached at d686807, by 0.0004: chapter 25 says why
     assert rewarded["sampled"] - taught["sampled"] >= 0.08
