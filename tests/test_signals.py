@@ -258,12 +258,12 @@ def look(frame, event, arg):
         sys.setprofile(None)
         signal.raise_signal(signal.SIGINT)
 
-from gpt2edu.cli.__main__ import generate
+from gpt2edu.cli.__main__ import plan
 sys.setprofile(look)
-generate()
+plan()
 """
-    p = warm.run([sys.executable, "-c", code, "--run", "none"], env=ENV)
-    assert (p.returncode, p.stderr) == (130, "gpt2edu_generate: interrupted\n"), p
+    p = warm.run([sys.executable, "-c", code, "--preset", "tiny", "--device", "cpu"], env=ENV)
+    assert (p.returncode, p.stderr) == (130, "gpt2edu_plan: interrupted\n"), p
 
 
 @pytest.mark.slow
