@@ -94,7 +94,7 @@ def runs() -> list[str]:  # lines of Markdown
     head += ["of the way", "stories chosen right"]
     lines = [f"| {' | '.join(head)} |", f"|---|---|{'---:|' * (len(head) - 2)}"]
     for made, _, val, done in logs:
-        threads, kind = re.search(r"(\d+) threads, (\w+)", made["hardware"]).groups()
+        threads, kind = re.search(r"(\d+) threads?, (\w+)", made["hardware"]).groups()
         way = (done["bigram"] - done["val_loss"]) / (done["bigram"] - done["floor"])
         cells = [kind, made["dtype"].removeprefix("torch."), threads, made["command"].split()[2]]
         cells += [*(f"{val[step]:.3f}" for step in steps), f"{100 * way:.1f} %"]

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import random
 import signal
 import sys
 from pathlib import Path
@@ -56,3 +57,10 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.stem.removeprefix("test_") in QUICK and not item.get_closest_marker("slow"):
             item.add_marker("quick")
+
+
+def pytest_runtest_setup():
+    "The same chance on every machine, whatever this worker has run before."
+    random.seed(0)
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)

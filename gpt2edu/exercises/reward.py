@@ -80,7 +80,8 @@ def check_policy_slope(answer):
     "Which way one judged choice moves the scores."
     n = random.randint(3, 6)
     scores = torch.randn(n, dtype=torch.float64)
-    a, verdict, baseline = random.randrange(n), random.uniform(1, 3), random.uniform(-0.9, 0.9)
+    a, verdict = random.randrange(n), random.uniform(1, 3)
+    baseline = random.choice((-1, 1)) * random.uniform(0.1, 0.9)
     p = scores.softmax(0)
     one_hot = torch.eye(n, dtype=torch.float64)[a]
     want = (verdict - baseline) * (one_hot - p)

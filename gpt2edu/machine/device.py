@@ -74,7 +74,8 @@ def describe(device: str | torch.device) -> str:
         cpu = caps.get("cpu_name") or platform.processor() or platform.machine()
         gpu = "Apple GPU of " if device.type == "mps" else ""
         capability = torch.backends.cpu.get_cpu_capability()
-        name = f"{gpu}{cpu}, {torch.get_num_threads()} threads, {capability}"
+        threads = torch.get_num_threads()
+        name = f"{gpu}{cpu}, {threads} thread{'s' * (threads != 1)}, {capability}"
     return f"{name}, torch {torch.__version__}"
 
 # %% ../../nbs/tough/ch14_device.ipynb #7b0dc92b
