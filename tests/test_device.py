@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from gpt2edu.machine import device as dv
+from gpt2edu.train.log import RunLog
 
 BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
 AMX, AVX = "amx_bf16", "avx512_bf16"
@@ -258,3 +259,27 @@ def test_kept_memory_is_used_again():
         int(subprocess.check_output([sys.executable, "-c", code, how], env=env)) for how in ways
     ]
     assert faults[0] > 20_000 and faults[1] < faults[0] / 10
+
+
+@pytest.mark.slow
+def test_compiled_code_is_for_this_processor(tmp_path):
+    "PyTorch stores it by what it computes: a training with AVX2 found that of one with AVX-512."
+    if missing := dv.compiler_error():
+        pytest.skip(missing)
+    if torch.backends.cpu.get_cpu_capability() != "AVX512":
+        pytest.skip("this processor has one kind of vector instructions")
+    flags = "--max_steps 3 --eval_every 3 --sample_every 9 --device cpu --dtype fp32 --seed 1"
+    losses = {}
+    for compiled, kind in (("off", "avx512"), ("on", "avx512"), ("on", "avx2")):
+        name = f"{compiled}_{kind}"
+        line = [sys.executable, "-m", "gpt2edu.cli", "train", *flags.split(), "--name", name]
+        line += ["--compile", compiled]
+        env = {**os.environ, "ATEN_CPU_CAPABILITY": kind}
+        env["TORCHINDUCTOR_CACHE_DIR"] = str(tmp_path / "cache")
+        done = subprocess.run(line, cwd=tmp_path, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        rows = RunLog(tmp_path / "runs" / name / "log.jsonl").read()
+        losses[name] = [row["loss"] for row in rows if "loss" in row]
+        assert len(losses[name]) >= 2
+    assert losses["off_avx512"] == pytest.approx(losses["on_avx512"], abs=1e-3)
+    assert losses["off_avx512"] == pytest.approx(losses["on_avx2"], abs=1e-3)

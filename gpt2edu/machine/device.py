@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Choice', 'pick_device', 'describe', 'autocast', 'grad_scaler', 'best_dtype',
            'pick_dtype', 'multiply_fp32', 'set_precision', 'keep_freed_memory', 'compiler_error',
-           'best_compile', 'pick_compile']
+           'best_compile', 'pick_compile', 'keep_kernels_apart']
 
 # %% ../../nbs/tough/ch14_device.ipynb #fad54fa9
 import ctypes
@@ -233,3 +233,10 @@ def pick_compile(
     if missing:
         raise ValueError(f"compile=on cannot work: {missing}; install it, or use compile=off")
     return Choice(True, "asked for")
+
+# %% ../../nbs/tough/ch14_device.ipynb #fe4bb29a
+def keep_kernels_apart():
+    "Have PyTorch use compiled code only with the vector instructions that it was written for."
+    kind, settings = torch.backends.cpu.get_cpu_capability(), torch.compiler.config
+    if kind not in settings.cache_key_tag.split():
+        settings.cache_key_tag = f"{settings.cache_key_tag} {kind}".strip()

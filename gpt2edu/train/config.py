@@ -350,7 +350,7 @@ PRESETS = {
         "weight_decay": 0.02,
         "beta2": 0.98,
         "compile": "off",
-        "max_steps": 300,
+        "max_steps": 500,
         "eval_every": 100,
         "sample_every": 100,
         "save_every": 100,

@@ -234,6 +234,8 @@ def build_model(
     start.choose_trained(config, model)
     model.recompute = config.recompute
     model = model.to(machine.device)
+    if machine.compiled.value:
+        device.keep_kernels_apart()
     if is_split(config, ranks):
         blocks = model.transformer.h
         if machine.compiled.value:
