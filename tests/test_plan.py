@@ -485,7 +485,7 @@ def test_a_plan_for_answers_and_for_rewards(tmp_path):
     assert (code, err) == (0, "") and "tokens/parameter" not in out
     got = fields(out)
     assert got["step"] == "32 questions" and "8 answers to each, of 16 tokens at most" in out
-    assert "9,600 questions, 76,800 answers" in out
+    assert "16,000 questions, 128,000 answers" in out
     assert got["weights"] == f"{4 * count_params(2, 96, 128, 896):,} bytes"
     # from the rate of the stored run on answers, the time of the stored run by reward
     logs = ROOT / "benchmarks" / "logs"
