@@ -144,15 +144,16 @@ class Sft:
         self.without = without  # kinds of question
         self.optimizers, self.last, self.warm = optimizers(pupil.model, lr, muon), last, warm
 
+    def row(self, i: int):  # ids, and which of them count
+        messages = []
+        for j, q in enumerate(questions_about(i, "train", 4, self.seed, self.without)):
+            messages.append({"role": "user", "content": q.question if j else q.prompt})
+            messages.append({"role": "assistant", "content": q.answer})
+        return encode_chat(self.pupil.tokenizer, messages)
+
     def take(self):
         set_lr(self.optimizers, lr_at(self.step, 1.0, self.last, self.warm, self.steps))
-        rows = []
-        for i in range(self.step * ROWS, (self.step + 1) * ROWS):
-            messages = []
-            for j, q in enumerate(questions_about(i, "train", 4, self.seed, self.without)):
-                messages.append({"role": "user", "content": q.question if j else q.prompt})
-                messages.append({"role": "assistant", "content": q.answer})
-            rows.append(encode_chat(self.pupil.tokenizer, messages))
+        rows = [self.row(i) for i in range(self.step * ROWS, (self.step + 1) * ROWS)]
         loss = self.pupil.model(*side_by_side(rows))[1]
         self.step += 1
         return {"loss": loss.item(), "norm": descend(self.pupil, loss, self.optimizers)}

@@ -1,14 +1,14 @@
 """Which held-out questions are answered wrongly after SFT and after reward, and why?
 
-Chapter 25 shows the record. About a minute on a quiet core:
+Chapter 25 shows the record. About twelve minutes on a quiet core:
 
     python -m benchmarks.wrong benchmarks/logs/tiny_wrong.json runs/tiny-sft runs/tiny-grpo
 
 Fresh held-out questions, by kind; what cannot be known is split by what is asked. For questions
 about things the probability of `Nobody knows.` stands beside them, where the thing is in the story
 and where it is not. Then the first run takes lessons: only questions about things, half of which
-the story does not have, at two rates and in two lengths of story. A call with --page prints the
-record for the chapter.
+the story does not have, and once more half such rows and half ordinary ones. A call with --page
+prints the record for the chapter.
 """
 
 import argparse
@@ -19,12 +19,11 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.reward import ROWS, Pupil, descend, fitting, judge, optimizers, side_by_side
+from benchmarks.reward import ROWS, Pupil, Sft, descend, fitting, judge, optimizers, side_by_side
 from benchmarks.timing import commit
 from gpt2edu.evaluate.answers import answers
 from gpt2edu.machine.device import describe
 from gpt2edu.text.chat import encode_chat
-from gpt2edu.text.grammar import Grammar
 from gpt2edu.text.questions import FACTS, NOBODY_KNOWS, SHORT, WORDINGS
 from gpt2edu.text.stories import World, Writer, tell
 from gpt2edu.train.optim import lr_at, set_lr
@@ -32,11 +31,8 @@ from gpt2edu.train.runs import load_model
 
 ITEMS, SEED = 2400, 107
 DRAWS = 2  # answers drawn to each, so that luck moves the share little
-LESSONS = {  # name: peak of AdamW, half of Muon's; sentences of a story; steps
-    "things": (0.004, SHORT, 150),
-    "things, higher rate": (0.01, SHORT, 150),
-    "things, shortest stories": (0.006, Grammar(shortest=1, longest=2), 150),
-}
+LESSONS, LOOKS = 3000, 6  # steps, looks on the way
+SHARES = {"alone": 1, "half": 2}  # of how many rows one is a lesson
 PATTERNS = [
     (kind, re.compile(re.escape(w).replace(r"\{t\}", ".+").replace(r"\{p\}", ".+")))
     for kind, wordings in WORDINGS.items()
@@ -61,54 +57,64 @@ def withheld(pupil: Pupil, asked) -> list[float]:
     return found
 
 
+def compare(pupil: Pupil, asked) -> dict[str, list[float]]:  # mean, deviation, how many
+    "Compare `withheld` for things that are in the story with those that are not."
+    shares = {}
+    for name, part in (("here", "thing"), ("not here", "unknown thing")):
+        values = withheld(pupil, [q for q in asked if part_of(q) == part])
+        mean = sum(values) / len(values)
+        deviation = (sum((v - mean) ** 2 for v in values) / len(values)) ** 0.5
+        shares[name] = [round(mean, 4), round(deviation, 4), len(values)]
+    return shares
+
+
 def look(pupil: Pupil, asked) -> dict:
-    "Count right answers by part; compare things that are in the story with those that are not."
+    "Count right answers by part, and compare."
     pupil.model.eval()
     said, parts = answers(pupil.model, pupil.tokenizer, asked), {}
     for q, text in zip(asked, said, strict=True):
         parts.setdefault(part_of(q), []).append(text == q.answer)
-    shares = {}
-    for name, parts_of in (("here", ("thing",)), ("not here", ("unknown thing",))):
-        values = withheld(pupil, [q for q in asked if part_of(q) in parts_of])
-        mean = sum(values) / len(values)
-        deviation = (sum((v - mean) ** 2 for v in values) / len(values)) ** 0.5
-        shares[name] = [round(mean, 4), round(deviation, 4), len(values)]
     right = sum(map(sum, parts.values())) / len(asked)
     counts = {k: [sum(v), len(v)] for k, v in sorted(parts.items())}
-    found = {"right": round(right, 4), "parts": counts, "withheld": shares}
+    found = {"right": round(right, 4), "parts": counts, "withheld": compare(pupil, asked)}
     return found | {"drawn": judge(pupil, asked * DRAWS)["sampled"]}  # temperature 1
 
 
-def lesson(i: int, grammar: Grammar, tokenizer):  # ids, and which of them count
-    "Write a story, and two questions about a thing: as often of the story as not."
-    pen, rng = Writer(f"lesson {i}"), random.Random(f"lesson {i}")
-    world = World(pen, grammar)
-    tell(world)
-    g, story = world.grammar, pen.text
-    absent = [x for x in (*g.food, *g.fragile, *g.toys) if f" {x}" not in story]
-    messages = []
-    for kind in rng.sample(("thing", "holder"), 2):
-        facts = FACTS[kind](world) if rng.random() < 0.5 else []
-        words, answer = {"t": rng.choice(absent)}, NOBODY_KNOWS
-        words, answer = rng.choice(facts) if facts else (words, answer)
-        question = rng.choice(WORDINGS[kind][:-1]).format(**words)
-        said = question if messages else f"{story} {question}"
-        messages.append({"role": "user", "content": said})
-        messages.append({"role": "assistant", "content": answer})
-    return encode_chat(tokenizer, messages)
+class Lessons(Sft):
+    "Two questions about a thing of a story, as often about one that the story does not have."
+
+    def __init__(self, pupil, share: int):
+        super().__init__(pupil, LESSONS, SEED)
+        self.share = share
+
+    def row(self, i: int):
+        if i % self.share:
+            return super().row(i)
+        pen, rng = Writer(f"lesson {i}"), random.Random(f"lesson {i}")
+        world = World(pen, SHORT)
+        tell(world)
+        g, story = world.grammar, pen.text
+        absent = [x for x in (*g.food, *g.fragile, *g.toys) if f" {x}" not in story]
+        messages = []
+        for kind in rng.sample(("thing", "holder"), 2):
+            facts = FACTS[kind](world) if rng.random() < 0.5 else []
+            words, answer = {"t": rng.choice(absent)}, NOBODY_KNOWS
+            words, answer = rng.choice(facts) if facts else (words, answer)
+            question = rng.choice(WORDINGS[kind][:-1]).format(**words)
+            said = question if messages else f"{story} {question}"
+            messages.append({"role": "user", "content": said})
+            messages.append({"role": "assistant", "content": answer})
+        return encode_chat(self.pupil.tokenizer, messages)
 
 
-def teach(pupil: Pupil, lr: float, grammar: Grammar, steps: int) -> list[float]:  # losses
-    "Train on lessons alone; nothing else is asked."
-    pupil.model.train()
-    both, losses = optimizers(pupil.model, lr, 2 * lr), []
-    for step in range(steps):
-        set_lr(both, lr_at(step, 1.0, 0.05, 10, steps))
-        rows = [lesson(step * ROWS + i, grammar, pupil.tokenizer) for i in range(ROWS)]
-        loss = pupil.model(*side_by_side(rows))[1]
-        losses.append(loss.item())
-        descend(pupil, loss, both)
-    return losses
+def teach(pupil: Pupil, share: int, asked) -> dict:
+    "Give lessons, and look on the way at how probable `Nobody knows.` is."
+    lessons, path = Lessons(pupil, share), {}
+    for step in range(1, LESSONS + 1):
+        lessons.take()
+        if step % (LESSONS // LOOKS) == 0:
+            path[step] = [shares[0] for shares in compare(pupil, asked).values()]
+    return {"path": path} | look(pupil, asked)
 
 
 def page(found: dict) -> str:
@@ -125,36 +131,23 @@ def page(found: dict) -> str:
 
     lines += ['# mean probability of "Nobody knows." where the story has the thing, and where not']
     lines += [f'WITHHELD = {{"after SFT": {means(sft)}, "after reward": {means(reward)}}}']
-    lines += [
-        "LESSONS = {  # more SFT on such questions alone, half of them about things not there"
-    ]
+    lines += ["LESSONS = {  # rows that are lessons: at each step the same"]
     for name, row in found["lessons"].items():
-        label = name.replace("things", f"{row['steps']} steps")
-        lines.append(f'    "{label}": {means(row)},')
-    return "\n".join([*lines, "}"])
+        path = ", ".join(f"{step}: ({here}, {gone})" for step, (here, gone) in row["path"].items())
+        lines.append(f'    "{name}": {{{path}}},')
+    ends = {name: row["right"] for name, row in found["lessons"].items()}
+    return "\n".join([*lines, "}", f"ENDS = {ends}  # right of all questions after the lessons"])
 
 
-def main(out: Path, runs: list[str], wanted: list[str]):
+def main(out: Path, runs: list[str]):
     torch.set_num_threads(1)
     pupils = [Pupil(*load_model(run)) for run in runs]
     asked = fitting(ITEMS, "held-out", SEED, pupils[0].tokenizer)
-    if out.exists():
-        found = json.loads(out.read_text(encoding="utf-8"))
-    else:
-        found = {"made_by": "benchmarks/wrong.py", "items": ITEMS, "seed": SEED}
-        found |= {"hardware": describe(torch.device("cpu")), "dtype": "fp32"}
-        looked = {
-            Path(run).name: look(pupil, asked) for run, pupil in zip(runs, pupils, strict=True)
-        }
-        found |= {"runs": looked, "lessons": {}}
-    things = [q for q in asked if part_of(q) in ("thing", "unknown thing")]
-    for name in wanted:
-        lr, grammar, steps = LESSONS[name]
-        pupil = pupils[0].copy()
-        losses = teach(pupil, lr, grammar, steps)
-        seen = look(pupil, things)["withheld"]
-        ends = [round(sum(part) / len(part), 4) for part in (losses[20:40], losses[-20:])]
-        found["lessons"][name] = {"lr": lr, "steps": steps, "loss": ends, "withheld": seen}
+    names = (Path(run).name for run in runs)
+    looked = {name: look(pupil, asked) for name, pupil in zip(names, pupils, strict=True)}
+    found = {"made_by": "benchmarks/wrong.py", "items": ITEMS, "seed": SEED}
+    found |= {"hardware": describe(torch.device("cpu")), "dtype": "fp32", "runs": looked}
+    found["lessons"] = {name: teach(pupils[0].copy(), n, asked) for name, n in SHARES.items()}
     found["commit"] = commit()
     out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
@@ -164,9 +157,8 @@ if __name__ == "__main__":
     parser.add_argument("out", type=Path)
     parser.add_argument("runs", nargs="*", help="first a run of tiny-sft, then one of tiny-grpo")
     parser.add_argument("--page", action="store_true", help="print a record for the chapter")
-    parser.add_argument("--lessons", nargs="*", default=[*LESSONS], choices=[*LESSONS])
     a = parser.parse_args()
     if a.page:
         print(page(json.loads(a.out.read_text(encoding="utf-8"))))
     else:
-        main(a.out, a.runs, a.lessons)
+        main(a.out, a.runs)
