@@ -19,14 +19,13 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.reward import ROWS, Pupil, Sft, descend, fitting, judge, optimizers, side_by_side
+from benchmarks.reward import Pupil, Sft, fitting, judge
 from benchmarks.timing import commit
 from gpt2edu.evaluate.answers import answers
 from gpt2edu.machine.device import describe
 from gpt2edu.text.chat import encode_chat
 from gpt2edu.text.questions import FACTS, NOBODY_KNOWS, SHORT, WORDINGS
 from gpt2edu.text.stories import World, Writer, tell
-from gpt2edu.train.optim import lr_at, set_lr
 from gpt2edu.train.runs import load_model
 
 ITEMS, SEED = 2400, 107
