@@ -132,10 +132,14 @@ def page(found: dict) -> str:
     lines += [f'WITHHELD = {{"after SFT": {means(sft)}, "after reward": {means(reward)}}}']
     lines += ["LESSONS = {  # rows that are lessons: at each step the same"]
     for name, row in found["lessons"].items():
-        path = ", ".join(f"{step}: ({here}, {gone})" for step, (here, gone) in row["path"].items())
-        lines.append(f'    "{name}": {{{path}}},')
+        lines.append(f'    "{name}": {{')
+        lines += [
+            f"        {step}: ({here}, {gone})," for step, (here, gone) in row["path"].items()
+        ]
+        lines.append("    },")
     ends = {name: row["right"] for name, row in found["lessons"].items()}
-    return "\n".join([*lines, "}", f"ENDS = {ends}  # right of all questions after the lessons"])
+    ends = f"ENDS = {json.dumps(ends)}  # right of all questions after the lessons"
+    return "\n".join([*lines, "}", ends])
 
 
 def main(out: Path, runs: list[str]):

@@ -299,9 +299,9 @@ def test_a_figure_without_a_home_is_drawn_in_silence(tmp_path):
     "Matplotlib says where its own files go; what it says after its import is still heard."
     code = """
 import logging
-from gpt2edu.train.log import blank_figure
+from gpt2edu.train.log import blank_figure, picture
 
-blank_figure().savefig("loss.png")
+open("loss.png", "wb").write(picture(blank_figure))
 print(logging.getLogger("matplotlib").level)
 """
     told = ("MPLCONFIGDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")

@@ -162,6 +162,11 @@ def check_idle(config: TrainConfig, typed: set[str]):
                 f"--{name} names a text, and questions={config.questions} are learned in place "
                 f"of one; leave --{name} out, or add --questions None"
             )
+    if config.shards and "dataset" in typed:
+        raise ValueError(
+            f"--dataset changes nothing beside --shards {config.shards}, which are used as they "
+            "are; leave one of the two out"
+        )
 
 
 def read_train_flags(

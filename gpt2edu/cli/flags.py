@@ -6,8 +6,8 @@
 __all__ = ['SHELLS', 'Switch', 'WRONG_WORD', 'NO_NUMBER', 'NUMBERS', 'PLACES', 'CONTROL', 'General',
            'Report', 'versions', 'take_flag', 'is_rule', 'one_line', 'whole_number', 'at_home',
            'with_file', 'colours', 'check_shell', 'side_by_side', 'parse_both', 'parse', 'strict',
-           'answer', 'prepare_output', 'visible', 'complain', 'in_one_line', 'run_and_flush',
-           'settle_output', 'is_out_of_memory', 'verdict', 'command']
+           'answer', 'prepare_output', 'visible', 'complain', 'in_one_line', 'check_folder',
+           'run_and_flush', 'settle_output', 'is_out_of_memory', 'verdict', 'command']
 
 # %% ../../nbs/tough/ch21a_flags.ipynb #b1561f72
 import contextlib
@@ -314,6 +314,14 @@ def in_one_line(e: ValueError | OSError) -> str:
     return f"{e.filename}: {text}" if isinstance(e, OSError) and e.filename else text
 
 
+def check_folder():
+    "Refuse to work in a folder that somebody has removed. FileNotFoundError, one line."
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise FileNotFoundError("the current folder is no longer there; cd to another") from None
+
+
 def run_and_flush(run: Callable, args: list[str]):
     "Do a command's work, all of its output included."
     try:
@@ -375,6 +383,7 @@ def command(
         undisturbed(prepare_output)  # a signal halfway into `reconfigure` would leave no encoder
         code = 0
         try:
+            check_folder()
             run_and_flush(run, sys.argv[1:] if args is None else args)
         except BaseException as e:  # after a signal it may be anything
             if (found := verdict(e)) is None:

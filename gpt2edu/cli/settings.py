@@ -108,9 +108,13 @@ def checked(path: str, name: str, value: Any, kind: Any, default: Any) -> Any:
     "Return the value that the field stores. ValueError, one line, if its type differs."
     for member in members(kind):
         try:
-            return convert(value, member)
+            found = convert(value, member)
         except TypeError:
-            pass
+            continue
+        for item in found if isinstance(found, tuple) else ():
+            if str(item).startswith("--"):
+                raise ValueError(f"{path}: {name} has {item!r}; a flag is a key of its own")
+        return found
     expected = " or ".join(name_of(m) for m in members(kind) if m is not NoneType)
     example = f"; for example {name} = {json.dumps(default)}" if default is not None else ""
     got = json.dumps(value, default=str)

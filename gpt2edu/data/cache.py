@@ -105,17 +105,19 @@ def all_stories(
     here = os.environ | {"PYTHONPATH": path}
     quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True, "env": here}
     children = [
-        subprocess.Popen([sys.executable, "-c", STRETCH, str(a), str(b)], **quiet)
+        # from a folder of Python's own: a random.py of the user's is not Python's
+        subprocess.Popen([sys.executable, "-c", STRETCH, str(a), str(b)], cwd=sys.prefix, **quiet)
         for a, b in stretches[1:]
     ]
     try:
         texts = [s.text for s in stories(stretches[0][1])]
         for (start, end), child in zip(stretches[1:], children, strict=True):
             answer = child.communicate()[0]
-            if child.returncode == 0:
-                texts += json.loads(answer)
-            else:
-                texts += [s.text for s in stories(end - start, start=start)]
+            try:
+                found = json.loads(answer) if child.returncode == 0 else []
+            except ValueError:  # its Python greets everybody
+                found = []
+            texts += found or [s.text for s in stories(end - start, start=start)]
     finally:
         for child in children:
             child.kill()
@@ -334,9 +336,11 @@ def prepare_data(
     "Find the shards of a dataset, or write them. ValueError, FileNotFoundError, OSError: one line."
     if config.shards:
         if config.tokenizer == "train":
+            own = Path(config.shards).expanduser() / "tokenizer.json"
+            made_them = own if own.is_file() else "gpt2"
             raise ValueError(
                 "tokenizer='train' does not go with --shards; "
-                "name the one that made them: --tokenizer gpt2"
+                f"name the one that made them: --tokenizer {made_them}"
             )
         return get_tokenizer(config.tokenizer), Path(config.shards).expanduser()
     if hub_name(config.dataset):

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['EVERY', 'CONVENTIONS', 'ModelName', 'EvalConfig', 'choose_tasks', 'wanted',
-           'run_of_adapter', 'run_of', 'check_out', 'questions', 'check_batch', 'load_subject',
-           'ask', 'text_of', 'validation', 'evaluate', 'figures']
+           'run_of_adapter', 'run_of', 'is_report', 'check_out', 'questions', 'check_batch',
+           'load_subject', 'tell_of_long', 'ask', 'text_of', 'validation', 'evaluate', 'figures']
 
 # %% ../../nbs/tough/ch18b_report.ipynb #310f745e
 import contextlib
@@ -22,6 +22,7 @@ import tyro
 from gpt2edu.choices import Device, Dtype, check_choice
 from gpt2edu.machine.atomic import write_atomically
 from gpt2edu.machine.limits import machine_memory, need_memory
+from gpt2edu.machine.state import loads
 from gpt2edu.evaluate.tasks import HUB, TASKS, Subject, Task, Wanted, is_hub_name
 from gpt2edu.train.config import GPT2_RUN, MOST_ITEMS, TrainConfig
 from gpt2edu.train.runs import (
@@ -132,6 +133,15 @@ def run_of(config: EvalConfig) -> TrainConfig | None:
     return read_config(place)
 
 
+def is_report(file: Path) -> bool:
+    "Whether an earlier evaluation has written this file, or nobody has written anything."
+    try:
+        text = file.read_text(encoding="utf-8")
+        return not text or {"model", "parameters", "tasks"} <= {*loads(text)}
+    except (ValueError, TypeError, RecursionError):
+        return False
+
+
 def check_out(config: EvalConfig) -> None:
     "Refuse an --out that cannot be written. FileNotFoundError, ValueError: one line."
     if not config.out:
@@ -140,6 +150,10 @@ def check_out(config: EvalConfig) -> None:
         raise FileNotFoundError(f"no folder for {config.out}; make it first")
     if Path(config.out).exists() and not Path(config.out).is_file():
         raise ValueError(f"out={config.out!r} is not a file; name one, for example result.json")
+    if Path(config.out).exists() and not is_report(Path(config.out)):
+        raise ValueError(
+            f"out={config.out!r} is there, and is not a report of gpt2edu_eval; name another file"
+        )
 
 
 def questions(
@@ -179,6 +193,21 @@ def load_subject(config: EvalConfig, ranks, say: Callable) -> tuple[Subject, str
         model, tokenizer = load_model(config.model, config.out_dir, where, config.tokenizer)
     check_batch(batch, model.config, where)
     return Subject(model, tokenizer, where, dtype.value, ranks, batch), str(dtype)
+
+
+def tell_of_long(task: Task, subject: Subject, items: list, say: Callable):
+    "Say how many questions leave no room for an answer."
+    from gpt2edu.text.chat import ASSISTANT, prompt_ids
+    from gpt2edu.text.questions import Question
+
+    asked = [q for q in items if isinstance(q, Question)]
+    if not asked or ASSISTANT not in subject.tokenizer.special:
+        return
+    most = subject.model.config.block_size
+    talks = ([{"role": "user", "content": q.prompt}] for q in asked)
+    if n := sum(len(prompt_ids(subject.tokenizer, talk)) > most for talk in talks):
+        fit = f"do not fit block_size={most} tokens, and count as wrong"
+        say(f"{task.name}: {n:,} of {len(asked):,} questions {fit}")
 
 
 def ask(task: Task, subject: Subject, items: list[dict], convention: str, say: Callable) -> dict:
@@ -286,6 +315,7 @@ def evaluate(
         for task in (TASKS[t] for t in tasks if t in TASKS):
             if note := task.note(wanted(config, run), items[task.name]):
                 tell(note)
+            tell_of_long(task, subject, items[task.name], tell)
             by = [c for c in CONVENTIONS[config.convention] if c in task.conventions]
             asked = {c: ask(task, subject, items[task.name], c, tell) for c in by or ("plain",)}
             found[task.name] = asked if len(task.conventions) > 1 else asked["plain"]

@@ -52,7 +52,7 @@ def validation_loss(
     if (n := min(n_tokens, len(shards) - 1)) < T:
         raise ValueError(
             f"got {n} tokens to validate on, expected block_size={T} at least; "
-            + ("raise n_tokens" if n_tokens < T else "give more text")
+            + ("validate on more" if n_tokens < T else "give more text")
         )
     starts = list(range(0, n - T + 1, T - unjudged))
     total = torch.zeros(2, dtype=torch.float64)  # nats; tokens judged

@@ -227,10 +227,13 @@ def core_peak(
     "Measure one core without PyTorch."
     setup = f"import numpy; a = numpy.ones(({n}, {n}), 'float32')"
     timeit = [sys.executable, *"-m timeit -n 10 -r 7 -u sec -s".split(), setup, "a @ a"]
-    done = subprocess.run(
-        timeit, env=os.environ | ONE_THREAD, capture_output=True, encoding="utf-8", check=True
-    )
-    return 2 * n**3 / float(re.search(r"([\d.e+-]+) sec per loop", done.stdout)[1])
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONINSPECT"} | ONE_THREAD
+    # from a folder of Python's own: a numpy.py of the user's is not NumPy
+    done = subprocess.run(timeit, env=env, cwd=sys.prefix, capture_output=True, encoding="utf-8")
+    if not (found := re.search(r"([\d.e+-]+) sec per loop\s*$", done.stdout)):
+        why = (done.stderr.strip() or "no answer").splitlines()[-1][:200]
+        raise ValueError(f"NumPy could not be timed ({why}); mend NumPy, or name a --gpu")
+    return 2 * n**3 / float(found[1])
 
 
 def rough(c: PlanConfig, flops: int) -> Machine:

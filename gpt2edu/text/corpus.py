@@ -225,6 +225,8 @@ def find_files(
         kinds = ", ".join(SUFFIXES)
         if not listed or (place.is_dir() and not paths):
             expected = f"expected {', '.join(EMBEDDED)}, or a file, folder or pattern of {kinds}"
+            if name in EMBEDDED:
+                expected = "a dataset of that name stands alone, not beside others; name it alone"
             raise FileNotFoundError(f"no dataset {name!r}: {expected}")
         others = sorted({p.suffix or "without suffix" for p in listed} - {p.suffix for p in paths})
         if not paths:

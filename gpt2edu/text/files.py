@@ -345,6 +345,8 @@ def text_column(meta, text_key: str, where: str) -> int:
     if text_key not in schema.names:
         got = ", ".join(schema.names)
         raise ValueError(f"{where}: no column {text_key!r}, got {got}; name it with --text_key")
+    if (n := schema.names.count(text_key)) > 1:
+        raise ValueError(f"{where}: {n} columns are called {text_key!r}; rename all but one")
     kind = schema.field(text_key).type
     kind = kind.value_type if types.is_dictionary(kind) else kind
     if not (types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)):

@@ -503,6 +503,8 @@ def horizon(
 ) -> int:  # steps
     "Turn the horizon into steps, rounded down, at least one."
     tokens = config.max_tokens if config.num_epochs is None else config.num_epochs * train_tokens
+    if tokens == float("inf"):
+        raise ValueError(f"num_epochs={config.num_epochs:g} has no number of steps; lower it")
     steps = config.max_steps if tokens is None else int(tokens // config.total_batch)
     return max(1, steps)
 

@@ -5,22 +5,24 @@
 # %% auto #0
 __all__ = ['REWARDS', 'MOST_REWARD', 'FAR', 'Rows', 'lay_prompts', 'sample_groups', 'log_probs',
            'advantages', 'kl_estimate', 'grpo_loss', 'exact', 'severe', 'where_it_failed',
-           'load_reward', 'verdict', 'question_at', 'draws_of', 'Round', 'hash_of', 'reward_file',
-           'draw_reward', 'find_reward', 'RewardTrainer']
+           'settings_kept', 'load_reward', 'verdict', 'question_at', 'draws_of', 'Round', 'hash_of',
+           'reward_file', 'draw_reward', 'find_reward', 'RewardTrainer']
 
 # %% ../../nbs/tough/ch19f_grpo.ipynb #7b8a7989
 import hashlib
 import importlib.util
-import io
 import math
+import os
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -44,7 +46,7 @@ from gpt2edu.text.questions import (
 from gpt2edu.text.tokenizer import get_tokenizer
 from gpt2edu.train.config import TrainConfig
 from gpt2edu.train.interrupts import Stop
-from gpt2edu.train.log import RunLog, blank_figure
+from gpt2edu.train.log import RunLog, blank_figure, picture
 from gpt2edu.text.files import typed
 from gpt2edu.train.runs import elsewhere
 from gpt2edu.train.start import load_start, tokenizer_name
@@ -197,6 +199,18 @@ def where_it_failed(e: BaseException) -> str:  # mine.py, line 3: KeyError: 'x'
     return f"{Path(frame.filename).name}, line {frame.lineno}: {what}"
 
 
+@contextmanager
+def settings_kept():
+    "Undo what somebody's code sets for the whole process: gradients, precision, folder."
+    gradients, dtype, folder = torch.is_grad_enabled(), torch.get_default_dtype(), os.getcwd()
+    try:
+        yield
+    finally:
+        torch.set_grad_enabled(gradients)
+        torch.set_default_dtype(dtype)
+        os.chdir(folder)
+
+
 def load_reward(
     name: str,  # a key of `REWARDS`, or FILE.py:NAME
 ) -> Callable[[Question, str], float]:
@@ -214,7 +228,8 @@ def load_reward(
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # a dataclass looks its own module up there
     try:
-        spec.loader.exec_module(module)
+        with settings_kept():
+            spec.loader.exec_module(module)
     except SyntaxError as e:
         raise ValueError(f"reward={name!r}: {file} cannot be loaded ({e}); mend it") from None
     except (Exception, SystemExit) as e:  # noqa: BLE001  somebody's code may raise anything
@@ -237,10 +252,12 @@ def verdict(
     name = getattr(reward, "__name__", "reward")
     about = f"for the answer {said[:60]!r} to {question.question[:60]!r}"
     try:
-        value = reward(question, said)
+        with settings_kept():
+            value = reward(question, said)
     except (Exception, SystemExit) as e:  # noqa: BLE001  somebody's code may raise anything
         why = where_it_failed(e)
         raise ValueError(f"the reward {name} fails {about} ({why}); mend the function") from None
+    value = bool(value) if isinstance(value, np.bool_) else value
     real = isinstance(value, Real)  # NumPy's numbers are real too
     if real and -MOST_REWARD <= value <= MOST_REWARD:
         return float(value)
@@ -508,8 +525,8 @@ class RewardTrainer(Trainer):
         last = next((e for e in reversed(self.log.read()) if e["event"] == "val"), {})
         for task in reversed(TASKS.values()):
             done |= {k: last.get(k) for k in (task.figure, f"{task.figure}_error")}
-        draw_reward(self.log, self.folder.name).savefig(png := io.BytesIO())
-        write_atomically(self.folder / "loss.png", png.getbuffer())
+        png = picture(draw_reward, self.log, self.folder.name)
+        write_atomically(self.folder / "loss.png", png)
         samples = self.samples(3, c.answer_tokens)
         self.keep_adapter()
         self.log.write("done", **done)

@@ -3,8 +3,8 @@
 # Made by tools/book.py from ../../book/tough/ch19a_log.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['Event', 'event_of', 'RunLog', 'blank_figure', 'draw_loss', 'plot_loss', 'LivePlot',
-           'check_tracker', 'open_tracker']
+__all__ = ['Event', 'event_of', 'RunLog', 'load_matplotlib', 'factory_settings', 'blank_figure',
+           'picture', 'draw_loss', 'plot_loss', 'LivePlot', 'check_tracker', 'open_tracker']
 
 # %% ../../nbs/tough/ch19a_log.ipynb #3808f3c2
 import importlib
@@ -12,9 +12,12 @@ import importlib.util
 import io
 import json
 import logging
+import os
 import sys
 import time
+import warnings
 from collections.abc import Callable
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, NotRequired, TypedDict
 
@@ -74,17 +77,54 @@ class RunLog:
         return sorted(points), [points[s] for s in sorted(points)]
 
 
-def blank_figure():  # a matplotlib Figure
-    "Make a figure that has no window and no global state."
+def load_matplotlib():  # the module
+    "Import Matplotlib. What MPLBACKEND names, but for a notebook's, no figure here needs."
+    named = {}
+    if not os.environ.get("MPLBACKEND", "module:").startswith("module:"):
+        named = {"MPLBACKEND": os.environ.pop("MPLBACKEND")}  # it may not be there
+    import matplotlib
+
+    os.environ.update(named)
+    return matplotlib
+
+
+@contextmanager
+def factory_settings():
+    """Draw without a user's matplotlibrc, which may ask for LaTeX or for fonts that are not here.
+
+    What a program has set itself stays; so does silence about letters that the font does not have.
+    """
     chatty = logging.getLogger("matplotlib")
     before = chatty.level
     # else its import tells a user who has no home, as in many containers, where its own files go
     chatty.setLevel(logging.ERROR)
     try:
-        from matplotlib.figure import Figure
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            mpl = load_matplotlib()
+            usual = {k: v for k, v in mpl.rcParamsDefault.items() if not k.startswith("backend")}
+            from_file = {k: v for k, v in usual.items() if mpl.rcParams[k] == mpl.rcParamsOrig[k]}
+            with mpl.rc_context(from_file):
+                yield
     finally:
         chatty.setLevel(before)
+
+
+def blank_figure():  # a matplotlib Figure
+    "Make a figure that has no window and no global state."
+    from matplotlib.figure import Figure
+
     return Figure(figsize=(7, 4), dpi=150, layout="constrained")
+
+
+def picture(
+    draw: Callable,  # returns a matplotlib Figure
+    *args,
+) -> bytes:  # PNG
+    "Draw a picture."
+    with factory_settings():
+        draw(*args).savefig(png := io.BytesIO())
+    return png.getvalue()
 
 
 def draw_loss(
@@ -107,8 +147,7 @@ def draw_loss(
 
 def plot_loss(log: RunLog, path: Path, floor: float | None = None, bigram: float | None = None):
     "Save the picture beside the log."
-    draw_loss(log, path.parent.name, floor, bigram).savefig(png := io.BytesIO())
-    write_atomically(path, png.getbuffer())
+    write_atomically(path, picture(draw_loss, log, path.parent.name, floor, bigram))
 
 # %% ../../nbs/tough/ch19a_log.ipynb #c45fd441
 class LivePlot:
@@ -131,12 +170,12 @@ class LivePlot:
             return
         from IPython.display import Image, display
 
-        draw_loss(self.log, self.log.path.parent.name).savefig(png := io.BytesIO())
-        picture, self.last = Image(png.getvalue(), width=700), time.monotonic()
+        png = picture(draw_loss, self.log, self.log.path.parent.name)
+        image, self.last = Image(png, width=700), time.monotonic()
         if self.handle:
-            self.handle.update(picture)
+            self.handle.update(image)
         else:
-            self.handle = display(picture, display_id=True)
+            self.handle = display(image, display_id=True)
 
 # %% ../../nbs/tough/ch19a_log.ipynb #8440abdc
 def check_tracker(
