@@ -16,9 +16,10 @@ import pytest
 import torch
 import warm
 
-from gpt2edu.cli.commands import read_train_flags
+from gpt2edu.cli.commands import read_train_flags, train
 from gpt2edu.cli.settings import read_settings
 from gpt2edu.data.cache import all_stories
+from gpt2edu.data.sources import local_source
 from gpt2edu.evaluate.report import EvalConfig, check_out, tell_of_long
 from gpt2edu.plan import report
 from gpt2edu.text.chat import with_chat
@@ -151,6 +152,42 @@ def test_a_named_dataset_stands_alone(tmp_path):
     (tmp_path / "t.txt").write_text("a text", encoding="utf-8")
     with pytest.raises(FileNotFoundError, match="'stories': a dataset of that name stands alone"):
         list(documents((str(tmp_path / "t.txt"), "stories")))
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_rows_without_text_are_told_of_in_every_format(tmp_path, suffix):
+    rows, path = [None, "a text", "", "another"] * 50, tmp_path / f"t{suffix}"
+    if suffix == ".parquet":
+        pyarrow.parquet.write_table(pyarrow.table({"text": rows}), path, row_group_size=40)
+    else:
+        lines = (json.dumps({"text": row}) for row in rows)
+        path.write_text("\n".join(lines), encoding="utf-8")
+    told = []
+    source = local_source((str(path),), {}, 1, note=told.append)
+    assert len([text for unit in source.units((0, 0)) for text in unit.read(0)]) == 100
+    assert told == [f"{path}: left out 100 rows whose 'text' is empty or null"]
+
+
+DRY = {
+    "out_dir": ("--out_dir t.txt", "t.txt is not a folder; choose another one with --out_dir"),
+    "data_dir": ("--data_dir t.txt/x", "t.txt is not a folder; choose another one with --data_dir"),
+    "a loop": ("--out_dir loop/x", "loop is not a folder; choose another one with --out_dir"),
+    "few ids": ("--vocab_size 100", "vocab_size=100 is too small: 256 bytes and <|endoftext|> "),
+    "beside": ("--dataset stories t.txt", "no dataset 'stories': a dataset of that name stands "),
+}
+
+
+@pytest.mark.parametrize("case", DRY)
+def test_a_dry_run_refuses_what_the_run_would(tmp_path, case, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("t.txt").write_text("a text", encoding="utf-8")
+    Path("loop").symlink_to("loop")
+    flags, says = DRY[case]
+    with pytest.raises(SystemExit) as e:
+        train([*flags.split(), "--dry_run", "--device", "cpu"])
+    err = capsys.readouterr().err
+    assert e.value.code == 2 and err.startswith(f"gpt2edu_train: {says}"), err
+    assert err.count("\n") == 1
 
 
 def test_a_dataset_beside_shards():

@@ -3,11 +3,11 @@
 # Made by tools/book.py from ../../book/tough/ch20b_sources.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['AHEAD', 'PACKED', 'Unit', 'Source', 'File', 'read_text', 'units_of', 'hub_source',
-           'embedded_source', 'local_source', 'read_ahead']
+__all__ = ['AHEAD', 'PACKED', 'Unit', 'Source', 'File', 'read_text', 'read_rows', 'units_of',
+           'hub_source', 'embedded_source', 'local_source', 'read_ahead']
 
 # %% ../../nbs/tough/ch20b_sources.ipynb #b68065ca
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from functools import partial
@@ -20,7 +20,16 @@ from gpt2edu.data.cache import N_STORIES
 from gpt2edu.data.hub import HubError, HubFile, Listing
 from gpt2edu.machine.signals import READER
 from gpt2edu.text.corpus import EMBEDDED, documents, find_files
-from gpt2edu.text.files import EOT, LARGE, open_table, read_file, read_group, unheard
+from gpt2edu.text.files import (
+    EOT,
+    LARGE,
+    Table,
+    left_out,
+    open_table,
+    read_file,
+    read_group,
+    unheard,
+)
 from gpt2edu.text.tokenizer import utf8
 
 # %% ../../nbs/tough/ch20b_sources.ipynb #4eedb3c8
@@ -66,22 +75,43 @@ def read_text(
         del text  # it may be a very long one
 
 
+def read_rows(
+    table: Table,
+    group: int,
+    lost: Counter,  # rows of each file without text, so far
+    note: Callable,
+    skip: int,  # documents to pass over
+) -> Iterator[memoryview]:
+    "Give the documents of a row group; after the last one say how many rows had no text."
+    given = skip
+    for text in read_group(table, group, skip):
+        given += 1
+        yield text
+        del text
+    lost[table.where] += table.meta.row_group(group).num_rows - given
+    if group == table.meta.num_row_groups - 1:
+        left_out(Path(table.where), lost[table.where], table.text_key, note)
+
+
 def units_of(
     files: list[File],
     text_key: str,
     start: tuple[int, int],
-    **reading,  # separator and note of `read_text`
+    separator: str = EOT,  # for `read_text`
+    note: Callable = unheard,  # gets a line for what is left out
 ) -> Iterator[Unit]:
     "List the units of files, from a key on. ValueError, HubError: one line."
+    lost = Counter()
     for f in range(start[0], len(files)):
         file = files[f]
         if not file.name.lower().endswith(".parquet"):
-            read = partial(read_text, Path(file.name), text_key, **reading)
+            more = {"separator": separator, "note": note}
+            read = partial(read_text, Path(file.name), text_key, **more)
             yield Unit((f, 0), file.size, read)
             continue
         table = open_table(file.open, file.name, text_key, own=(HubError,))
         for g in range(start[1] if f == start[0] else 0, table.meta.num_row_groups):
-            yield Unit((f, g), table.size(g), partial(read_group, table, g))
+            yield Unit((f, g), table.size(g), partial(read_rows, table, g, lost, note))
 
 # %% ../../nbs/tough/ch20b_sources.ipynb #98300dbd
 def hub_source(

@@ -3,11 +3,12 @@
 # Made by tools/book.py from ../../book/tough/ch19d_ready.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['share_step', 'rows_of_table', 'memory_of', 'check_memory', 'check_disk', 'check_val',
-           'check_data', 'wanted_by', 'check_questions', 'fetch_questions', 'torchrun_waits',
-           'check_processes', 'check_machine', 'check']
+__all__ = ['share_step', 'rows_of_table', 'memory_of', 'check_memory', 'check_place', 'check_disk',
+           'check_val', 'check_data', 'wanted_by', 'check_questions', 'fetch_questions',
+           'torchrun_waits', 'check_processes', 'check_machine', 'check']
 
 # %% ../../nbs/tough/ch19d_ready.ipynb #e4ba859e
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -91,6 +92,13 @@ def check_memory(
     return f"{line}, which is little; if that runs out, {fix}"
 
 
+def check_place(path: Path, flag: str):
+    "Refuse a folder that cannot be made. NotADirectoryError, one line."
+    there = next((p for p in (path, *path.parents) if os.path.lexists(p)), Path())
+    if not there.is_dir():
+        raise NotADirectoryError(f"{there} is not a folder; choose another one with --{flag}")
+
+
 def check_disk(config: TrainConfig, folder: Path) -> str:  # of the run, or of all runs
     "Compute the room for checkpoints. OSError, one line, if the disk has too little."
     V, c = rows_of_table(config), config
@@ -130,7 +138,7 @@ def check_data(config: TrainConfig) -> str:
     if c.questions:
         return f"data: {c.questions}, {len(read_questions(c.questions)):,} questions"
     if not (c.shards or hub_name(c.dataset)):
-        if c.dataset[0] not in EMBEDDED:
+        if c.dataset[0] not in EMBEDDED or len(c.dataset) > 1:
             find_files(c.dataset)
         return f"data: {', '.join(c.dataset)}, here; shards are written at the start if need be"
     tokenizer, folder = prepare_data(c)  # these two kinds are found, never written
@@ -223,6 +231,8 @@ def check(
         check_start(config)
         yield describe_start(config)
     check_tracker(config.tracker)
+    for flag in ("out_dir", "data_dir"):
+        check_place(Path(getattr(config, flag)), flag)
     yield check_disk(config, folder or Path(config.out_dir))
     yield check_data(config)
     yield from check_machine(config, ranks)
