@@ -16,7 +16,7 @@ import pytest
 import torch
 import warm
 
-from gpt2edu.cli.commands import read_train_flags, train
+from gpt2edu.cli.commands import export, read_train_flags, train
 from gpt2edu.cli.settings import read_settings
 from gpt2edu.data.cache import all_stories
 from gpt2edu.data.sources import local_source
@@ -201,6 +201,23 @@ def test_a_list_of_a_file_holds_no_flags(tmp_path):
     file.write_text('dataset = ["stories", "--n_layer=5"]', encoding="utf-8")
     with pytest.raises(ValueError, match="dataset has '--n_layer=5'; a flag is a key of its own"):
         read_settings(str(file), TrainConfig, "gpt2edu_train")
+
+
+def test_a_name_that_no_hub_takes_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as e:
+        export(["--run", "tiny", "--push_to_hub", "bad name"])
+    assert e.value.code == 2 and not list(tmp_path.iterdir())
+
+
+def test_a_push_without_a_connection(tmp_path):
+    env = os.environ | {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_TOKEN": "x", "HF_HUB_OFFLINE": "0"}
+    env |= {"PYTHONPATH": str(HERE.parent), "HF_HOME": str(tmp_path / "hub")}
+    line = [sys.executable, "-m", "gpt2edu", "export", "--run", "tiny", "--push_to_hub", "me/mine"]
+    done = warm.run(line, cwd=tmp_path, env=env)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done
+    assert done.stderr.startswith("gpt2edu_export: could not push to me/mine: ")
+    assert done.stderr.endswith("; check the connection and try again\n")
 
 
 def test_epochs_without_end():

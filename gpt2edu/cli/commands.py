@@ -462,6 +462,8 @@ def export(args: list[str]):
     from gpt2edu.model.llama import CLASSES, find_layout
     from gpt2edu.text.chat import is_chat
 
+    if config.push_to_hub:
+        pretrained.check_repo(config.push_to_hub)
     model, tokenizer = load_model(config.run, config.out_dir, own=config.tokenizer)
     if config.web:
         path = web.export_web(

@@ -7,7 +7,7 @@ __all__ = ['TRANSPOSED', 'Size', 'HUB', 'STORED', 'FILES', 'OPTIONAL', 'TABLES',
            'HubConfig', 'read_config', 'check_header', 'read_weights', 'resize_vocab', 'first_line',
            'download', 'find_model', 'assembled', 'with_rows', 'AnyConfig', 'read_files',
            'from_pretrained', 'gpt2_config', 'weights_to_write', 'hub_files', 'export', 'record',
-           'compare', 'push']
+           'compare', 'check_repo', 'push']
 
 # %% ../../nbs/medium/ch13_openai_weights.ipynb #aec78148
 import json
@@ -462,6 +462,18 @@ def compare(
     return [(name, ((x - y).abs().max() / x.abs().max()).item()) for name, x, y in pairs]
 
 # %% ../../nbs/medium/ch13_openai_weights.ipynb #e387fc6c
+def check_repo(repo: str):
+    "Refuse what cannot be the name of a model on the hub. ValueError, one line."
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(repo)
+    except HFValidationError as e:
+        why = first_line(e).removesuffix(f": {repo!r}.")
+        raise ValueError(f"push_to_hub={repo!r}: {why}; write owner/name") from None
+
+
 def push(
     folder: str | Path,  # from `export`
     repo: str,  # "owner/name" on the hub; made, private, if it is not there
@@ -469,13 +481,14 @@ def push(
     "Upload an export; the token is from `hf auth login` or HF_TOKEN. ValueError, one line."
     from huggingface_hub import HfApi
 
+    check_repo(repo)
     api = HfApi()
     folder = find_model(folder)
     try:
         url = api.create_repo(repo, private=True, exist_ok=True)
         api.upload_folder(repo_id=repo, folder_path=folder, commit_message="Export by gpt2edu")
     except Exception as e:  # noqa: BLE001  the client passes on its HTTP library's errors
-        raise ValueError(
-            f"could not push to {repo}: {first_line(e)}; log in with: hf auth login"
-        ) from None
+        lost = "Connect" in type(e).__name__  # with requests, and with httpx
+        fix = "check the connection and try again" if lost else "log in with: hf auth login"
+        raise ValueError(f"could not push to {repo}: {first_line(e)}; {fix}") from None
     return str(url)
