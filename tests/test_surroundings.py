@@ -196,6 +196,18 @@ def test_a_dataset_beside_shards():
     assert read_train_flags("--shards here --tokenizer gpt2".split())[0].shards == "here"
 
 
+@pytest.mark.parametrize(
+    "flags,says",
+    [
+        ("--optimizer adamw --muon_lr 0.1", "--muon_lr changes nothing with --optimizer adamw"),
+        ("--conversations 5", "--conversations changes nothing without --questions"),
+    ],
+)
+def test_a_flag_that_changes_nothing_is_refused(flags, says):
+    with pytest.raises(ValueError, match=says):
+        read_train_flags(flags.split())
+
+
 def test_a_list_of_a_file_holds_no_flags(tmp_path):
     file = tmp_path / "c.toml"
     file.write_text('dataset = ["stories", "--n_layer=5"]', encoding="utf-8")

@@ -142,6 +142,7 @@ def check_name(name: str | None, folder: Path | None, resume: str | None):
 
 
 IDLE = {"lora_parts": "lora_rank", "lora_alpha": "lora_rank", "grow": "init_from"}
+IDLE |= {"conversations": "questions"}
 IDLE |= dict.fromkeys(("group", "answer_tokens", "updates", "clip", "kl"), "reward")
 INSTEAD = ("dataset", "shards")  # of a text, which questions replace
 RATES = ("lr", "min_lr", "muon_lr")
@@ -162,6 +163,10 @@ def check_idle(config: TrainConfig, typed: set[str]):
                 f"--{name} names a text, and questions={config.questions} are learned in place "
                 f"of one; leave --{name} out, or add --questions None"
             )
+    if "muon_lr" in typed and config.optimizer != "muon":
+        raise ValueError(
+            f"--muon_lr changes nothing with --optimizer {config.optimizer}; leave one of them out"
+        )
     if config.shards and "dataset" in typed:
         raise ValueError(
             f"--dataset changes nothing beside --shards {config.shards}, which are used as they "
