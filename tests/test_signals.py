@@ -20,7 +20,7 @@ import warm
 
 from gpt2edu.cli.flags import command
 from gpt2edu.data.shards import MANIFEST, open_shards, read_manifest
-from gpt2edu.machine.signals import Stopped
+from gpt2edu.machine.signals import Stopped, why
 from gpt2edu.model.pretrained import export, from_pretrained
 from gpt2edu.text.chat import with_chat
 from gpt2edu.text.corpus import stories
@@ -264,6 +264,12 @@ plan()
 """
     p = warm.run([sys.executable, "-c", code, "--preset", "tiny", "--device", "cpu"], env=ENV)
     assert (p.returncode, p.stderr) == (130, "gpt2edu_plan: interrupted\n"), p
+
+
+def test_ctrl_c_is_told_in_one_way():
+    "Between the trainer's handlers and its own line, SIGINT was `stopped by SIGINT`."
+    assert why(Stopped("SIGINT")) == why(KeyboardInterrupt()) == ("interrupted", 130)
+    assert why(Stopped("SIGHUP")) == ("stopped by SIGHUP", 129)
 
 
 @pytest.mark.slow

@@ -117,7 +117,9 @@ def leave(code: int):
 
 def why(e: BaseException) -> tuple[str, int]:
     "Say how a signal ended the program, in words and as an exit code."
-    return (f"stopped by {e}", e.code) if isinstance(e, Stopped) else ("interrupted", 130)
+    if isinstance(e, Stopped) and str(e) != "SIGINT":
+        return f"stopped by {e}", e.code
+    return "interrupted", 130
 
 
 def end_on_signals():
