@@ -602,7 +602,7 @@ def test_shards_of_others_train_too(config, tmp_path, first):
     assert (
         done["floor"] is None and done["story_choice"] is None and math.isfinite(done["val_loss"])
     )
-    with pytest.raises(ValueError, match="--tokenizer .*tokenizer.json$"):
+    with pytest.raises(ValueError, match=r"--tokenizer .*tokenizer\.json$"):
         Trainer(dataclasses.replace(config, tokenizer="train"), tmp_path / "b")
     with pytest.raises(ValueError, match="another tokenizer"):
         Trainer(dataclasses.replace(config, tokenizer="gpt2"), tmp_path / "b")
