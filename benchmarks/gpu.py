@@ -16,11 +16,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks import peers
 from benchmarks.timing import ROOT, CannotRun, commit, made, packages, peak_memory
+from gpt2edu.machine.atomic import write_atomically
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Hour:
         "Add figures to the file; what a part has noted stays if it ends early."
         path = Path(self.notes)
         kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        path.write_text(json.dumps(kept | figures), encoding="utf-8")
+        write_atomically(path, json.dumps(kept | figures).encode())  # it may be killed here
 
 
 SMALL = {"sizes": (2, 2, 32), "T": 64, "V": 512, "batches": (2,), "steps": 20, "timed": 2}
@@ -448,9 +450,9 @@ def play(name: str, hour: Hour, errors: str):
 def stop(process):
     "End a part that is over its time, and what it has started."
     if hasattr(os, "killpg"):
-        os.killpg(process.pid, signal.SIGKILL)
-    else:
-        process.kill()
+        with suppress(ProcessLookupError):  # it has not made its group yet, or has just ended
+            os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
     process.join()
 
 
@@ -490,7 +492,6 @@ def first_hour(
     minutes: float, nanogpt: str | None, path: Path | None, rehearse: bool
 ) -> int:  # exit code
     "Run every part and store what it finds."
-    from gpt2edu.machine.atomic import write_atomically
 
     context = start_method()
     queue = context.Queue()

@@ -1,14 +1,18 @@
 """The benchmarks run, and their page is what the stored results say. Nothing is timed here."""
 
 import json
+import multiprocessing
 import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import warm
+
+from benchmarks.gpu import stop
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "benchmarks"
@@ -70,6 +74,19 @@ def test_a_part_that_fails_or_takes_too_long_is_recorded(tmp_path):
     assert late and parts[PARTS[-1]].get(
         "skipped", parts[PARTS[-1]].get("error")
     )  # a fast part ends
+
+
+@POSIX
+def test_a_part_is_stopped_before_it_has_a_group_and_after_its_end():
+    "A part of no time was stopped so early that its group was not there, and the hour ended."
+    context = multiprocessing.get_context("spawn")
+    early, done = (context.Process(target=time.sleep, args=(n,)) for n in (100, 0))
+    done.start()
+    done.join()
+    early.start()
+    for process in (early, done):
+        stop(process)
+    assert (early.exitcode, done.exitcode) == (-9, 0)
 
 
 def test_two_rows_are_measured_and_written_down(tmp_path):
