@@ -492,7 +492,6 @@ def first_hour(
     minutes: float, nanogpt: str | None, path: Path | None, rehearse: bool
 ) -> int:  # exit code
     "Run every part and store what it finds."
-
     context = start_method()
     queue = context.Queue()
     process = context.Process(target=look, args=(queue, "cpu" if rehearse else "cuda"))

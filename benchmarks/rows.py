@@ -152,7 +152,7 @@ ROWS = (
         (Bound("fp32", "our fp32", 1.8),),
         tried="PyTorch's weight-only int8 product, with bf16 activations: with fp32 ones it is "
         "ten times slower. In vain: a product of fp32 activations compiled by PyTorch, which on "
-        "the Xeon read cold weights at 7 to 14 GB/s, beside 9 to 12 of that kernel.",
+        "the Xeon was no faster.",
         limited_by="PyTorch's kernel: on the Xeon it reads cold weights at 8 GB/s, a third of what "
         "fp32 products reach, and one buffer for all of them changed nothing. Then what is no "
         "product of matrices, which costs the same as in fp32, and the prompt, whose weights are "

@@ -141,8 +141,12 @@ def check_name(name: str | None, folder: Path | None, resume: str | None):
         )
 
 
-IDLE = {"lora_parts": "lora_rank", "lora_alpha": "lora_rank", "grow": "init_from"}
-IDLE |= {"conversations": "questions"}
+IDLE = {
+    "lora_parts": "lora_rank",
+    "lora_alpha": "lora_rank",
+    "grow": "init_from",
+    "conversations": "questions",
+}
 IDLE |= dict.fromkeys(("group", "answer_tokens", "updates", "clip", "kl"), "reward")
 INSTEAD = ("dataset", "shards")  # of a text, which questions replace
 RATES = ("lr", "min_lr", "muon_lr")

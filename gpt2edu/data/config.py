@@ -18,11 +18,7 @@ MOST_IDS = 2**16  # as MAX_VOCAB of data.shards, which needs NumPy; a test compa
 
 
 def check_vocab(vocab_size: int):
-    "Refuse a vocabulary without all bytes, or whose ids do not fit into a shard. ValueError."
-    if vocab_size < 257:
-        raise ValueError(
-            f"vocab_size={vocab_size} is too small: 256 bytes and {EOT} need at least 257"
-        )
+    "Refuse a vocabulary whose ids do not fit into a shard. ValueError, one line."
     if vocab_size > MOST_IDS:
         raise ValueError(
             f"vocab_size={vocab_size} must be {MOST_IDS:,} or less: a shard holds 16 bits for "

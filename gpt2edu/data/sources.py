@@ -3,8 +3,8 @@
 # Made by tools/book.py from ../../book/tough/ch20b_sources.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['AHEAD', 'PACKED', 'Unit', 'Source', 'File', 'read_text', 'read_rows', 'units_of',
-           'hub_source', 'embedded_source', 'local_source', 'read_ahead']
+__all__ = ['AHEAD', 'PACKED', 'Unit', 'Source', 'File', 'read_text', 'units_of', 'hub_source',
+           'embedded_source', 'local_source', 'read_ahead']
 
 # %% ../../nbs/tough/ch20b_sources.ipynb #b68065ca
 from collections import Counter, deque
@@ -20,16 +20,7 @@ from gpt2edu.data.cache import N_STORIES
 from gpt2edu.data.hub import HubError, HubFile, Listing
 from gpt2edu.machine.signals import READER
 from gpt2edu.text.corpus import EMBEDDED, documents, find_files
-from gpt2edu.text.files import (
-    EOT,
-    LARGE,
-    Table,
-    left_out,
-    open_table,
-    read_file,
-    read_group,
-    unheard,
-)
+from gpt2edu.text.files import EOT, LARGE, open_table, read_file, read_rows, unheard
 from gpt2edu.text.tokenizer import utf8
 
 # %% ../../nbs/tough/ch20b_sources.ipynb #4eedb3c8
@@ -75,24 +66,6 @@ def read_text(
         del text  # it may be a very long one
 
 
-def read_rows(
-    table: Table,
-    group: int,
-    lost: Counter,  # rows of each file without text, so far
-    note: Callable,
-    skip: int,  # documents to pass over
-) -> Iterator[memoryview]:
-    "Give the documents of a row group; after the last one say how many rows had no text."
-    given = skip
-    for text in read_group(table, group, skip):
-        given += 1
-        yield text
-        del text
-    lost[table.where] += table.meta.row_group(group).num_rows - given
-    if group == table.meta.num_row_groups - 1:
-        left_out(Path(table.where), lost[table.where], table.text_key, note)
-
-
 def units_of(
     files: list[File],
     text_key: str,
@@ -117,7 +90,7 @@ def units_of(
 def hub_source(
     listing: Listing,
     text_key: str = "text",
-    note: Callable = lambda line: None,  # gets a line for each long pause
+    note: Callable = lambda line: None,  # gets a line for each long pause, and for what is left out
 ) -> Source:
     "A split of a dataset on the hub."
     files = [
@@ -127,7 +100,7 @@ def hub_source(
     made_of = {"dataset": listing.repo, "config": listing.config, "split": listing.split}
     made_of |= {"revision": listing.revision, "text_key": text_key, "files": len(files)}
     size = int(PACKED * sum(file.size for file in files))
-    return Source(made_of, size, partial(units_of, files, text_key))
+    return Source(made_of, size, partial(units_of, files, text_key, note=note))
 
 
 def embedded_source(dataset: tuple[str, ...], made_of: dict, size: int, data_dir: str) -> Source:

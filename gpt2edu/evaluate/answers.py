@@ -3,7 +3,7 @@
 # Made by tools/book.py from ../../book/tough/ch18d_answers.md: edit that, then `make book`.
 
 # %% auto #0
-__all__ = ['replies', 'need_questions', 'answers', 'grade', 'answer_loss']
+__all__ = ['prompts_of', 'fits', 'replies', 'need_questions', 'answers', 'grade', 'answer_loss']
 
 # %% ../../nbs/tough/ch18d_answers.ipynb #2326edd4
 from collections.abc import Sequence
@@ -21,6 +21,16 @@ from gpt2edu.text.questions import Question
 from gpt2edu.text.tokenizer import Tokenizer
 
 # %% ../../nbs/tough/ch18d_answers.ipynb #8bda9c8c
+def prompts_of(tokenizer: Tokenizer, questions: Sequence[Question]) -> list[list[int]]:
+    "Encode questions as a chat that ends where the answer begins."
+    return [prompt_ids(tokenizer, [{"role": "user", "content": q.prompt}]) for q in questions]
+
+
+def fits(prompt: list[int], block_size: int) -> bool:
+    "Whether a prompt leaves room for an answer."
+    return len(prompt) <= block_size
+
+
 def replies(
     model,  # a GPT: not compiled, not wrapped
     tokenizer: Tokenizer,  # with the tokens of a chat
@@ -29,10 +39,9 @@ def replies(
     batch_size: int = 64,  # questions at a time
 ) -> list[list[int]]:  # ids of each answer, without <|end|>
     "Answer questions, each token the likeliest one."
-    prompts = [prompt_ids(tokenizer, [{"role": "user", "content": q.prompt}]) for q in questions]
-    said = [[] for _ in questions]
-    fits = [i for i, ids in enumerate(prompts) if len(ids) <= model.config.block_size]
-    order = sorted(fits, key=lambda i: len(prompts[i]))  # equal lengths together
+    prompts, said = prompts_of(tokenizer, questions), [[] for _ in questions]
+    asked = [i for i, ids in enumerate(prompts) if fits(ids, model.config.block_size)]
+    order = sorted(asked, key=lambda i: len(prompts[i]))  # equal lengths together
     known = {"eot": tokenizer.special[END], "n_vocab": tokenizer.n_vocab}
     for a in range(0, len(order), batch_size):
         these = order[a : a + batch_size]

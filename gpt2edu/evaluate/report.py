@@ -197,15 +197,15 @@ def load_subject(config: EvalConfig, ranks, say: Callable) -> tuple[Subject, str
 
 def tell_of_long(task: Task, subject: Subject, items: list, say: Callable):
     "Say how many questions leave no room for an answer."
-    from gpt2edu.text.chat import ASSISTANT, prompt_ids
+    from gpt2edu.evaluate.answers import fits, prompts_of
+    from gpt2edu.text.chat import is_chat
     from gpt2edu.text.questions import Question
 
     asked = [q for q in items if isinstance(q, Question)]
-    if not asked or ASSISTANT not in subject.tokenizer.special:
+    if not asked or not is_chat(subject.tokenizer):
         return
     most = subject.model.config.block_size
-    talks = ([{"role": "user", "content": q.prompt}] for q in asked)
-    if n := sum(len(prompt_ids(subject.tokenizer, talk)) > most for talk in talks):
+    if n := sum(not fits(ids, most) for ids in prompts_of(subject.tokenizer, asked)):
         fit = f"do not fit block_size={most} tokens, and count as wrong"
         say(f"{task.name}: {n:,} of {len(asked):,} questions {fit}")
 

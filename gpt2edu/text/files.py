@@ -7,14 +7,15 @@ __all__ = ['EOT', 'LARGE', 'LONGEST', 'BOM', 'BUFFER', 'PACKED_PAGE', 'PACKED_GR
            'typed', 'encoding_of', 'not_utf8', 'whole_lines', 'first_wrong_byte', 'short_lines',
            'cut_text', 'read_txt', 'arrow', 'left_out', 'column_texts', 'row_of', 'rows_of',
            'text_of', 'long_text_of', 'read_jsonl', 'Table', 'broken', 'text_column', 'Sealed',
-           'check_contents', 'open_table', 'check_column', 'read_group', 'read_parquet',
-           'read_file', 'read_strings']
+           'check_contents', 'open_table', 'check_column', 'read_group', 'read_rows',
+           'read_parquet', 'read_file', 'read_strings']
 
 # %% ../../nbs/easy/ch03c_files.ipynb #4b761a3d
 import io
 import os
 import re
 import shlex
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from itertools import chain, count, pairwise
@@ -161,7 +162,7 @@ def arrow():  # the module pyarrow
     return pyarrow
 
 
-def left_out(path: Path, n: int, text_key: str, note: Callable):
+def left_out(path: str | Path, n: int, text_key: str, note: Callable):
     "Say how many rows of a file had no text."
     if n:
         note(f"{path}: left out {n:,} rows whose {text_key!r} is empty or null")
@@ -473,16 +474,29 @@ def read_group(
             del text
 
 
+def read_rows(
+    table: Table,
+    group: int,
+    lost: Counter,  # rows of each file without text, so far
+    note: Callable,
+    skip: int = 0,  # documents to pass over
+) -> Iterator[memoryview]:
+    "Give the documents of a row group; after the last one say how many rows had no text."
+    given = skip
+    for text in read_group(table, group, skip):
+        given += 1
+        yield text
+        del text
+    lost[table.where] += table.meta.row_group(group).num_rows - given
+    if group == table.meta.num_row_groups - 1:
+        left_out(table.where, lost[table.where], table.text_key, note)
+
+
 def read_parquet(path: Path, text_key: str, note: Callable = unheard) -> Iterator[memoryview]:
     "Give the texts of a .parquet file in UTF-8. ValueError, one line."
-    table = open_table(lambda: open(path, "rb"), str(path), text_key)
-    given = 0
+    table, lost = open_table(lambda: open(path, "rb"), str(path), text_key), Counter()
     for group in range(table.meta.num_row_groups):
-        for text in read_group(table, group):
-            given += 1
-            yield text
-            del text
-    left_out(path, table.meta.num_rows - given, text_key, note)
+        yield from read_rows(table, group, lost, note)
 
 # %% ../../nbs/easy/ch03c_files.ipynb #1a20e77f
 def read_file(

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['GPT2_PATTERN', 'SAY_EVERY', 'LARGEST_FILE', 'MOST_MERGES', 'CHAT', 'GPT2_VOCAB', 'utf8',
-           'merge', 'Chain', 'train_bpe', 'encode_piece', 'encode_plain', 'byte_alphabet',
-           'to_printable', 'from_printable', 'Saved', 'Tokenizer', 'printable_vocab', 'Layer',
-           'Added', 'Numbered', 'BPE', 'Theirs', 'Beside', 'read_theirs', 'other_setting',
-           'is_transformers', 'from_transformers', 'get_tokenizer']
+           'merge', 'Chain', 'need_bytes', 'train_bpe', 'encode_piece', 'encode_plain',
+           'byte_alphabet', 'to_printable', 'from_printable', 'Saved', 'Tokenizer',
+           'printable_vocab', 'Layer', 'Added', 'Numbered', 'BPE', 'Theirs', 'Beside',
+           'read_theirs', 'other_setting', 'is_transformers', 'from_transformers', 'get_tokenizer']
 
 # %% ../../nbs/easy/ch04_tokenizer.ipynb #cf825f94
 import functools
@@ -124,6 +124,14 @@ class Chain:
 SAY_EVERY = 10  # seconds
 
 
+def need_bytes(vocab_size: int):
+    "Refuse a vocabulary without all bytes. ValueError, one line."
+    if vocab_size < 257:
+        raise ValueError(
+            f"vocab_size={vocab_size} is too small: 256 bytes and {EOT} need at least 257"
+        )
+
+
 def train_bpe(
     texts: Iterable[str],  # documents
     vocab_size: int,  # ids: 256 bytes, then merges, then <|endoftext|>
@@ -136,10 +144,7 @@ def train_bpe(
     Sources: Sennrich, Haddow and Birch (2016), section 3.2;
     for bytes as symbols, Radford et al. (2019), section 2.2.
     """
-    if vocab_size < 257:
-        raise ValueError(
-            f"vocab_size={vocab_size} is too small: 256 bytes and {EOT} need at least 257"
-        )
+    need_bytes(vocab_size)
     seen = Counter()  # each piece of text → how often it occurs
     for text in texts:
         seen.update(regex.findall(pattern, text))

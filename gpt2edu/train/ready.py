@@ -22,7 +22,7 @@ from gpt2edu.plan.report import cuda_is_here
 from gpt2edu.text.corpus import EMBEDDED, find_files
 from gpt2edu.text.questions import GRAMMAR, read_questions
 from gpt2edu.text.chat import chat_ids
-from gpt2edu.text.tokenizer import GPT2_VOCAB, get_tokenizer
+from gpt2edu.text.tokenizer import GPT2_VOCAB, get_tokenizer, need_bytes
 from gpt2edu.train.config import (
     PRESETS,
     TrainConfig,
@@ -140,6 +140,8 @@ def check_data(config: TrainConfig) -> str:
     if not (c.shards or hub_name(c.dataset)):
         if c.dataset[0] not in EMBEDDED or len(c.dataset) > 1:
             find_files(c.dataset)
+        if c.tokenizer == "train":
+            need_bytes(c.vocab_size)
         return f"data: {', '.join(c.dataset)}, here; shards are written at the start if need be"
     tokenizer, folder = prepare_data(c)  # these two kinds are found, never written
     known = {"tokenizer_hash": tokenizer.hash, "verify": False}
